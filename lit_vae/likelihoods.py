@@ -1,0 +1,226 @@
+"""Likelihoods ``p(x | z)``: how the numbers that a decoder puts out become a distribution over images.
+
+A likelihood says how many channels it needs (`num_parameters`), owns what it learns beside the decoder, and knows for
+which images its numbers are probabilities. Every family takes any of them, by ``class_path``.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae import distributions as D
+from lit_vae.images import ImageSpec, Values
+
+
+class Likelihood(nn.Module, ABC):
+    """Maps decoder outputs ``(..., num_parameters(C), H, W)`` to a `Distribution` over images ``(..., C, H, W)``."""
+
+    expects: tuple[Values, ...] = ("uint8", "dequantized", "binary")
+    """Images that it can be trained on."""
+
+    bits_per_dim_values: Values | None = None
+    """Images for which its ``log_prob`` bounds the log-probability of eight-bit images; None: there are none."""
+
+    remedy: str = "Change the data's values or take another likelihood."
+
+    @abstractmethod
+    def num_parameters(self, channels: int) -> int:
+        """Output channels that the decoder must have for images of ``channels`` channels."""
+
+    @abstractmethod
+    def forward(self, parameters: Tensor) -> D.Distribution:
+        """``(..., num_parameters(C), H, W)`` to a distribution over ``(..., C, H, W)``."""
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Why it cannot describe such images; empty if it can."""
+        if spec.values in self.expects:
+            return []
+        return [
+            f"{type(self).__name__}: model.likelihood is for {' or '.join(self.expects)} values,"
+            f" the data are {spec.values!r}. {self.remedy}"
+        ]
+
+    def is_probability(self, spec: ImageSpec) -> bool:
+        """Whether ``log_prob`` is a log-probability or log-density of such images at all."""
+        return True
+
+    def bits_per_dim(self, nats: Tensor, spec: ImageSpec) -> Tensor | None:
+        """Nats per image to bits per dimension of the eight-bit image, or None where the two are not related.
+
+        A discrete likelihood: ``nats / (D ln 2)``. A density of dequantised values on [-1, 1): ``+ log2 128``, since a
+        level is 1/128 wide (Theis et al. 2016, sec. 3.1). A density of values that were *not* dequantised can be made
+        arbitrarily high and bounds nothing, so it has no bits per dimension.
+        """
+        if spec.values != self.bits_per_dim_values:
+            return None
+        offset = math.log2(128.0) if spec.values == "dequantized" else 0.0
+        return nats / (math.prod(spec.shape) * math.log(2.0)) + offset
+
+
+def _positive(likelihood: Likelihood, argument: str, value: float) -> float:
+    if value > 0.0:
+        return value
+    raise ValueError(
+        f"{type(likelihood).__name__}: {argument} (={value}) must be positive."
+        f" Set model.init_args.likelihood.init_args.{argument}."
+    )
+
+
+class Bernoulli(Likelihood):
+    """Coins for binary images.
+
+    Args:
+        soft_targets: accept grey values in [0, 1] as probabilities. The distortion is then a cross-entropy; it is not
+            the likelihood of the images, and no log-likelihood or bits per dimension is reported.
+    """
+
+    expects = ("binary",)
+    remedy = (
+        "Binarise the data (e.g. data.init_args.binarization: dynamic), set"
+        " model.init_args.likelihood.init_args.soft_targets: true (a cross-entropy, no likelihood), or take a Gaussian."
+    )
+
+    def __init__(self, soft_targets: bool = False) -> None:
+        super().__init__()
+        self.soft_targets = soft_targets
+        if soft_targets:
+            self.expects = ("binary", "uint8", "dequantized")
+
+    def is_probability(self, spec: ImageSpec) -> bool:
+        """Only of binary images."""
+        return spec.values == "binary"
+
+    def num_parameters(self, channels: int) -> int:
+        """One logit for each value."""
+        return channels
+
+    def forward(self, parameters: Tensor) -> D.Bernoulli:
+        """``(..., C, H, W)`` logits."""
+        return D.Bernoulli(parameters)
+
+
+class FixedGaussian(Likelihood):
+    """``N(x_hat, variance I)``: squared error in units of ``2 variance``, with its normaliser.
+
+    ``variance: 0.5`` makes the distortion the plain squared error summed over pixels, plus a constant; a beta-VAE of
+    beta and a decoder of variance ``beta / 2`` have the same optimum.
+    """
+
+    bits_per_dim_values = "dequantized"
+    log_var: Tensor
+
+    def __init__(self, variance: float = 0.5) -> None:
+        super().__init__()
+        self.register_buffer("log_var", torch.tensor(math.log(_positive(self, "variance", variance))))
+
+    def num_parameters(self, channels: int) -> int:
+        """One mean for each value."""
+        return channels
+
+    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
+        """``(..., C, H, W)`` means."""
+        return D.DiagonalGaussian(parameters, self.log_var, event_ndim=3)
+
+
+class LearnedGaussian(Likelihood):
+    """``N(x_hat, v I)`` with one variance ``v`` that is learned: no weight between rate and distortion is left to tune.
+
+    Its optimum is the mean squared error (Rybkin et al., "Simple and Effective VAE Training with Calibrated Decoders",
+    2021, eq. 5).
+    """
+
+    bits_per_dim_values = "dequantized"
+
+    def __init__(self, initial_variance: float = 1.0) -> None:
+        super().__init__()
+        self.log_var = nn.Parameter(torch.tensor(math.log(_positive(self, "initial_variance", initial_variance))))
+
+    def num_parameters(self, channels: int) -> int:
+        """One mean for each value."""
+        return channels
+
+    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
+        """``(..., C, H, W)`` means."""
+        return D.DiagonalGaussian(parameters, self.log_var, event_ndim=3)
+
+
+class PixelGaussian(Likelihood):
+    """``N(x_hat, diag sigma^2(z))``: the decoder gives every value its own variance.
+
+    Args:
+        min_std: the least standard deviation in units of [-1, 1]; one grey level is 2 / 255. Approached softly, so that
+            there is a gradient everywhere. Without it the density of a constant pixel grows without bound.
+    """
+
+    bits_per_dim_values = "dequantized"
+
+    def __init__(self, min_std: float = 1.0 / 255.0) -> None:
+        super().__init__()
+        self.min_log_var = 2.0 * math.log(_positive(self, "min_std", min_std))
+
+    def num_parameters(self, channels: int) -> int:
+        """A mean and a log-variance for each value."""
+        return 2 * channels
+
+    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
+        """``(..., 2 C, H, W)``: means, then raw log-variances."""
+        mean, raw = parameters.chunk(2, -3)
+        return D.DiagonalGaussian(mean, self.min_log_var + F.softplus(raw - self.min_log_var), event_ndim=3)
+
+
+class Laplace(Likelihood):
+    """``Laplace(x_hat, scale)`` with one scale, learned by default: an absolute error with its normaliser."""
+
+    bits_per_dim_values = "dequantized"
+
+    def __init__(self, scale: float = 1.0, learned: bool = True) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(_positive(self, "scale", scale))), requires_grad=learned)
+
+    def num_parameters(self, channels: int) -> int:
+        """One mean for each value."""
+        return channels
+
+    def forward(self, parameters: Tensor) -> D.Laplace:
+        """``(..., C, H, W)`` means."""
+        return D.Laplace(parameters, self.log_scale)
+
+
+class DiscretizedLogisticMixture(Likelihood):
+    """Mixture of logistics over the 256 levels: a probability of the eight-bit image itself.
+
+    Salimans et al., "PixelCNN++", 2017.
+
+    Args:
+        num_mixtures: number ``K`` of components of each pixel.
+        min_log_scale: least log-scale, approached softly.
+    """
+
+    expects = ("uint8",)
+    bits_per_dim_values = "uint8"
+    remedy = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
+
+    def __init__(self, num_mixtures: int = 10, min_log_scale: float = -7.0) -> None:
+        super().__init__()
+        self.num_mixtures = num_mixtures
+        self.min_log_scale = min_log_scale
+
+    def num_parameters(self, channels: int) -> int:
+        """``K (1 + 2 C + C (C - 1) / 2)``: 3 K for grey images, 10 K for colour."""
+        return self.num_mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def forward(self, parameters: Tensor) -> D.DiscretizedLogisticMixture:
+        """``(..., K (1 + 2 C + C (C - 1) / 2), H, W)``: for each component its logit, means, log-scales, coefficients."""
+        per_component = parameters.unflatten(-3, (self.num_mixtures, -1))
+        channels = {3: 1, 6: 2, 10: 3}[per_component.shape[-3]]
+        sizes = [1, channels, channels, channels * (channels - 1) // 2]
+        logits, means, raw_scales, coefficients = per_component.split(sizes, -3)
+        return D.DiscretizedLogisticMixture(
+            logits.squeeze(-3),
+            means,
+            self.min_log_scale + F.softplus(raw_scales - self.min_log_scale),
+            torch.tanh(coefficients),
+        )

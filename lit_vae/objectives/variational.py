@@ -1,0 +1,165 @@
+"""What a variational autoencoder maximises, as components: the bound and its gradient estimator, chosen by ``class_path``.
+
+All share one call, so that VAE, CVAE and what comes later do not fork the training step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, log_weights, rate_distortion
+from lit_vae.schedules import Schedule, as_schedule
+
+Decode = Callable[[Tensor], Distribution]
+"""Latents ``(L, B, *latent)`` to ``p(x | z)`` with parameters ``(L, B, ...)``."""
+
+
+class Terms(NamedTuple):
+    """Per-image terms, each ``(B,)`` in nats: what is minimised, and the ELBO's parts whatever is minimised."""
+
+    loss: Tensor
+    rate: Tensor
+    distortion: Tensor
+
+    def named(self) -> dict[str, Tensor]:
+        """The terms and the ELBO, ``-(rate + distortion)``, by the names that they are logged under."""
+        elbo = -(self.rate + self.distortion)
+        return {"loss": self.loss, "elbo": elbo, "rate": self.rate, "distortion": self.distortion}
+
+
+class Objective(ABC):
+    """Minimised by training; evaluated with its schedules at their final value by validation and test."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        x: Tensor,
+        posterior: DiagonalGaussian,
+        prior: DiagonalGaussian,
+        decode: Decode,
+        step: int | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """Per-image terms of images ``x (B, C, H, W)``.
+
+        Args:
+            x: images in [-1, 1].
+            posterior: ``q(z | x)``, ``(B, *latent)``.
+            prior: ``p(z)``, ``(B, *latent)``.
+            decode: latents to likelihood.
+            step: optimizer step for schedules; None for their final value.
+            generator: source of the posterior samples; None for the global one.
+        """
+
+    def scalars(self, step: int) -> dict[str, float]:
+        """What it changes over time, by the names that it is logged under."""
+        return {}
+
+
+class ELBO(Objective):
+    """``distortion_weight * distortion + beta * rate`` with L posterior samples.
+
+    ``beta: 1`` is the evidence lower bound (Kingma and Welling 2014); another beta is the beta-VAE (Higgins et al.
+    2017). The samples' terms are *averaged*.
+
+    Args:
+        beta: weight of the rate: a number or a schedule (warm-up, cycles).
+        free_bits: nats that each latent dimension may cost for nothing, on average over the batch.
+        num_samples: number L of posterior samples for each image.
+        distortion_weight: 0 trains on the rate alone, as a study of what the two terms do.
+    """
+
+    def __init__(
+        self,
+        beta: float | Schedule = 1.0,
+        free_bits: float = 0.0,
+        num_samples: int = 1,
+        distortion_weight: float = 1.0,
+    ) -> None:
+        if num_samples < 1:
+            raise ValueError(f"ELBO: num_samples (={num_samples}) must be at least 1.")
+        self.beta = as_schedule(beta)
+        self.free_bits = free_bits
+        self.num_samples = num_samples
+        self.distortion_weight = distortion_weight
+
+    def scalars(self, step: int) -> dict[str, float]:
+        """``beta`` at ``step``."""
+        return {"beta": self.beta(step)}
+
+    def __call__(
+        self,
+        x: Tensor,
+        posterior: DiagonalGaussian,
+        prior: DiagonalGaussian,
+        decode: Decode,
+        step: int | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """Per-image terms; see `Objective`."""
+        z = posterior.rsample(self.num_samples, generator)
+        rate, distortion = rate_distortion(x, decode(z), posterior, prior)
+        paid_rate = free_bits(posterior.kl_per_dim(prior), self.free_bits) if self.free_bits > 0.0 else rate
+        beta = self.beta.final if step is None else self.beta(step)
+        return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion)
+
+
+class IWAE(Objective):
+    """The importance-weighted bound of k samples (Burda et al. 2016, eq. 8), with its plain reparametrised gradient."""
+
+    def __init__(self, num_samples: int = 5) -> None:
+        if num_samples < 1:
+            raise ValueError(f"{type(self).__name__}: num_samples (={num_samples}) must be at least 1.")
+        self.num_samples = num_samples
+
+    def __call__(
+        self,
+        x: Tensor,
+        posterior: DiagonalGaussian,
+        prior: DiagonalGaussian,
+        decode: Decode,
+        step: int | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """Per-image terms; see `Objective`. ``rate`` and ``distortion`` are those of the ELBO of the same samples."""
+        z = posterior.rsample(self.num_samples, generator)
+        likelihood = decode(z)
+        log_w = log_weights(x, z, likelihood, posterior, prior)
+        with torch.no_grad():
+            rate, distortion = rate_distortion(x, likelihood, posterior, prior)
+        return Terms(-importance_weighted_bound(log_w), rate, distortion)
+
+
+class DReG(IWAE):
+    """The importance-weighted bound with doubly reparametrised gradients for the encoder.
+
+    Tucker et al., "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives", 2019, eq. 8: the encoder
+    gets ``sum_k w~_k^2 d log w_k / dz_k dz_k/dphi`` (its score term is gone, and with it the vanishing signal-to-noise
+    ratio at large k); decoder and prior keep the usual ``sum_k w~_k grad log p(x, z_k)``. The value is that of `IWAE`.
+    """
+
+    def __call__(
+        self,
+        x: Tensor,
+        posterior: DiagonalGaussian,
+        prior: DiagonalGaussian,
+        decode: Decode,
+        step: int | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """Per-image terms; see `Objective`."""
+        z = posterior.rsample(self.num_samples, generator)
+        likelihood = decode(z)
+        log_w = log_weights(x, z, likelihood, posterior.detach(), prior)  # phi acts through z alone
+        with torch.no_grad():
+            rate, distortion = rate_distortion(x, likelihood, posterior, prior)
+            weights = log_w.softmax(0)  # w~, (k, B)
+        if z.requires_grad:  # on its way through z the gradient picks up the second factor w~
+            z.register_hook(lambda grad: grad * weights.reshape(*weights.shape, *[1] * (grad.ndim - 2)))
+        surrogate = -(weights * log_w).sum(0)
+        bound = -importance_weighted_bound(log_w.detach())
+        return Terms(surrogate + (bound - surrogate.detach()), rate, distortion)

@@ -1,0 +1,53 @@
+"""Priors ``p(z)`` and ``p(z | y)``. A prior also says what a latent is: its shape."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Shape
+
+
+class Prior(nn.Module, ABC):
+    """A Gaussian prior over latents of ``shape``: ``[d]`` for a vector, ``[c, h, w]`` for a map."""
+
+    def __init__(self, shape: list[int]) -> None:
+        super().__init__()
+        if not shape or any(size < 1 for size in shape):
+            raise ValueError(
+                f"{type(self).__name__}: shape (={shape}) must be positive sizes: [d] for a vector or [c, h, w] for a map."
+                " Set model.init_args.prior.init_args.shape."
+            )
+        self.shape: Shape = tuple(shape)
+
+    @abstractmethod
+    def forward(self, y: Tensor) -> DiagonalGaussian:
+        """``p(z | y)`` for labels ``y (B,)``, as ``(B, *shape)``."""
+
+
+class StandardNormal(Prior):
+    """``N(0, I)``, whatever the label."""
+
+    def __init__(self, shape: list[int]) -> None:
+        super().__init__(shape)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, y: Tensor) -> DiagonalGaussian:
+        """``N(0, I)`` of shape ``(B, *shape)``; the zeros are one number seen through strides, not an array."""
+        zeros = self.zero.expand(len(y), *self.shape)
+        return DiagonalGaussian(zeros, zeros)
+
+
+class ClassConditionalNormal(Prior):
+    """``N(mu_y, diag sigma_y^2)`` with a learned mean and log-variance for every class; at first all are N(0, I)."""
+
+    def __init__(self, shape: list[int], num_classes: int) -> None:
+        super().__init__(shape)
+        self.num_classes = num_classes
+        self.mean = nn.Parameter(torch.zeros(num_classes, *self.shape))
+        self.log_var = nn.Parameter(torch.zeros(num_classes, *self.shape))
+
+    def forward(self, y: Tensor) -> DiagonalGaussian:
+        """``p(z | y)`` of shape ``(B, *shape)``."""
+        return DiagonalGaussian(self.mean[y], self.log_var[y])
