@@ -1,0 +1,66 @@
+"""The plain autoencoder: no prior, no posterior, the baseline that shows what the KL term is for."""
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor
+
+from lit_vae.images import Batch, Shape
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import Autoencoder, NetworkFactory
+
+
+class AE(Autoencoder):
+    """Minimises the distortion ``-log p(x | z)`` at ``z = encoder(x)``.
+
+    It has a likelihood of an image *given its latent*, and none of the image: no ELBO, no bits per dimension.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        latent_shape: ``[d]`` for a vector, ``[c, h, w]`` for a map.
+        encoder: network from image to latent.
+        decoder: network from latent to the likelihood's parameters.
+        likelihood: ``p(x|z)``; `FixedGaussian` makes it the squared error.
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+    """
+
+    term_names = ("loss", "distortion")
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        latent_shape: list[int],
+        encoder: NetworkFactory,
+        decoder: NetworkFactory,
+        likelihood: Likelihood,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(image_shape, tuple(latent_shape), likelihood, optimizer, lr_scheduler)
+        self.encoder = encoder(self.image_shape, self.latent_shape, 0)
+        decoder_shape: Shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
+        self.decoder = decoder(self.latent_shape, decoder_shape, 0)
+
+    def embed(self, x: Tensor, y: Tensor) -> Tensor:
+        """``encoder(x)``."""
+        return self.encoder(x, None)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Distortion in nats per image, averaged over the batch."""
+        x, y = batch
+        z = self.embed(x, y)
+        distortion = -self.decode(z, y).log_prob(x)
+        self.log_train({"loss": distortion, "distortion": distortion})
+        return distortion.mean()
+
+    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """Distortion, ``(B,)`` nats."""
+        x, y = batch
+        distortion = -self.decode(self.embed(x, y), y).log_prob(x)
+        return {"loss": distortion, "distortion": distortion}
+
+    def sample_latents(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
+    ) -> Tensor:
+        """``N(0, temperature^2 I)``, which nothing made the latents follow: expect poor samples, and fit a prior."""
+        return temperature * torch.randn(n, *self.latent_shape, device=self.device, generator=generator)

@@ -1,0 +1,80 @@
+"""The conditional variational autoencoder: Sohn et al., "Learning Structured Output Representation", 2015."""
+
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch, ImageSpec
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import NetworkFactory
+from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.objectives import Objective
+from lit_vae.priors import ClassConditionalNormal, Prior
+
+
+class CVAE(VariationalAutoencoder):
+    """Maximises a bound of ``log p(x|y)``: encoder, decoder and, by choice, prior are told the label.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        num_classes: number of labels; labels are 0 to ``num_classes - 1``.
+        prior: ``p(z|y)``: standard normal, or learned for each class.
+        encoder: network from image and one-hot label to posterior mean and log-variance.
+        decoder: network from latent and one-hot label to the likelihood's parameters.
+        likelihood: ``p(x|z,y)``.
+        objective: the bound, and what is done to it (beta, free bits, IWAE).
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+    """
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        num_classes: int,
+        prior: Prior,
+        encoder: NetworkFactory,
+        decoder: NetworkFactory,
+        likelihood: Likelihood,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, cond_dim=num_classes
+        )
+        self.num_classes = num_classes
+
+    def condition(self, y: Tensor) -> Tensor:
+        """One-hot labels ``(B, num_classes)``."""
+        return F.one_hot(y, self.num_classes).to(self.dtype)
+
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """``q(z | x, y)``, ``(B, *latent)``."""
+        return self._posterior(x, self.condition(y))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Minus the bound of Sohn et al., eq. 4, in nats per image, averaged over the batch."""
+        x, y = batch
+        posterior = self.encode(x, y)  # q(z|x,y)
+        prior = self.prior(y)  # p(z|y)
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        self.log_train(terms.named(), **self.objective.scalars(self.global_step))
+        return terms.loss.mean()
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Also: data without labels, more labels than it was made for, a prior of other classes."""
+        found = super().problems(spec)
+        if spec.num_classes == 0:
+            found.append("CVAE: the data have no labels to be conditioned on. Take labelled data, or a VAE.")
+        elif spec.num_classes > self.num_classes:
+            found.append(
+                f"CVAE: model.num_classes (={self.num_classes}) is less than the {spec.num_classes} labels of the data."
+                f" Set model.init_args.num_classes: {spec.num_classes}."
+            )
+        if isinstance(self.prior, ClassConditionalNormal) and self.prior.num_classes != self.num_classes:
+            found.append(
+                f"CVAE: model.prior.num_classes (={self.prior.num_classes}) is not model.num_classes"
+                f" (={self.num_classes}). Set both to the number of labels."
+            )
+        return found

@@ -1,0 +1,82 @@
+"""What VAE and CVAE share: a Gaussian posterior, a Gaussian prior, an objective between them."""
+
+from abc import abstractmethod
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor
+
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch, Shape
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.objectives import Objective
+from lit_vae.objectives.elbo import importance_weighted_bound, log_weights
+from lit_vae.priors import Prior
+
+
+class VariationalAutoencoder(Autoencoder):
+    """A model ``p(x|z,y) p(z|y)`` with an amortised posterior ``q(z|x,y)``, both Gaussian with diagonal covariance."""
+
+    term_names = ("loss", "elbo", "rate", "distortion")
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        prior: Prior,
+        encoder: NetworkFactory,
+        decoder: NetworkFactory,
+        likelihood: Likelihood,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None,
+        cond_dim: int = 0,
+    ) -> None:
+        super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler)
+        self.prior = prior
+        self.objective = objective
+        posterior_shape: Shape = (2 * prior.shape[0], *prior.shape[1:])
+        self.encoder = encoder(self.image_shape, posterior_shape, cond_dim)
+        decoder_shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
+        self.decoder = decoder(prior.shape, decoder_shape, cond_dim)
+
+    @abstractmethod
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """Posterior ``q(z | x, y)``, ``(B, *latent)``."""
+
+    def _posterior(self, x: Tensor, cond: Tensor | None) -> DiagonalGaussian:
+        mean, log_var = self.encoder(x, cond).chunk(2, 1)
+        return DiagonalGaussian(mean, log_var)
+
+    def embed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Posterior mean."""
+        return self.encode(x, y).mean
+
+    def sample_latents(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
+    ) -> Tensor:
+        """``mean + temperature * std * eps`` of the prior."""
+        prior = self.prior(self.labels_for(n, y))
+        eps = torch.randn(prior.mean.shape, device=prior.mean.device, dtype=prior.mean.dtype, generator=generator)
+        return prior.mean + temperature * prior.std * eps
+
+    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats."""
+        x, y = batch
+        return self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, generator).named()
+
+    @torch.no_grad()
+    def importance_weighted_nll(
+        self, x: Tensor, y: Tensor, num_samples: int, chunk: int, generator: Generator | None = None
+    ) -> Tensor:
+        """``-log 1/k sum_k p(x, z_k) / q(z_k | x)`` with ``k = num_samples``: ``-> (B,)`` nats.
+
+        Burda et al. 2016, eq. 8: in expectation an upper bound of -log p(x) that tightens as k grows. At most ``chunk``
+        samples of each image are decoded at once, whatever k.
+        """
+        posterior, prior = self.encode(x, y), self.prior(y)
+        log_w = []
+        for start in range(0, num_samples, chunk):
+            z = posterior.rsample(min(chunk, num_samples - start), generator)
+            log_w.append(log_weights(x, z, self.decode(z, y), posterior, prior))
+        return -importance_weighted_bound(torch.cat(log_w))

@@ -1,0 +1,125 @@
+"""Residual convolutional encoder and decoder for images of any size that halves often enough."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+from lit_vae.networks.layers import ResidualBlock, Upsample, group_norm
+
+
+def _check_geometry(network: str, image_shape: Shape, latent_shape: Shape, levels: int) -> tuple[int, int]:
+    """Size of the coarsest feature map, ``(h, w)``, or an error that says which sizes fit."""
+    _, height, width = image_shape
+    factor = 2 ** (levels - 1)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{network}: {levels} multipliers halve an image {levels - 1} times, but {height}x{width} (model.image_shape)"
+            f" is not divisible by {factor}. Take fewer multipliers or another image size."
+        )
+    coarse = height // factor, width // factor
+    if len(latent_shape) == 3 and tuple(latent_shape[1:]) != coarse:
+        raise ValueError(
+            f"{network}: {levels} multipliers bring {height}x{width} to {coarse[0]}x{coarse[1]}, but the latent shape is"
+            f" {list(latent_shape)}. Take a latent of [c, {coarse[0]}, {coarse[1]}], a vector [d], or other multipliers."
+        )
+    return coarse
+
+
+class ConvEncoder(nn.Module):
+    """Image to vector or map: residual blocks at each resolution, halved by strided convolutions in between.
+
+    ``x (B, C, H, W), cond (B, cond_dim) or None -> (B, *out_shape)``; ``out_shape`` ``(d,)`` or ``(c, h, w)``.
+
+    Args:
+        in_shape: given by the model.
+        out_shape: given by the model.
+        cond_dim: given by the model; 0 for no condition.
+        width: channels at full resolution.
+        multipliers: of ``width`` at each resolution, from the finest to the coarsest.
+        blocks: residual blocks at each resolution.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        cond_dim: int = 0,
+        width: int = 32,
+        multipliers: list[int] = [1, 2, 4],  # noqa: B006
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        height, width_coarse = _check_geometry(type(self).__name__, in_shape, out_shape, len(multipliers))
+        self.stem = nn.Conv2d(in_shape[0], width * multipliers[0], 3, padding=1)
+        self.stages = nn.ModuleList()
+        channels = width * multipliers[0]
+        for level, multiplier in enumerate(multipliers):
+            stage = nn.ModuleList()
+            if level > 0:
+                stage.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+            for _ in range(blocks):
+                stage.append(ResidualBlock(channels, width * multiplier, cond_dim))
+                channels = width * multiplier
+            self.stages.append(stage)
+        self.norm = group_norm(channels)
+        self.head: nn.Module
+        if len(out_shape) == 3:
+            self.head = nn.Conv2d(channels, out_shape[0], 3, padding=1)
+        else:
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width_coarse, math.prod(out_shape)))
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        h = self.stem(x)
+        for stage in self.stages:
+            for layer in stage:  # type: ignore[union-attr]
+                h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
+        return self.head(F.silu(self.norm(h)))
+
+
+class ConvDecoder(nn.Module):
+    """Vector or map to image parameters: the mirror of `ConvEncoder`, with nearest-neighbour upsampling.
+
+    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``; ``multipliers`` are given as for the encoder,
+    from the finest resolution to the coarsest.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        cond_dim: int = 0,
+        width: int = 32,
+        multipliers: list[int] = [1, 2, 4],  # noqa: B006
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        coarse = _check_geometry(type(self).__name__, out_shape, in_shape, len(multipliers))
+        channels = width * multipliers[-1]
+        self.stem: nn.Module
+        if len(in_shape) == 3:
+            self.stem = nn.Conv2d(in_shape[0], channels, 3, padding=1)
+        else:
+            linear = nn.Linear(math.prod(in_shape), channels * math.prod(coarse))
+            self.stem = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (channels, *coarse)))
+        self.stages = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(ResidualBlock(channels, width * multiplier, cond_dim))
+                channels = width * multiplier
+            if level > 0:
+                stage.append(Upsample(channels))
+            self.stages.append(stage)
+        self.norm = group_norm(channels)
+        self.head = nn.Conv2d(channels, out_shape[0], 3, padding=1)
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        h = self.stem(z)
+        for stage in self.stages:
+            for layer in stage:  # type: ignore[union-attr]
+                h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
+        return self.head(F.silu(self.norm(h)))

@@ -1,0 +1,68 @@
+"""Layers that the networks share."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of at most 32 groups with at least 4 channels in each; no statistics of the batch, so none to sync."""
+    groups = min(32, max(channels // 4, 1))
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class FiLM(nn.Module):
+    """Scales and shifts feature maps by a condition (Perez et al., "FiLM", 2018); the identity at initialisation.
+
+    ``h (B, C, H, W), cond (B, cond_dim) -> (B, C, H, W)``.
+    """
+
+    def __init__(self, channels: int, cond_dim: int) -> None:
+        super().__init__()
+        self.to_scale_shift = nn.Linear(cond_dim, 2 * channels)
+        nn.init.zeros_(self.to_scale_shift.weight)
+        nn.init.zeros_(self.to_scale_shift.bias)
+
+    def forward(self, h: Tensor, cond: Tensor) -> Tensor:
+        """``h * (1 + scale) + shift``."""
+        scale, shift = self.to_scale_shift(cond)[:, :, None, None].chunk(2, 1)
+        return h * (1.0 + scale) + shift
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, beside a shortcut; the second convolution starts at zero, so the block as identity.
+
+    ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.film = FiLM(out_channels, cond_dim) if cond_dim else None
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        if self.conv2.bias is not None:
+            nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        residual = self.norm2(self.conv1(F.silu(self.norm1(h))))
+        if self.film is not None and cond is not None:
+            residual = self.film(residual, cond)
+        return self.shortcut(h) + self.conv2(F.silu(residual))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a convolution: no checkerboard (Odena et al. 2016). ``(B, C, H, W) -> (B, C, 2H, 2W)``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """See the class."""
+        return self.conv(F.interpolate(h, scale_factor=2.0, mode="nearest"))

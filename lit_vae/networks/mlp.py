@@ -1,0 +1,45 @@
+"""Fully connected networks, for encoders and decoders alike."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+
+
+class MLP(nn.Module):
+    """Fully connected layers between two shapes; a condition is concatenated to the flattened input.
+
+    ``h (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. Without hidden layers it is affine: a linear VAE.
+
+    Args:
+        in_shape: given by the model.
+        out_shape: given by the model.
+        cond_dim: given by the model; 0 for no condition.
+        hidden: widths of the hidden layers, from input to output.
+        activation: class of the non-linearity.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        cond_dim: int = 0,
+        hidden: list[int] = [200, 200],  # noqa: B006  (never mutated; a YAML list has no tuples)
+        activation: type[nn.Module] = nn.SiLU,
+    ) -> None:
+        super().__init__()
+        self.out_shape = out_shape
+        widths = [math.prod(in_shape) + cond_dim, *hidden]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(width_in, width_out), activation()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
+
+    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        h = h.flatten(1)
+        if cond is not None:
+            h = torch.cat([h, cond], 1)
+        return self.layers(h).unflatten(1, self.out_shape)
