@@ -1,0 +1,156 @@
+"""``lightning fit|validate|test|predict``: the Lightning command line, with a run directory and errors for people.
+
+Names no family: models, data and callbacks are found by the ``class_path`` of a configuration.
+"""
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_vae import __version__
+from lit_vae.models.base import Autoencoder
+from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
+from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
+from lit_vae.run.progress import progress_bar
+
+DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
+NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path", "weights_only", "verbose", "return_predictions")
+
+
+class Parser(LightningArgumentParser):
+    """Names the nearest valid key when one is unknown."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message with a suggestion and leave with exit code 2."""
+        unknown = re.search(r"(?:Key|Unrecognized arguments:|Option) ['\"]?-*([\w.+]+)['\"]?", message)
+        if unknown:
+            wanted = unknown.group(1)
+            near = difflib.get_close_matches(wanted, self._known_keys(), n=1, cutoff=0.6)
+            if near:
+                message += f"\nDid you mean {near[0]!r}?"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    def _known_keys(self) -> list[str]:
+        return [action.dest for action in self._actions]
+
+
+class LitCLI(LightningCLI):
+    """LightningCLI in subclass mode whose runs keep everything in one directory."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a run has beside trainer, model and data."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Everything of the run lies here. Default: runs/<config name>/<time or SLURM job id>.",
+        )
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the configuration is complete, and a checkpoint does not overrule it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run directory, keep the configuration as it was given, then fill in what follows from the two."""
+        config = self.config[self.subcommand]
+        files = [Path(str(file)) for file in config.config or [] if file is not None]
+        fit = self.subcommand == "fit"
+        if not fit and config.ckpt_path is None:
+            raise ValueError(
+                f"lightning {self.subcommand}: untrained weights would be used. Give --ckpt_path RUN/checkpoints/last.ckpt."
+            )
+        self.run_dir = choose_run_dir(config.run_dir, files, config.ckpt_path, fit)
+        config.ckpt_path = checkpoint_in(self.run_dir, config.ckpt_path)
+        fast_dev_run = bool(config.trainer.fast_dev_run)
+        if fit and not fast_dev_run and config.ckpt_path is None and (self.run_dir / CONFIG_FILE).exists():
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                raise ValueError(
+                    f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give another"
+                    " directory; nothing was written."
+                )
+        self.config_text = self._config_text()
+        config.trainer.default_root_dir = str(self.run_dir)
+        self._place_loggers(config.trainer)
+
+    def _config_text(self) -> str:
+        """The complete configuration, which starts the run again."""
+        parser = self._parser(self.subcommand)
+        dump = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False, skip_validation=True))
+        for key in NOT_OF_THE_RUN:
+            dump.pop(key, None)
+        return f"# lit_vae {__version__}\n" + yaml.safe_dump(dump, sort_keys=False)
+
+    def _place_loggers(self, trainer: Any) -> None:
+        """Give the run directory to every logger that takes one."""
+        if trainer.logger in (None, True) and self.subcommand == "fit":
+            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
+        elif self.subcommand != "fit" and trainer.logger is not None:
+            trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
+        if not isinstance(trainer.logger, list):
+            return
+        for logger in trainer.logger:
+            if logger["class_path"].startswith("lit_vae.run.loggers."):
+                logger["init_args"] = {**(logger.get("init_args") or {}), "run_dir": str(self.run_dir)}
+        if os.environ.get("WANDB_MODE") == "disabled":
+            trainer.logger = [logger for logger in trainer.logger if not logger["class_path"].endswith(".WandB")]
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Add what every run has: atomic checkpoints, random states, the directory, progress."""
+        config = self._get(self.config_init, "trainer")
+        callbacks = list(config.get("callbacks") or [])
+        resumed = self._get(self.config, "ckpt_path") is not None
+        callbacks += [RunDirectory(self.config_text, resumed), RandomState()]
+        if config.get("enable_progress_bar") in (None, True):
+            callbacks.append(progress_bar())
+        plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Gather everything that is wrong between model and data, and say it once, before any data is read."""
+        spec = getattr(self.datamodule, "spec", None)
+        if not isinstance(self.model, Autoencoder) or spec is None:
+            return
+        problems = [*self.model.problems(spec), *self.model.check_networks()]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Leave Lightning's table out: the run directory prints one."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if "verbose" in kwargs:
+            kwargs["verbose"] = False
+        return kwargs
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
+    RunDirectory.begun = False
+    try:
+        LitCLI(
+            datamodule_class=LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"description": "Train and test image autoencoders: lightning fit --config FILE"},
+            args=args,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        if RunDirectory.begun or os.environ.get("LIT_VAE_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

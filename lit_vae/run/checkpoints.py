@@ -1,0 +1,152 @@
+"""Checkpoints that are whole or absent, load without executing anything, and resume exactly."""
+
+import os
+import random
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+CHECKPOINTS = "checkpoints"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, syncs, then renames: after a crash there is the old file or the new one, never half.
+
+    Loads with ``weights_only=True`` always: a checkpoint is data and cannot run code.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save to a local ``path``."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Load ``path`` to the CPU unless told otherwise."""
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except (RuntimeError, EOFError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise ValueError(f"checkpoint: {path} does not exist. Give the path of a .ckpt file.") from None
+            raise ValueError(f"checkpoint: {path} cannot be read ({error}). Give another checkpoint.") from error
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``.
+
+    Args:
+        every_n_steps: optimizer steps between two; also written at the end of every epoch with a validation.
+        every_n_minutes: minutes between two, instead of steps.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, every_n_minutes: float | None = None) -> None:
+        super().__init__(
+            filename="last",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            every_n_train_steps=every_n_steps,
+            train_time_interval=timedelta(minutes=every_n_minutes) if every_n_minutes else None,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run directory's ``checkpoints``."""
+        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+
+    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
+        """A resumed run goes on in its directory: that it is not empty is as it should be."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The end is a state to go on from, too."""
+        super().on_train_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/best.ckpt``: the weights of the validation with the best ``monitor``.
+
+    Args:
+        monitor: a logged number. ``val/loss`` is the objective with its schedules at their final value.
+        mode: ``min`` or ``max``.
+    """
+
+    def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
+        super().__init__(
+            filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, enable_version_counter=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run directory's ``checkpoints``."""
+        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+
+    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
+        """A resumed run goes on in its directory: that it is not empty is as it should be."""
+
+
+class RandomState(Callback):
+    """Saves every random state that training draws from, one for each rank, and restores it before the next batch.
+
+    Without it the noise of a resumed run is not the noise that the run would have had: the curve has a seam.
+    """
+
+    def __init__(self) -> None:
+        self._restore: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Gather the states of all ranks (a collective: every rank saves)."""
+        state = random_state()
+        if trainer.world_size > 1:
+            states: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, state)
+        else:
+            states = [state]
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember this rank's state; a run of another world size draws anew."""
+        states = checkpoint.get("random_states", [])
+        self._restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Restore once, as late as can be: building loaders draws numbers, too."""
+        if self._restore is not None:
+            set_random_state(self._restore)
+            self._restore = None
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators, as data that loads with ``weights_only=True``."""
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002  (the global state is what is saved)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {k: np.asarray(v).tolist() for k, v in numpy_state["state"].items()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Inverse of `random_state`."""
+    random.setstate(state["python"])
+    numpy_state = state["numpy"]
+    key = np.asarray(numpy_state["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy_state, "state": {**numpy_state["state"], "key": key}})  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,167 @@
+"""The run directory: where it is, what it holds, and who may write into it."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_vae.run.checkpoints import CHECKPOINTS
+from lit_vae.run.loggers import MetricsCSV
+
+CONFIG_FILE = "config.yaml"
+TEST_METRICS_FILE = "test_metrics.json"
+
+
+def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str | None, fit: bool) -> Path:
+    """Where a command writes.
+
+    ``run_dir`` if given; else the run that ``ckpt_path`` lies in; for ``last`` and ``best`` the folder of the given
+    ``config.yaml``; else a new ``runs/<config name>/<time or SLURM job id>``.
+
+    Raises:
+        ValueError: ``--ckpt_path last`` without a run to take it from, or several processes that could not agree on a
+            new name.
+    """
+    if run_dir is not None:
+        return Path(run_dir)
+    if ckpt_path in ("last", "best"):
+        for config in config_files:
+            if config.name == CONFIG_FILE and (config.parent / CHECKPOINTS).is_dir():
+                return config.parent
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: which run? Give --run_dir RUN, or --config RUN/{CONFIG_FILE} of the run to go on with."
+        )
+    if ckpt_path is not None and Path(ckpt_path).parent.name == CHECKPOINTS and not fit:
+        return Path(ckpt_path).parent.parent
+    return Path("runs") / _config_name(config_files) / _run_name()
+
+
+def _config_name(config_files: list[Path]) -> str:
+    """``configs/vae/mnist.yaml`` -> ``vae-mnist``; a run's own ``config.yaml`` keeps the name of its run."""
+    if not config_files:
+        return "unnamed"
+    first = config_files[0]
+    if first.name == CONFIG_FILE:
+        return first.absolute().parent.parent.name
+    parent = first.absolute().parent.name
+    return f"{parent}-{first.stem}" if parent != "configs" else first.stem
+
+
+def _run_name() -> str:
+    """Time of the start or SLURM job id; the processes that Lightning starts inherit the name through the environment."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_JOB_ID" in os.environ:
+        return os.environ["SLURM_JOB_ID"]
+    if "LIT_VAE_RUN_NAME" not in os.environ:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("--run_dir: processes started by torchrun cannot agree on a new name. Give --run_dir.")
+        os.environ["LIT_VAE_RUN_NAME"] = time.strftime("%Y%m%d-%H%M%S")
+    return os.environ["LIT_VAE_RUN_NAME"]
+
+
+def checkpoint_in(run_dir: Path, ckpt_path: str | None) -> str | None:
+    """``last`` and ``best`` as files of the run; other paths as they are.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if ckpt_path is None:
+        return None
+    path = run_dir / CHECKPOINTS / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
+    if not path.is_file():
+        raise ValueError(f"--ckpt_path {ckpt_path}: there is no file {path}. Give last, best or the path of a .ckpt file.")
+    return str(path)
+
+
+class RunDirectory(Callback):
+    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test, and says at the end what is there.
+
+    Args:
+        config: the complete configuration as YAML text, which starts the run again.
+        resumed: whether the run goes on from one of its checkpoints.
+    """
+
+    begun = False
+    """Whether training, or an evaluation, is under way in this process: errors are then ours and not the user's."""
+
+    def __init__(self, config: str, resumed: bool = False) -> None:
+        self._config = config
+        self._resumed = resumed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write ``config.yaml``; a resumed run keeps the one that it has."""
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+            path = Path(trainer.default_root_dir) / CONFIG_FILE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not (self._resumed and path.exists()):
+                path.write_text(self._config)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Drop what was logged after the checkpoint."""
+        if self._resumed:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.rewind(checkpoint["global_step"])
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See `begun`."""
+        RunDirectory.begun = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See `begun`."""
+        RunDirectory.begun = True
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See `begun`."""
+        RunDirectory.begun = True
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``test_metrics.json`` and print its table."""
+        metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
+        directory = Path(trainer.default_root_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        _print_table(f"test  {type(pl_module).__name__}  {directory}", metrics)
+        partial = directory / f"{TEST_METRICS_FILE}.partial"
+        partial.write_text(json.dumps({**self._protocol(trainer), "metrics": metrics}, indent=2) + "\n")
+        partial.replace(directory / TEST_METRICS_FILE)
+
+    @staticmethod
+    def _protocol(trainer: Trainer) -> dict[str, Any]:
+        spec = getattr(getattr(trainer, "datamodule", None), "spec", None)
+        return {
+            "checkpoint": str(trainer.ckpt_path),
+            "data": type(getattr(trainer, "datamodule", None)).__name__,
+            "image_shape": list(spec.shape) if spec is not None else None,
+            "values": spec.values if spec is not None else None,
+        }
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the run directory and its pictures."""
+        directory = Path(trainer.default_root_dir)
+        if trainer.fast_dev_run or not directory.is_dir():
+            return
+        print(f"run directory: {directory}")
+        for panel in sorted((directory / "media").glob("*")):
+            pictures = sorted(panel.glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
+            if pictures:
+                print(f"  {panel.name}: {pictures[-1]}")
+
+
+def _print_table(title: str, metrics: Mapping[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    Console().print(table)

@@ -1,0 +1,101 @@
+"""Progress for a person at a terminal, and for a log file: no carriage returns where nobody watches."""
+
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+
+TERMS = ("loss", "elbo", "rate", "distortion")
+
+
+def progress_bar() -> Callback:
+    """A rich bar with the time that is left at a terminal; plain lines elsewhere (a pipe, a SLURM output file)."""
+    return TerminalProgress() if sys.stdout.isatty() else LogProgress()
+
+
+def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The terms that matter, under their short names; those of validation are marked."""
+    shown = {}
+    for split, mark in (("train", ""), ("val", "val ")):
+        for term in TERMS:
+            if f"{split}/{term}" in metrics and (term != "loss" or f"{split}/elbo" not in metrics):
+                shown[mark + term] = metrics[f"{split}/{term}"]
+    return shown
+
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's rich bar with elbo, rate and distortion and the time that the epoch has left."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10, leave=False)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Only the terms that matter."""
+        return _shown(super().get_metrics(trainer, pl_module))
+
+
+class LogProgress(ProgressBar):
+    """One line at the first step, every ``seconds``, and after every validation.
+
+    ``epoch 3/20  step 1200/9000  elbo -102.31  rate 24.08  distortion 78.23  12.3 it/s  0:03:12 left``
+    """
+
+    def __init__(self, seconds: float = 20.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._enabled = True
+        self._last_time = 0.0
+        self._start_step = 0
+        self._start_time = 0.0
+
+    def disable(self) -> None:
+        """Lightning calls it on all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Undo `disable`."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start_step, self._start_time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print when it is time."""
+        now = time.monotonic()
+        if now - self._last_time >= self._seconds:
+            self._last_time = now
+            self._print_line(trainer, "train/")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the numbers of a validation."""
+        if not trainer.sanity_checking:
+            self._print_line(trainer, "val/")
+
+    def _print_line(self, trainer: Trainer, prefix: str) -> None:
+        if not self._enabled:
+            return
+        metrics = {k: v for k, v in trainer.progress_bar_metrics.items() if k.startswith(prefix)}
+        numbers = [f"{name} {float(value):.2f}" for name, value in _shown(metrics).items()]
+        print("  ".join([self._position(trainer), *numbers, *self._speed(trainer)]), flush=True)
+
+    def _position(self, trainer: Trainer) -> str:
+        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+        total = trainer.estimated_stepping_batches if trainer.state.fn == "fit" else float("inf")
+        steps = f"/{total}" if total != float("inf") else ""
+        return f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}{steps}"
+
+    def _speed(self, trainer: Trainer) -> list[str]:
+        done, elapsed = trainer.global_step - self._start_step, time.monotonic() - self._start_time
+        if done < 1 or trainer.state.fn != "fit":
+            return []
+        speed = [f"{done / elapsed:.1f} it/s"]
+        total = trainer.estimated_stepping_batches
+        if total != float("inf"):
+            speed.append(f"{timedelta(seconds=round((total - trainer.global_step) * elapsed / done))} left")
+        return speed
