@@ -1,0 +1,176 @@
+"""MNIST and Fashion-MNIST."""
+
+from math import prod
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad as pad_image
+from torchvision import datasets
+
+from lit_vae.data.base import Part, Split, hold_out
+from lit_vae.data.checks import check_held_out, not_negative, pixel_problems, positive
+from lit_vae.data.downloaded import DownloadedDataModule
+from lit_vae.data.loader import Source, Tensors
+from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
+from lit_vae.images import ImageSpec
+
+_SIDE = 28
+_TEST_IDS = 1 << 32  # test images draw other noise than training images
+_PREFIX = {"train": "train", "test": "t10k"}
+
+
+class MNIST(DownloadedDataModule):
+    """MNIST: 28 x 28 grey digits, 60,000 - ``num_val`` for training, ``num_val``, and the 10,000 test images.
+
+    With ``binarization: larochelle`` the splits are those of the binarised files, 50,000 + 10,000 + 10,000 without
+    labels, and ``num_val`` and ``seed`` have no part in them.
+
+    Args:
+        root: folder that holds ``MNIST/raw/*-ubyte`` (torchvision's layout); for ``larochelle`` the files
+            ``binarized_mnist_{train,valid,test}.amat``.
+        batch_size: images in a batch of one process.
+        num_val: images held out of the 60,000 for validation.
+        binarization: ``dynamic`` draws each pixel with probability ``u / 255``, anew in each epoch (Burda et al.,
+            2016; validation and test images are drawn once); ``static`` draws once, from ``seed``; ``threshold`` cuts
+            at 128; ``larochelle`` reads the files of Larochelle and Murray (2011). Null leaves the images grey.
+        dequantize: add uniform noise to grey images.
+        pad: zeros on each side; 2 makes 32 x 32.
+        seed: of the split, the shuffling and all noise.
+        download: fetch the data set where it is missing.
+    """
+
+    dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
+    binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 128,
+        num_val: int = 5000,
+        binarization: Literal["dynamic", "static", "threshold", "larochelle"] | None = None,
+        dequantize: bool = False,
+        pad: int = 0,
+        seed: int = 0,
+        download: bool = True,
+    ) -> None:
+        problems = [
+            *positive(num_val=num_val),
+            *not_negative(pad=pad),
+            *pixel_problems(dequantize, binarization, self.binarizations),
+        ]
+        super().__init__(
+            root=root,
+            download=download,
+            batch_size=batch_size,
+            seed=seed,
+            preprocess=pixel_preprocess(dequantize, None if problems else binarization),
+            problems=problems,
+        )
+        self.save_hyperparameters()
+        self.num_val = num_val
+        self.larochelle = binarization == "larochelle"
+        self.pad = pad
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What the images are."""
+        side = _SIDE + 2 * self.pad
+        return ImageSpec(1, side, side, 0 if self.larochelle else 10, self.preprocess.values)
+
+    @property
+    def remedy(self) -> str:
+        """What to do by hand where the files are missing."""
+        names = ", ".join(str(path.relative_to(self.root)) for path in self._files())
+        return f"Put {names} there (data.init_args.root)."
+
+    def complete(self) -> bool:
+        """Tell whether all files are there."""
+        return all(path.is_file() for path in self._files())
+
+    def fetch_into(self, folder: Path) -> None:
+        """Download the data set; torchvision verifies checksums."""
+        if self.larochelle:
+            raise FileNotFoundError("the binarised files are not downloaded")
+        self.dataset(str(folder), download=True)
+
+    def load(self, part: Part) -> dict[Split, Source]:
+        """Read the splits of a part."""
+        if self.larochelle:
+            names = {"train": "train", "val": "valid"} if part == "fit" else {"test": "test"}
+            return {split: self._binarized(name) for split, name in names.items()}  # type: ignore[misc]
+        if part == "test":
+            images, labels = self._read("test")
+            return {"test": Tensors(images, labels, torch.arange(len(images)) + _TEST_IDS)}
+        images, labels = self._read("train")
+        check_held_out(self._component, len(images), "images in the training file", num_val=self.num_val)
+        train, val = hold_out(len(images), self.num_val, seed=self.seed)
+        return {"train": Tensors(images[train], labels[train], train), "val": Tensors(images[val], labels[val], val)}
+
+    def _raw(self) -> Path:
+        return self.root / self.dataset.__name__ / "raw"
+
+    def _files(self) -> list[Path]:
+        if self.larochelle:
+            return [self._amat(name) for name in ("train", "valid", "test")]
+        kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+        return [self._raw() / f"{prefix}-{kind}" for prefix in _PREFIX.values() for kind in kinds]
+
+    def _amat(self, name: str) -> Path:
+        return self.root / f"binarized_mnist_{name}.amat"
+
+    def _read(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """Read images ``(N, 1, H, W)`` uint8 and labels ``(N,)`` int64."""
+        prefix = self._raw() / _PREFIX[split]
+        images = read_idx(Path(f"{prefix}-images-idx3-ubyte"), (_SIDE, _SIDE))
+        labels = read_idx(Path(f"{prefix}-labels-idx1-ubyte"), ()).long()
+        if len(images) != len(labels) or labels.max() >= 10:
+            raise ValueError(
+                f"{prefix}-labels-idx1-ubyte: {len(labels)} labels up to {int(labels.max())} do not belong to "
+                f"{len(images)} images of 10 classes. Delete the files and fetch them again."
+            )
+        return pad_image(images[:, None], [self.pad] * 4), labels
+
+    def _binarized(self, name: str) -> Tensors:
+        """Read a file of lines of 784 characters 0 or 1, separated by spaces."""
+        path = self._amat(name)
+        text = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        bits = torch.from_numpy(text[(text == ord("0")) | (text == ord("1"))] - ord("0"))
+        if not len(bits) or len(bits) % _SIDE**2 or not np.isin(text, np.frombuffer(b"01 \r\n", dtype=np.uint8)).all():
+            raise ValueError(f"{path}: not lines of {_SIDE**2} digits 0 or 1. Delete the file and fetch it again.")
+        images = pad_image(bits.view(-1, 1, _SIDE, _SIDE) * 255, [self.pad] * 4)
+        return Tensors(images, torch.full((len(images),), -1), torch.arange(len(images)))
+
+
+class FashionMNIST(MNIST):
+    """Fashion-MNIST: 28 x 28 grey pictures of clothes, in the splits of :class:`MNIST` and with its arguments.
+
+    ``binarization: larochelle`` does not exist for it. ``root`` holds ``FashionMNIST/raw/*-ubyte``.
+    """
+
+    dataset = datasets.FashionMNIST
+    binarizations = tuple(name for name in BINARIZATIONS if name != "larochelle")
+
+
+def read_idx(path: Path, image_shape: tuple[int, ...]) -> Tensor:
+    """Read an idx file of bytes: ``(N, *image_shape)`` uint8.
+
+    Raises:
+        ValueError: it is not such a file, or not whole.
+    """
+    content = path.read_bytes()
+    dims = 1 + len(image_shape)
+    start = 4 + 4 * dims
+    if content[:4] != bytes([0, 0, 0x08, dims]) or len(content) < start:
+        raise ValueError(f"{path}: not an idx file of bytes in {dims} dimensions. Delete it and fetch it again.")
+    shape = tuple(np.frombuffer(content, ">i4", count=dims, offset=4).tolist())
+    if shape[0] < 1 or shape[1:] != image_shape:
+        raise ValueError(f"{path}: holds {shape}, expected (N, {', '.join(map(str, image_shape))}). Fetch it again.")
+    if len(content) != start + prod(shape):
+        raise ValueError(
+            f"{path}: {len(content)} bytes, expected {start + prod(shape)} for {shape}; the file is truncated or "
+            "damaged. Delete it and fetch it again."
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
