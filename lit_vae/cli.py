@@ -3,10 +3,15 @@
 Names no family: models, data and callbacks are found by the ``class_path`` of a configuration.
 """
 
+import contextlib
 import difflib
+import importlib
+import inspect
+import logging
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,25 +26,53 @@ from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choo
 from lit_vae.run.progress import progress_bar
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
-NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path", "weights_only", "verbose", "return_predictions")
+NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
 
 
 class Parser(LightningArgumentParser):
-    """Names the nearest valid key when one is unknown."""
+    """Says what is wrong in few lines and names the nearest valid key when one is unknown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message with a suggestion and leave with exit code 2."""
-        unknown = re.search(r"(?:Key|Unrecognized arguments:|Option) ['\"]?-*([\w.+]+)['\"]?", message)
-        if unknown:
-            wanted = unknown.group(1)
-            near = difflib.get_close_matches(wanted, self._known_keys(), n=1, cutoff=0.6)
-            if near:
-                message += f"\nDid you mean {near[0]!r}?"
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {with_suggestion(_without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
         sys.exit(2)
 
-    def _known_keys(self) -> list[str]:
-        return [action.dest for action in self._actions]
+
+def _without_noise(message: str) -> str:
+    """Without the lines that repeat the whole configuration or list what an optional value may be."""
+    noise = (
+        r"\s*(Given value|Does not validate against any of the Union|Subtypes:|Errors:|- Expected a <class 'NoneType'>)"
+    )
+    return "\n".join(line for line in message.splitlines() if not re.match(noise, line))
+
+
+def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
+    """Add the nearest valid key to a message about an unknown one.
+
+    Valid are the parser's keys and the arguments of every class that the given configuration files name.
+    """
+    missing = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
+    if missing:
+        near = difflib.get_close_matches(
+            missing.group(2), dir(importlib.import_module(missing.group(1))), n=1, cutoff=0.5
+        )
+        return f"{message}\nDid you mean {near[0]!r}?" if near else message
+    unknown = re.search(r"(?:Option '|unrecognized arguments: --|Key ')([\w.]+)", message, re.IGNORECASE)
+    if unknown is None or "Did you mean" in message:
+        return message
+    known = {part for action in parser._actions for part in action.dest.split(".")}
+    for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
+        for class_path in re.findall(r"class_path:\s*([\w.]+)", file.read_text() if file.is_file() else ""):
+            with contextlib.suppress(ImportError, AttributeError, ValueError):
+                module, name = class_path.rsplit(".", 1)
+                known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    for part in unknown.group(1).split("."):
+        if part not in known and (near := difflib.get_close_matches(part, sorted(known), n=1)):
+            return f"{message}\nDid you mean {near[0]!r} instead of {part!r}?"
+    return message
 
 
 class LitCLI(LightningCLI):
@@ -53,8 +86,20 @@ class LitCLI(LightningCLI):
             default=None,
             help="Everything of the run lies here. Default: runs/<config name>/<time or SLURM job id>.",
         )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="A .ckpt file, or last or best of the run. With fit: train on from there.",
+        )
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, less the arguments that this command line decides itself."""
+        decided = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
+        return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is complete, and a checkpoint does not overrule it."""
@@ -66,17 +111,18 @@ class LitCLI(LightningCLI):
         fit = self.subcommand == "fit"
         if not fit and config.ckpt_path is None:
             raise ValueError(
-                f"lightning {self.subcommand}: untrained weights would be used. Give --ckpt_path RUN/checkpoints/last.ckpt."
+                f"lightning {self.subcommand}: untrained weights would be used."
+                " Give --ckpt_path RUN/checkpoints/last.ckpt."
             )
         self.run_dir = choose_run_dir(config.run_dir, files, config.ckpt_path, fit)
         config.ckpt_path = checkpoint_in(self.run_dir, config.ckpt_path)
         fast_dev_run = bool(config.trainer.fast_dev_run)
-        if fit and not fast_dev_run and config.ckpt_path is None and (self.run_dir / CONFIG_FILE).exists():
-            if os.environ.get("LOCAL_RANK", "0") == "0":
-                raise ValueError(
-                    f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give another"
-                    " directory; nothing was written."
-                )
+        starts = fit and not fast_dev_run and config.ckpt_path is None and os.environ.get("LOCAL_RANK", "0") == "0"
+        if starts and (self.run_dir / CONFIG_FILE).exists():
+            raise ValueError(
+                f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give"
+                " another directory; nothing was written."
+            )
         self.config_text = self._config_text()
         config.trainer.default_root_dir = str(self.run_dir)
         self._place_loggers(config.trainer)
@@ -91,10 +137,10 @@ class LitCLI(LightningCLI):
 
     def _place_loggers(self, trainer: Any) -> None:
         """Give the run directory to every logger that takes one."""
-        if trainer.logger in (None, True) and self.subcommand == "fit":
-            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
-        elif self.subcommand != "fit" and trainer.logger is not None:
+        if self.subcommand != "fit":
             trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
+        elif trainer.logger in (None, True):
+            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
         if not isinstance(trainer.logger, list):
             return
         for logger in trainer.logger:
@@ -124,18 +170,28 @@ class LitCLI(LightningCLI):
             raise ValueError("\n".join(problems))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Leave Lightning's table out: the run directory prints one."""
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if "verbose" in kwargs:
-            kwargs["verbose"] = False
-        return kwargs
+        """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
+        kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "ckpt_path": self.config[subcommand].ckpt_path}
+        return kwargs if subcommand in ("fit", "predict") else {**kwargs, "verbose": False}
 
 
-def main(args: list[str] | None = None) -> None:
+def _quieten_lightning() -> None:
+    """Leave out its advertisements, and deprecations within Lightning that no user can mend."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
+
+
+def main() -> None:
     """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     RunDirectory.begun = False
+    _quieten_lightning()
     try:
         LitCLI(
+            model_class=Autoencoder,
+            subclass_mode_model=True,
             datamodule_class=LightningDataModule,
             subclass_mode_data=True,
             save_config_callback=None,
@@ -143,7 +199,6 @@ def main(args: list[str] | None = None) -> None:
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"description": "Train and test image autoencoders: lightning fit --config FILE"},
-            args=args,
         )
     except (ValueError, FileNotFoundError) as error:
         if RunDirectory.begun or os.environ.get("LIT_VAE_TRACEBACK"):

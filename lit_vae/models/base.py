@@ -20,7 +20,7 @@ from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 
 NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
-"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` with its own arguments already given."""
+"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` whose own arguments are given."""
 
 EVALUATION_SEED = 2**31 - 1
 
@@ -129,7 +129,8 @@ class Autoencoder(LightningModule, ABC):
         if self.image_shape != spec.shape:
             found.append(
                 f"{type(self).__name__}: model.image_shape (={list(self.image_shape)}) is not the shape of the data's"
-                f" images {list(spec.shape)} ([channels, height, width]). Change model.init_args.image_shape or the data."
+                f" images {list(spec.shape)} ([channels, height, width]). Change"
+                " model.init_args.image_shape or the data."
             )
         return found
 
@@ -173,7 +174,7 @@ class Autoencoder(LightningModule, ABC):
 
         A logged key costs Lightning a third of a millisecond on *every* step, as much as a small network's backward.
         """
-        if (self.global_step + 1) % self.trainer.log_every_n_steps:
+        if (self.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         means = {f"train/{name}": value.detach().mean() for name, value in self._reported(terms).items()}
         self.log_dict(means, prog_bar=True)
@@ -188,10 +189,10 @@ class Autoencoder(LightningModule, ABC):
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         for name, value in self.evaluation_terms(batch, self._evaluation_noise).items():
-            self.epoch_means[split][name].update(value)  # type: ignore[index, union-attr, operator]
+            self.epoch_means[split][name].update(value)  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
-        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[union-attr, operator, call-arg]
+        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator, union-attr]
         for metric in self.epoch_means[split].values():  # type: ignore[union-attr, operator]
             metric.reset()
         spec = self.data_spec

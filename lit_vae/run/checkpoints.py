@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 CHECKPOINTS = "checkpoints"
 
@@ -45,39 +46,72 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise ValueError(f"checkpoint: {path} cannot be read ({error}). Give another checkpoint.") from error
 
 
-class LastCheckpoint(ModelCheckpoint):
+class _RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of fixed name in the run directory's ``checkpoints``."""
+
+    def __init__(self, filename: str, **kwargs: Any) -> None:
+        super().__init__(filename=filename, auto_insert_metric_name=False, enable_version_counter=False, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run directory."""
+        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+
+    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:
+        """A resumed run goes on in its directory: that it is not empty is as it should be."""
+
+
+class LastCheckpoint(_RunCheckpoint):
     """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``.
 
+    Written at the end of every epoch and after every validation, and in between as often as asked.
+
     Args:
-        every_n_steps: optimizer steps between two; also written at the end of every epoch with a validation.
+        every_n_steps: optimizer steps between two.
         every_n_minutes: minutes between two, instead of steps.
     """
 
     def __init__(self, every_n_steps: int | None = None, every_n_minutes: float | None = None) -> None:
+        within_epoch = bool(every_n_steps or every_n_minutes)
         super().__init__(
-            filename="last",
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
+            "last",
             every_n_train_steps=every_n_steps,
             train_time_interval=timedelta(minutes=every_n_minutes) if every_n_minutes else None,
+            every_n_epochs=None if within_epoch else 1,
+            save_on_train_epoch_end=True,
         )
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run directory's ``checkpoints``."""
-        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
-        super().setup(trainer, pl_module, stage)
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Save if it is time, and where an epoch or training ends; but a validation that follows belongs to the state.
 
-    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
-        """A resumed run goes on in its directory: that it is not empty is as it should be."""
+        Not in ``on_train_epoch_end``: from there Lightning 2.6 does not resume with the next batch.
+        """
+        ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        validates = trainer.is_last_batch and trainer.enable_validation and _validates_after(trainer)
+        if ends and not validates:
+            self._save(trainer)
+        elif not ends:
+            super().on_train_batch_end(trainer, *args, **kwargs)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end is a state to go on from, too."""
-        super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saved already."""
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
-class BestCheckpoint(ModelCheckpoint):
+def _validates_after(trainer: Trainer) -> bool:
+    every = trainer.check_val_every_n_epoch
+    return every is None or (trainer.current_epoch + 1) % every == 0
+
+
+class BestCheckpoint(_RunCheckpoint):
     """Keeps ``checkpoints/best.ckpt``: the weights of the validation with the best ``monitor``.
 
     Args:
@@ -86,17 +120,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
-        super().__init__(
-            filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, enable_version_counter=False
-        )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run directory's ``checkpoints``."""
-        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
-        super().setup(trainer, pl_module, stage)
-
-    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:  # noqa: N802
-        """A resumed run goes on in its directory: that it is not empty is as it should be."""
+        super().__init__("best", monitor=monitor, mode=mode, save_on_train_epoch_end=False)
 
 
 class RandomState(Callback):

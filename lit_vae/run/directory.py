@@ -34,7 +34,8 @@ def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str
             if config.name == CONFIG_FILE and (config.parent / CHECKPOINTS).is_dir():
                 return config.parent
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: which run? Give --run_dir RUN, or --config RUN/{CONFIG_FILE} of the run to go on with."
+            f"--ckpt_path {ckpt_path}: which run? Give --run_dir RUN, or --config RUN/{CONFIG_FILE} of the run to"
+            " go on with."
         )
     if ckpt_path is not None and Path(ckpt_path).parent.name == CHECKPOINTS and not fit:
         return Path(ckpt_path).parent.parent
@@ -53,7 +54,7 @@ def _config_name(config_files: list[Path]) -> str:
 
 
 def _run_name() -> str:
-    """Time of the start or SLURM job id; the processes that Lightning starts inherit the name through the environment."""
+    """Time of the start or SLURM job id; processes that Lightning starts inherit it through the environment."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     if "SLURM_JOB_ID" in os.environ:
@@ -75,12 +76,14 @@ def checkpoint_in(run_dir: Path, ckpt_path: str | None) -> str | None:
         return None
     path = run_dir / CHECKPOINTS / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
     if not path.is_file():
-        raise ValueError(f"--ckpt_path {ckpt_path}: there is no file {path}. Give last, best or the path of a .ckpt file.")
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: there is no file {path}. Give last, best or the path of a .ckpt file."
+        )
     return str(path)
 
 
 class RunDirectory(Callback):
-    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test, and says at the end what is there.
+    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; names the pictures at the end.
 
     Args:
         config: the complete configuration as YAML text, which starts the run again.
@@ -96,7 +99,7 @@ class RunDirectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``; a resumed run keeps the one that it has."""
-        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = Path(trainer.default_root_dir) / CONFIG_FILE
             path.parent.mkdir(parents=True, exist_ok=True)
             if not (self._resumed and path.exists()):
@@ -146,7 +149,7 @@ class RunDirectory(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the run directory and its pictures."""
         directory = Path(trainer.default_root_dir)
-        if trainer.fast_dev_run or not directory.is_dir():
+        if trainer.fast_dev_run or not directory.is_dir():  # type: ignore[attr-defined]
             return
         print(f"run directory: {directory}")
         for panel in sorted((directory / "media").glob("*")):

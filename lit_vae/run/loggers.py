@@ -19,7 +19,7 @@ METRICS_FILE = "metrics.csv"
 class MetricsCSV(Logger):
     """``metrics.csv``: one row for each step at which something was logged, one column for each name.
 
-    A resumed run drops the rows after its checkpoint (`rewind`) and appends: no step is missing and none is there twice.
+    A resumed run drops the rows after its checkpoint (`rewind`) and appends: no step is there twice.
     """
 
     def __init__(self, run_dir: str = "") -> None:
@@ -70,7 +70,8 @@ class MetricsCSV(Logger):
         values = {"step": step, **{k: v for k, v in sorted(metrics.items()) if k != "epoch"}}
         if "epoch" in metrics:
             values["epoch"] = int(metrics["epoch"])
-        new = [name for name in ("step", "epoch", *values) if name in values and name not in self._columns]
+        order = dict.fromkeys(("step", "epoch", *values))
+        new = [name for name in order if name in values and name not in self._columns]
         if new:
             self._columns += new
             self._on_disk = 0
@@ -131,7 +132,7 @@ class WandB(WandbLogger):
         directory = Path(run_dir or ".")
         id_file = directory / "wandb" / "run_id"
         run_id = id_file.read_text().strip() if id_file.exists() else os.urandom(4).hex()
-        if rank_zero_only.rank == 0 and mode != "disabled":
+        if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
             id_file.parent.mkdir(parents=True, exist_ok=True)
             id_file.write_text(run_id + "\n")
         super().__init__(

@@ -1,0 +1,44 @@
+"""What all tests share."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+for variable in [name for name in os.environ if name.startswith("SLURM_")]:
+    del os.environ[variable]  # a test within an allocation is not a job
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "disabled")
+torch.set_num_threads(1)  # two threads and a busy neighbour slow small operations a hundredfold
+
+
+@pytest.fixture
+def digits_config() -> Path:
+    """The quickstart."""
+    return ROOT / "configs" / "vae" / "digits.yaml"
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of real images, from LIT_VAE_DATA."""
+    folder = os.environ.get("LIT_VAE_DATA")
+    if not folder:
+        pytest.skip("LIT_VAE_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture
+def lightning(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The ``lightning`` command, run in this process."""
+    from lit_vae.cli import main
+
+    def run(*args: str | Path) -> None:
+        monkeypatch.setattr(sys, "argv", ["lightning", *map(str, args)])
+        main()
+
+    return run
