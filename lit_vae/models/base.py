@@ -192,8 +192,8 @@ class Autoencoder(LightningModule, ABC):
             self.epoch_means[split][name].update(value)  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
-        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator, union-attr]
-        for metric in self.epoch_means[split].values():  # type: ignore[union-attr, operator]
+        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
+        for metric in self.epoch_means[split].values():  # type: ignore[operator]
             metric.reset()
         spec = self.data_spec
         if "elbo" in means and spec is not None:
@@ -201,7 +201,9 @@ class Autoencoder(LightningModule, ABC):
             if bits is not None:
                 means["bits_per_dim"] = bits
         values = {f"{split}/{name}": value.float() for name, value in self._reported(means).items()}
-        self.log_dict(values, prog_bar=split == "val", rank_zero_only=False)
+        # the means are those of all ranks already: syncing them again changes nothing and says so to Lightning
+        self.log_dict(values, prog_bar=split == "val", sync_dist=True)
+        self._evaluation_noise = None  # a generator on a GPU cannot be copied with the module
 
     def _restart_evaluation_noise(self) -> None:
         # The same noise at every evaluation: two epochs differ by the weights alone, and training's is not touched.

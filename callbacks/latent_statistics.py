@@ -1,0 +1,91 @@
+"""What a variational autoencoder does with its latent dimensions."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from callbacks.drawing import new_figure, rasterize
+from callbacks.periodic import Measurement
+from lit_vae.images import Batch
+from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
+from lit_vae.models.base import Autoencoder
+from lit_vae.run.panels import log_panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class LatentStatistics(Measurement):
+    """Logs active units, mutual information, aggregate-posterior KL and the rate of each dimension.
+
+    ``{val,test}/active_units``, ``mutual_information`` (nats, at most log N of the N images at hand),
+    ``aggregate_kl`` (nats; with the former it adds up to the rate), ``kl_per_dim_max`` and ``kl_per_dim_mean`` (nats),
+    and the panel ``kl_per_dim`` (of validations ``kl_per_dim_val``) with all of them. What exactly these are, their
+    bias, and what they mean for a class-conditional prior: `lit_vae.metrics.latents`. Only for models with a posterior
+    and a prior; the latents of a plain autoencoder have no scale that a threshold or a KL could refer to.
+
+    Args:
+        every_n_epochs: see `Periodic`; null: in tests only.
+        max_images: N at most.
+    """
+
+    def __init__(self, every_n_epochs: int | None = None, max_images: int = 10_000) -> None:
+        super().__init__(every_n_epochs)
+        if max_images < 2:
+            raise self._refuse(f"max_images (={max_images}) must be at least 2.", "Set init_args.max_images.")
+        self.max_images = max_images
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Only a model with a posterior and a prior."""
+        if not hasattr(model, "encode") or not hasattr(model, "prior"):
+            raise self._refuse(
+                f"{type(model).__name__} has no posterior and prior (encode, prior).",
+                "Remove it from trainer.callbacks, or train a VAE.",
+            )
+
+    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+        """Forget the posteriors."""
+        self.metric = PosteriorStatistics(self.max_images).to(model.device)
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Keep the posteriors of a batch."""
+        x, y = batch
+        self.metric.update(model.encode(x, y), model.prior(y))  # type: ignore[operator]
+
+    def compute(self) -> dict[str, Tensor]:
+        """The summary in a few numbers."""
+        self.summary: LatentSummary = self.metric.compute()
+        return {
+            "active_units": self.summary.active_units,
+            "mutual_information": self.summary.mutual_information,
+            "aggregate_kl": self.summary.aggregate_kl,
+            "kl_per_dim_max": self.summary.kl_per_dim.max(),
+            "kl_per_dim_mean": self.summary.kl_per_dim.mean(),
+        }
+
+    def report(self, trainer: Trainer, split: str) -> None:
+        """Draw the rate of each dimension."""
+        if trainer.is_global_zero:
+            name = "kl_per_dim" if split == "test" else f"kl_per_dim_{split}"
+            caption = f"Mean KL of every latent dimension to its prior, over {self.summary.num_images} {split} images"
+            log_panel(trainer, name, rasterize(kl_figure(self.summary)), caption, self.step(trainer))
+
+
+def kl_figure(summary: LatentSummary) -> "Figure":
+    """A bar for each dimension, the most used first."""
+    kl, dims = summary.kl_per_dim.cpu().sort(descending=True, stable=True)
+    figure = new_figure(5.0, 3.0)
+    axes = figure.add_subplot()
+    axes.bar(range(1, len(kl) + 1), kl.tolist(), width=0.8 if len(kl) <= 64 else 1.0, color="tab:blue")
+    if len(kl) <= 32:
+        axes.set_xticks(range(1, len(kl) + 1), [str(dim + 1) for dim in dims.tolist()], fontsize=7)
+        axes.set_xlabel("latent dimension, most used first")
+    else:
+        axes.set_xlabel("rank of the latent dimension")
+    axes.set_ylabel("KL to the prior (nats)")
+    total, active = float(torch.sum(kl)), int(summary.active_units)
+    axes.set_title(f"rate {total:.2f} nats, {active} of {len(kl)} units active", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,82 @@
+"""How probable a model finds images."""
+
+import math
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Generator, Tensor
+from torchmetrics import MeanMetric
+
+from callbacks.periodic import Measurement, data_spec
+from lit_vae.images import Batch, ImageSpec
+from lit_vae.models.base import Autoencoder
+
+SEED = 2**31 - 19
+
+
+class ImportanceSampledNLL(Measurement):
+    """Logs ``test/nll_iw<k>``, an upper bound of ``-log p(x)`` in nats that tightens as k grows, and its bits/dim.
+
+    Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. ``test/bits_per_dim_iw<k>`` is logged where the
+    likelihood has bits per dimension for the data, and neither where it is no probability of them (soft targets). The
+    noise is the same in every evaluation on the same number of ranks.
+
+    Args:
+        num_samples: k, posterior samples for each image.
+        chunk: samples of each image that are decoded at once: memory is that of a batch ``chunk`` times as large.
+        every_n_epochs: see `Periodic`; null: in tests only.
+        max_images: take the first images only, in a distributed run the first ``max_images / ranks`` of each rank.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 128,
+        chunk: int = 16,
+        every_n_epochs: int | None = None,
+        max_images: int | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        for argument, value in {"num_samples": num_samples, "chunk": chunk, "max_images": max_images}.items():
+            if value is not None and value < 1:
+                raise self._refuse(f"{argument} (={value}) must be at least 1.", f"Set init_args.{argument}.")
+        self.num_samples, self.chunk, self.max_images = num_samples, chunk, max_images
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Only a model of the images' probability has one."""
+        if not hasattr(model, "importance_weighted_nll"):
+            raise self._refuse(
+                f"{type(model).__name__} has no likelihood of an image (no method importance_weighted_nll).",
+                "Remove it from trainer.callbacks, or train a VAE.",
+            )
+
+    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+        """Start a new mean and the noise again."""
+        self._spec: ImageSpec | None = data_spec(trainer)
+        self._meaningful = self._spec is None or model.likelihood.is_probability(self._spec)
+        if not self._meaningful:
+            rank_zero_info(
+                f"{type(self).__name__}: the likelihood is no probability of these images; no nll is logged."
+            )
+        self._bits = model.likelihood.bits_per_dim
+        self._room = math.inf if self.max_images is None else math.ceil(self.max_images / trainer.world_size)
+        self._noise = Generator(model.device).manual_seed(SEED + trainer.global_rank)
+        self._mean = MeanMetric().set_dtype(torch.float64).to(model.device)
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Draw ``num_samples`` for each image."""
+        if not self._meaningful or self._room <= 0:
+            return
+        n = int(min(self._room, len(batch.x)))
+        self._room -= n
+        nll = model.importance_weighted_nll(batch.x[:n], batch.y[:n], self.num_samples, self.chunk, self._noise)  # type: ignore[operator]
+        self._mean.update(nll)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Nats per image, and bits per dimension."""
+        if not self._meaningful:
+            return {}
+        nll = self._mean.compute()
+        bits = None if self._spec is None else self._bits(nll, self._spec)
+        name = f"iw{self.num_samples}"
+        return {f"nll_{name}": nll} | ({} if bits is None else {f"bits_per_dim_{name}": bits})

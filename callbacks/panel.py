@@ -1,0 +1,116 @@
+"""What every picture of a model has in common: when it is drawn, by whom, from which images and which noise."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from torch import Generator, Tensor
+
+from callbacks.periodic import Periodic, untouched
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch
+from lit_vae.models.base import Autoencoder
+from lit_vae.run.panels import log_panel
+
+Split = Literal["train", "val", "test"]
+
+
+class Images(Protocol):
+    """The part of a data module that pictures are drawn from."""
+
+    def example_batch(self, n: int, split: Split = "val") -> Batch:
+        """The first ``n`` images of a split, the same ones each time."""
+
+    def ordered_dataloader(self, split: Split) -> Iterable[Batch]:
+        """All images of a split in order, on every rank."""
+
+
+class Panel(Periodic):
+    """One picture, ``media/<name>/step_<n>.png`` and ``media/<name>`` in the loggers, drawn at the end of a validation.
+
+    Rank zero draws alone, so `draw` may call no collective. It draws in ``on_validation_epoch_end``: the averaged
+    weights of `callbacks.EMA` are in the model from ``on_validation_start`` to ``on_validation_end``, in whatever order
+    the callbacks are listed. The model is in eval mode, and torch's random state is restored afterwards.
+    """
+
+    name: str
+    caption: str = ""
+    num_examples: int = 0
+    """Validation images that it takes from ``datamodule.example_batch``; asked for once before training starts."""
+
+    needs_images: bool = True
+    """Whether it draws data at all."""
+
+    @abstractmethod
+    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+        """The picture: a function of the weights and the data, with its own generators for any noise."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model or data that it cannot draw, before training starts."""
+        super().setup(trainer, pl_module, stage)
+        if stage in ("fit", "validate") and self.needs_images:
+            datamodule = getattr(trainer, "datamodule", None)
+            if not hasattr(datamodule, "example_batch") or not hasattr(datamodule, "ordered_dataloader"):
+                raise self._refuse(
+                    "it draws the same validation images each time, and gets them from a data module with"
+                    f" example_batch and ordered_dataloader; trainer.datamodule is {type(datamodule).__name__}.",
+                    "Train on a lit_vae.data module, or remove it from trainer.callbacks.",
+                )
+            if self.num_examples:
+                datamodule.example_batch(self.num_examples)  # type: ignore[union-attr]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, write, send."""
+        if not self.due(trainer) or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Autoencoder)  # by `setup`
+        with untouched(pl_module):
+            picture = self.draw(pl_module, getattr(trainer, "datamodule", None))  # type: ignore[arg-type]
+        log_panel(trainer, self.name, picture, self.caption, self.step(trainer))
+
+
+def to_model(batch: Batch, model: Autoencoder) -> Batch:
+    """The batch on the model's device, images in its dtype."""
+    return Batch(batch.x.to(device=model.device, dtype=next(model.parameters()).dtype), batch.y.to(model.device))
+
+
+def first_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch]:
+    """Batches of the first ``n`` validation images, or of all if there are fewer, on the model's device."""
+    for batch in images.ordered_dataloader("val"):
+        yield to_model(Batch(batch.x[:n], batch.y[:n]), model)
+        n -= len(batch.x)
+        if n <= 0:
+            return
+
+
+def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
+    """``p(z | y)`` of labels ``y (B,)``; None for a family that has none."""
+    prior = getattr(model, "prior", None)
+    return None if prior is None else prior(y)
+
+
+def prior_latents(model: Autoencoder, y: Tensor, temperature: float, seed: int) -> Tensor:
+    """Draws from the prior for labels ``y (n,)``, from noise that is a function of ``seed`` alone: ``(n, *latent)``.
+
+    The noise is drawn on the CPU, so that the same weights give the same picture on every device. A family without a
+    Gaussian prior draws its own, on its device.
+    """
+    prior = prior_of(model, y)
+    if prior is None:
+        generator = Generator(model.device).manual_seed(seed)
+        return model.sample_latents(len(y), y, temperature, generator)
+    eps = torch.randn(len(y), *model.latent_shape, generator=Generator().manual_seed(seed))
+    return prior.mean + temperature * prior.std * eps.to(prior.mean)
+
+
+def decode_means(model: Autoencoder, z: Tensor, y: Tensor) -> Tensor:
+    """Decoder means at ``z (n, *latent)``, clamped to [-1, 1]: ``(n, C, H, W)``."""
+    return model.decode(z, y).mean.clamp(-1.0, 1.0)
+
+
+def decode_draws(model: Autoencoder, z: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``. Their noise depends on the kind of device."""
+    return model.decode(z, y).sample(Generator(model.device).manual_seed(seed)).clamp(-1.0, 1.0)

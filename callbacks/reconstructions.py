@@ -1,0 +1,38 @@
+"""Pictures of what an autoencoder keeps of an image."""
+
+import torch
+from PIL import Image
+
+from callbacks.drawing import arrange, sheet
+from callbacks.panel import Images, Panel, to_model
+from lit_vae.models.base import Autoencoder
+
+
+class Reconstructions(Panel):
+    """Originals above their reconstructions, the same images all through training: panel ``reconstructions``.
+
+    A reconstruction is the decoder's mean at the image's latent (of a posterior: at its mean).
+
+    Args:
+        num_images: validation images shown.
+        every_n_epochs: see `Periodic`.
+        columns: images in a row.
+    """
+
+    name = "reconstructions"
+    caption = "Validation images (upper row of each pair) and their reconstructions (lower row)"
+
+    def __init__(self, num_images: int = 16, every_n_epochs: int = 1, columns: int = 8) -> None:
+        super().__init__(every_n_epochs)
+        for argument, value in {"num_images": num_images, "columns": columns}.items():
+            if value < 1:
+                raise self._refuse(f"{argument} (={value}) must be at least 1.", f"Set init_args.{argument}.")
+        self.num_examples, self.columns = num_images, columns
+
+    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+        """Pairs of rows."""
+        x, y = to_model(images.example_batch(self.num_examples), model)
+        columns = min(self.columns, len(x))
+        pairs = [arrange(x, columns), arrange(model.reconstruct(x, y).to(x), columns)]
+        rows = torch.stack(pairs, 1).flatten(0, 1)
+        return sheet(rows, wide_after_rows=range(1, len(rows), 2))

@@ -1,0 +1,180 @@
+"""Pictures of straight walks in latent space: along single dimensions, and between images."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from callbacks.drawing import MINUS, SIGMA, sheet
+from callbacks.panel import Images, Panel, decode_means, first_images, prior_of, to_model
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch
+from lit_vae.models.base import Autoencoder
+
+Path = Literal["linear", "slerp"]
+
+_STATISTICS_IMAGES = 512
+"""Validation images that dimensions are ranked by."""
+
+
+class Scale(NamedTuple):
+    """Where one latent dimension lies and how far it reaches: ``mean``, ``std`` and ``use``, each ``(d,)``."""
+
+    mean: Tensor
+    std: Tensor
+    use: Tensor
+
+
+class Traversals(Panel):
+    """Each row changes one latent dimension from -2 to 2 standard deviations of its prior: panel ``traversals``.
+
+    The dimensions that a posterior uses most, by their mean KL to the prior, come first; each label says how much. A
+    family without a prior is walked through by mean and standard deviation of its embedded images, and ranked by the
+    latter. A dimension of a latent map is one value at one place.
+
+    Args:
+        dims: number of rows.
+        steps: images in a row.
+        num_images: validation images to start from, in blocks side by side; 0: from the mean of the prior.
+        every_n_epochs: see `Periodic`.
+        reach: standard deviations on either side.
+    """
+
+    name = "traversals"
+
+    def __init__(
+        self, dims: int = 10, steps: int = 9, num_images: int = 0, every_n_epochs: int = 1, reach: float = 2.0
+    ) -> None:
+        super().__init__(every_n_epochs)
+        if dims < 1 or steps < 2 or num_images < 0:
+            raise self._refuse(
+                f"dims (={dims}) must be at least 1, steps (={steps}) at least 2, num_images (={num_images}) not"
+                " negative.",
+                "Change them in init_args.",
+            )
+        self.dims, self.steps, self.num_examples, self.reach = dims, steps, num_images, reach
+        start = f"{num_images} validation images" if num_images else "the mean of the prior"
+        self.caption = f"Single latent dimensions from -{reach:g} to {reach:g} standard deviations, from {start}"
+
+    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+        """Rows of dimensions, blocks of starting points."""
+        scale = latent_scale(model, images)
+        offsets = torch.linspace(-self.reach, self.reach, self.steps, device=model.device, dtype=scale.mean.dtype)
+        z, y = self._starts(model, images, scale)
+        order = scale.use.argsort(descending=True, stable=True)[: self.dims].tolist()
+        rows = []
+        for dim in order:
+            walk = z.flatten(1).unsqueeze(1).repeat(1, self.steps, 1)  # (starts, steps, d)
+            walk[..., dim] = scale.mean[dim] + offsets * scale.std[dim]
+            latents = walk.flatten(0, 1).unflatten(1, model.latent_shape)
+            rows.append(decode_means(model, latents, y.repeat_interleave(self.steps)))
+        unit = "nats" if prior_of(model, y) is not None else "sd"
+        labels = [f"z{dim + 1}  {scale.use[dim].item():.2f} {unit}" for dim in order]
+        blocks = range(self.steps - 1, self.steps * len(z), self.steps)
+        above = [_signed(offset) for offset in offsets.tolist()] * len(z)
+        return sheet(torch.stack(rows), labels, above, wide_after_columns=blocks)
+
+    def _starts(self, model: Autoencoder, images: Images, scale: Scale) -> tuple[Tensor, Tensor]:
+        """Latents ``(starts, *latent)`` and labels ``(starts,)``."""
+        if self.num_examples:
+            x, y = to_model(images.example_batch(self.num_examples), model)
+            return model.embed(x, y), y
+        return scale.mean.unflatten(0, model.latent_shape).unsqueeze(0), model.labels_for(1, None)
+
+
+class Interpolations(Panel):
+    """The way from one validation image to another through latent space: panel ``interpolations``.
+
+    The images themselves stand at both ends, their reconstructions next to them. A class-conditional model walks
+    between two images of one class, a row for each class in turn: there is nothing between two labels.
+
+    Args:
+        pairs: number of rows.
+        steps: images in a row, with both reconstructions.
+        path: ``linear``, or ``slerp`` along a great circle (Shoemake 1985), which keeps the norm that draws of a
+            high-dimensional Gaussian have.
+        every_n_epochs: see `Periodic`.
+    """
+
+    name = "interpolations"
+
+    def __init__(self, pairs: int = 6, steps: int = 9, path: Path = "linear", every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs)
+        if pairs < 1 or steps < 2:
+            raise self._refuse(
+                f"pairs (={pairs}) must be at least 1, steps (={steps}) at least 2.", "Change them in init_args."
+            )
+        self.pairs, self.steps, self.path = pairs, steps, path
+        self.num_examples = 2 * pairs
+        self.caption = f"From one validation image to another through latent space ({path}); originals at both ends"
+
+    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+        """Original, steps, original."""
+        a, b = self._pairs(model, images)
+        latents = interpolate(model.embed(*a), model.embed(*b), self.steps, self.path)  # (steps, pairs, *latent)
+        means = decode_means(model, latents.flatten(0, 1), a.y.repeat(self.steps))
+        rows = torch.cat([a.x.unsqueeze(0), means.unflatten(0, (self.steps, -1)).to(a.x), b.x.unsqueeze(0)])
+        return sheet(rows.transpose(0, 1), wide_after_columns=(0, self.steps))
+
+    def _pairs(self, model: Autoencoder, images: Images) -> tuple[Batch, Batch]:
+        """Both ends of each row."""
+        x, y = to_model(images.example_batch(self.num_examples), model)
+        if model.num_classes > 0:
+            batches = list(first_images(images, max(_STATISTICS_IMAGES, self.num_examples), model))
+            many_x, many_y = torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
+            order = _pairs_of_a_class(many_y, model.num_classes)[: 2 * self.pairs]
+            if len(order):
+                x, y = many_x[order], many_y[order]
+        return Batch(x[::2], y[::2]), Batch(x[1::2], y[1::2])
+
+
+def _pairs_of_a_class(y: Tensor, num_classes: int) -> Tensor:
+    """Indices, two by two: the first two images of every class, then the next two of every class, and so on."""
+    members = [(y == label).nonzero().flatten() for label in range(num_classes)]
+    pairs = [indices[: len(indices) // 2 * 2].unflatten(0, (-1, 2)) for indices in members if len(indices) > 1]
+    rounds = max((len(of_class) for of_class in pairs), default=0)
+    ordered = [of_class[i] for i in range(rounds) for of_class in pairs if i < len(of_class)]
+    return torch.cat(ordered) if ordered else y[:0]
+
+
+def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tensor:
+    """Points from ``a (n, *latent)`` to ``b``, both included: ``(steps, n, *latent)``.
+
+    ``slerp``: along the great circle between the directions (Shoemake, "Animating rotation with quaternion curves",
+    1985), where the two are not parallel; the norm goes from one to the other with it.
+    """
+    t = torch.linspace(0.0, 1.0, steps, device=a.device, dtype=a.dtype).reshape(-1, *[1] * a.ndim)
+    if path == "linear":
+        return a + t * (b - a)
+    norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
+    cosine = (a * b).flatten(1).sum(1) / norms
+    angle = torch.arccos(cosine.clamp(-1.0, 1.0)).reshape(-1, *[1] * (a.ndim - 1))
+    sine = angle.sin()
+    great_circle = (torch.sin((1.0 - t) * angle) * a + torch.sin(t * angle) * b) / sine
+    return torch.where(sine > math.sqrt(torch.finfo(a.dtype).eps), great_circle, a + t * (b - a))
+
+
+def latent_scale(model: Autoencoder, images: Images) -> Scale:
+    """Mean, deviation and use of each latent dimension: of the prior if there is one, else of the embedded images."""
+    batches = first_images(images, _STATISTICS_IMAGES, model)
+    encode = getattr(model, "encode", None)
+    prior = prior_of(model, model.labels_for(1, None))
+    if encode is None or prior is None:
+        z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
+        std = z.std(0)
+        return Scale(z.mean(0), std, std)
+    kl = torch.cat([_kl(encode(x, y), prior_of(model, y)) for x, y in batches])
+    std = prior.std.expand_as(prior.mean)
+    return Scale(prior.mean.flatten(), std.flatten(), kl.mean(0))
+
+
+def _kl(posterior: DiagonalGaussian, prior: DiagonalGaussian | None) -> Tensor:
+    return posterior.kl_per_dim(prior).flatten(1)
+
+
+def _signed(offset: float) -> str:
+    if abs(offset) < 1e-6:
+        return "0"
+    return f"{MINUS if offset < 0 else '+'}{abs(offset):.3g}{SIGMA}"

@@ -1,0 +1,27 @@
+"""Numbers over whole data sets, as torchmetrics: exact over batches of any size and over all ranks."""
+
+from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures, frechet_distance
+from lit_vae.metrics.image_quality import ImageQualityMetric, mse_per_image, psnr_per_image, ssim_per_image, ssim_window
+from lit_vae.metrics.latents import (
+    LatentSummary,
+    PosteriorStatistics,
+    active_units,
+    log_aggregate_posterior,
+    summarize_posteriors,
+)
+
+__all__ = [
+    "FrechetDistance",
+    "ImageQualityMetric",
+    "LatentSummary",
+    "PCAFeatures",
+    "PosteriorStatistics",
+    "active_units",
+    "frechet_distance",
+    "log_aggregate_posterior",
+    "mse_per_image",
+    "psnr_per_image",
+    "ssim_per_image",
+    "ssim_window",
+    "summarize_posteriors",
+]

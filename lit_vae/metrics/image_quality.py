@@ -1,0 +1,101 @@
+"""How near reconstructions are to their originals, image by image: MSE, PSNR, SSIM."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+GAUSSIAN_WINDOW = 11
+UNIFORM_WINDOW = 7
+LEAST_MSE = 4e-10
+"""Of values in [-1, 1]: a PSNR of 100 dB, where two images agree in every digit that float32 keeps of them."""
+
+
+class Window(NamedTuple):
+    """The window of an SSIM: its ``name``, its odd ``size`` in pixels and whether it is ``gaussian``."""
+
+    name: str
+    size: int
+    gaussian: bool
+
+
+def ssim_window(height: int, width: int) -> Window | None:
+    """The SSIM that fits images of this size, or None.
+
+    ``ssim``: the usual Gaussian window of 11 x 11 pixels, standard deviation 1.5 (Wang et al. 2004). Images too small
+    for it (8 x 8 digits) have ``ssim_uniform7``, the uniform window of 7 x 7 that scikit-image has by default; the two
+    do not compare. Below 7 pixels there is none.
+    """
+    if min(height, width) >= GAUSSIAN_WINDOW:
+        return Window("ssim", GAUSSIAN_WINDOW, True)
+    if min(height, width) >= UNIFORM_WINDOW:
+        return Window(f"ssim_uniform{UNIFORM_WINDOW}", UNIFORM_WINDOW, False)
+    return None
+
+
+def mse_per_image(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Squared error averaged over the values of an image, in [-1, 1]: ``(B, C, H, W) -> (B,)`` float64."""
+    return (x_hat.double() - x.double()).square().flatten(1).mean(1)
+
+
+def psnr_per_image(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio ``10 log10(2^2 / mse)`` of values in [-1, 1]: ``(B,) -> (B,)`` dB, at most 100."""
+    return 10.0 * torch.log10(4.0 / mse.clamp(min=LEAST_MSE))
+
+
+def ssim_per_image(x_hat: Tensor, x: Tensor, window: Window) -> Tensor:
+    """Structural similarity averaged over windows and channels: ``(B, C, H, W)`` in [-1, 1] ``-> (B,)``.
+
+    Wang et al., "Image Quality Assessment", 2004, eq. 13, K1 = 0.01, K2 = 0.03. Images are mapped to [0, 1] first: the
+    luminance term is a ratio of means and has no sense around zero. Only windows that lie inside the image count, as in
+    the paper's code and in scikit-image (torchmetrics by itself averages over the mirrored border, too).
+    """
+    x_hat, x = (x_hat.float() + 1.0) / 2.0, (x.float() + 1.0) / 2.0
+    _, at_each_pixel = structural_similarity_index_measure(
+        x_hat,
+        x,
+        gaussian_kernel=window.gaussian,
+        sigma=1.5,
+        kernel_size=window.size,
+        reduction="none",
+        data_range=1.0,
+        return_full_image=True,
+    )
+    border = window.size // 2
+    inner = at_each_pixel[..., border : at_each_pixel.shape[-2] - border, border : at_each_pixel.shape[-1] - border]
+    return inner.flatten(1).mean(1)
+
+
+class ImageQualityMetric(Metric):
+    """Means over images of the numbers of each image: ``mse``, ``psnr``, and the SSIM of `ssim_window`.
+
+    So ``psnr`` is the mean of the images' PSNRs, not the PSNR of the mean error, and no batch weighs more than its
+    images.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    count: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.window = ssim_window(height, width)
+        names = ["mse", "psnr"] + ([self.window.name] if self.window else [])
+        self.add_state("sums", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.names = names
+
+    def update(self, x_hat: Tensor, x: Tensor) -> None:
+        """Take in reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
+        mse = mse_per_image(x_hat, x)
+        terms = [mse, psnr_per_image(mse)]
+        if self.window:
+            terms.append(ssim_per_image(x_hat, x, self.window).double())
+        self.sums += torch.stack(terms).sum(1)
+        self.count += len(x)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means by name, over all ranks."""
+        return dict(zip(self.names, (self.sums / self.count).unbind(), strict=True))

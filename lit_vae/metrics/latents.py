@@ -1,0 +1,147 @@
+"""What a variational autoencoder does with its latent: active units, rate of each dimension, mutual information.
+
+Everything is said of standardised latents ``u = (z - mean_p) / std_p``, where ``N(mean_p, std_p^2)`` is the prior of
+the image at hand: that of its label, if the model has one for each. For the standard normal prior ``u`` is ``z``. For a
+prior ``p(z | y)`` that differs between classes, ``u`` is what is left to say which image of the class it is; its prior
+is ``N(0, I)`` whatever the class, so that one aggregate posterior ``q(u)`` is defined there, too. A KL divergence does
+not change by this map.
+
+With ``q(u) = 1/N sum_n q(u | n)`` the aggregate posterior of N images (Hoffman and Johnson, "ELBO surgery", 2016)::
+
+    rate = E_n KL(q(u|n) || p(u)) = I_q + KL(q(u) || p(u)),    I_q = E_n E_q(u|n) [log q(u|n) - log q(u)]
+
+The N images are those that are given, and the same ones stand in ``q(u)``. So ``I_q`` is, up to the noise of one draw
+for each image, the information about *which of these N images* it was, and cannot exceed ``log N``. As an estimate
+for the population that they were drawn from it is too low by what lies beyond ``log N``, and ``KL(q(u) || p(u))`` is
+too high by as much. Where it comes near ``log N``, all it says is that the latents tell all images apart.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from lit_vae.distributions import LOG_2PI, DiagonalGaussian
+
+ACTIVE_THRESHOLD = 1e-2
+CHUNK_ELEMENTS = 2**23
+"""Entries of the largest matrix that is held at once: 64 MiB in float64."""
+
+_SEED = 0
+
+
+class LatentSummary(NamedTuple):
+    """Of N images and d latent dimensions; divergences and information in nats."""
+
+    kl_per_dim: Tensor
+    """Mean over the images of ``KL(q(z_j | x) || p(z_j))``, ``(d,)``; its sum is the rate."""
+
+    active_units: Tensor
+    """How many dimensions carry something, see `active_units`."""
+
+    mutual_information: Tensor
+    """``I_q``, at most ``log N``."""
+
+    aggregate_kl: Tensor
+    """``KL(q(u) || p(u))``, the rest of the rate."""
+
+    standard_error: Tensor
+    """Of the last two, from one draw for each image."""
+
+    num_images: int
+    """N."""
+
+
+def active_units(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
+    """Dimensions whose posterior mean has a variance over the data above ``threshold``: ``(N, d) -> ()`` int64.
+
+    Burda et al., "Importance Weighted Autoencoders", 2016, sec. 5.2: ``Var_x(E_q(u|x)[u]) > 1e-2``.
+    """
+    return (means.var(0, correction=0) > threshold).sum()
+
+
+def log_aggregate_posterior(u: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
+    """``log 1/N sum_n N(u; mean_n, diag var_n)``: ``u (M, d)``, parameters ``(N, d) -> (M,)`` nats, in float64.
+
+    All M N pairs, by matrix products over as many rows at once as `CHUNK_ELEMENTS` allows.
+    """
+    u, means, log_vars = u.double(), means.double(), log_vars.double()
+    center = means.mean(0)  # squares of what is left are smaller, and cancel less
+    u, means = u - center, means - center
+    precision = torch.exp(-log_vars)
+    constant = (means.square() * precision + log_vars + LOG_2PI).sum(1)
+    rows = max(1, CHUNK_ELEMENTS // len(means))
+    chunks = []
+    for chunk in u.split(rows):
+        squares = chunk.square() @ precision.T - 2.0 * chunk @ (means * precision).T + constant
+        chunks.append(torch.logsumexp(-0.5 * squares, 1))
+    return torch.cat(chunks) - math.log(len(means))
+
+
+def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> LatentSummary:
+    """Everything about N posteriors of standardised latents, ``means`` and ``log_vars`` of shape ``(N, d)``.
+
+    The images are first brought into an order that depends on their posteriors alone, so that the draws do not depend
+    on how the images were spread over batches and ranks.
+    """
+    means, log_vars = means.double(), log_vars.double()
+    order = (means @ torch.cos(torch.arange(1.0, means.shape[1] + 1.0)).to(means)).argsort(stable=True)
+    means, log_vars = means[order], log_vars[order]
+    posterior = DiagonalGaussian(means, log_vars)
+    eps = torch.randn(means.shape, dtype=means.dtype, generator=Generator().manual_seed(seed)).to(means.device)
+    u = means + posterior.std * eps
+    information = posterior.log_prob(u) - log_aggregate_posterior(u, means, log_vars)  # each at most log N
+    kl_per_dim = posterior.kl_per_dim().mean(0)
+    mutual_information = information.mean()
+    return LatentSummary(
+        kl_per_dim=kl_per_dim,
+        active_units=active_units(means),
+        mutual_information=mutual_information,
+        aggregate_kl=kl_per_dim.sum() - mutual_information,
+        standard_error=information.std() / math.sqrt(len(means)),
+        num_images=len(means),
+    )
+
+
+class PosteriorStatistics(Metric):
+    """Collects posteriors over batches and ranks, and makes a `LatentSummary` of them.
+
+    Keeps ``2 d`` float64 numbers for each image. The estimate of ``I_q`` takes ``N^2 d`` operations.
+
+    Args:
+        max_images: take the first images only, in a distributed run the first ``max_images / ranks`` of each rank.
+    """
+
+    full_state_update = False
+    means: list[Tensor]
+    log_vars: list[Tensor]
+
+    def __init__(self, max_images: int = 10_000) -> None:
+        super().__init__()
+        if max_images < 2:
+            raise ValueError(f"PosteriorStatistics: max_images (={max_images}) must be at least 2.")
+        self.max_images = max_images
+        self.add_state("means", default=[], dist_reduce_fx="cat")
+        self.add_state("log_vars", default=[], dist_reduce_fx="cat")
+
+    def update(self, posterior: DiagonalGaussian, prior: DiagonalGaussian) -> None:
+        """Take in ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world_size = torch.distributed.get_world_size() if distributed else 1
+        room = math.ceil(self.max_images / world_size) - sum(len(means) for means in self.means)
+        if room <= 0:
+            return
+        log_var_p = prior.log_var.double()
+        means = (posterior.mean.double() - prior.mean.double()) * torch.exp(-0.5 * log_var_p)
+        log_vars = (posterior.log_var.double() - log_var_p).expand_as(means)
+        self.means.append(means.detach().flatten(1)[:room])
+        self.log_vars.append(log_vars.detach().flatten(1)[:room])
+
+    def compute(self) -> LatentSummary:
+        """Summarise the posteriors of all ranks; the same on each."""
+        if not len(self.means):
+            raise ValueError("PosteriorStatistics: compute was called before any update. Give it images first.")
+        return summarize_posteriors(dim_zero_cat(self.means), dim_zero_cat(self.log_vars))

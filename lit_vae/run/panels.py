@@ -1,0 +1,49 @@
+"""Where a picture goes: a PNG file in the run directory, and every logger that takes images."""
+
+import os
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+MEDIA = "media"
+
+
+def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = "", step: int | None = None) -> None:
+    """Write ``<run_dir>/media/<name>/step_<n>.png`` and send it to W&B and TensorBoard as ``media/<name>``.
+
+    Only rank zero does anything, no other rank need call it, and a ``fast_dev_run`` leaves nothing behind. Loggers that
+    take no images are passed over. The file appears whole or not at all; the caption is in its metadata.
+
+    Args:
+        trainer: its ``default_root_dir`` is the run directory.
+        name: the panel.
+        image: grey or RGB.
+        caption: one sentence that says what is seen.
+        step: n, by default ``trainer.global_step``; outside training that is 0, whatever the checkpoint.
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    step = trainer.global_step if step is None else step
+    path = Path(trainer.default_root_dir) / MEDIA / name / f"step_{step}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = PngInfo()
+    if caption:
+        metadata.add_itxt("Description", caption)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            captions = {"caption": [caption]} if caption else {}
+            logger.log_image(f"{MEDIA}/{name}", [image], step=step, **captions)
+        elif isinstance(logger, TensorBoardLogger):
+            import numpy as np
+
+            layout = "HW" if image.mode == "L" else "HWC"
+            logger.experiment.add_image(f"{MEDIA}/{name}", np.asarray(image), step, dataformats=layout)

@@ -1,0 +1,181 @@
+"""When panels are drawn, from which weights, and what they leave behind: nothing but the picture."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from PIL import Image
+
+import callbacks
+from callbacks import EMA, Panel, Periodic
+from callbacks.panel import first_images
+from callbacks.periodic import untouched
+
+
+class Watch(Panel):
+    """Records the trainer's epoch and the decoder's first weight at each drawing, and is careless with randomness."""
+
+    name = "watch"
+
+    def __init__(self, every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.seen = []
+
+    def draw(self, model, images):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+        self.seen.append((model.current_epoch + 1, next(model.decoder.parameters()).detach().clone()))
+        return Image.fromarray(np.zeros((4, 4), np.uint8))
+
+
+def all_callbacks():
+    return [
+        callbacks.Samples(9),
+        callbacks.Samples(9, pixels="both"),
+        callbacks.Samples(9, pixels="sample"),
+        callbacks.ClassSheet(3),
+        callbacks.Reconstructions(4),
+        callbacks.Traversals(dims=2, steps=3),
+        callbacks.Traversals(dims=2, steps=3, num_images=2),
+        callbacks.Interpolations(pairs=2, steps=3),
+        callbacks.Interpolations(pairs=2, steps=3, path="slerp"),
+        callbacks.LatentScatter(16),
+        callbacks.Curves(),
+        callbacks.LatentStatistics(every_n_epochs=1),
+        callbacks.ImportanceSampledNLL(4, every_n_epochs=1),
+        callbacks.ImageQuality(),
+        EMA(0.9),
+    ]
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (7, [5])])
+def test_drawn_every_nth_epoch_and_at_the_last_but_not_in_the_sanity_check(every, epochs, new_model, new_trainer, data):
+    watch = Watch(every)
+    new_trainer(watch, max_epochs=5, limit_train_batches=1).fit(new_model("VAE"), datamodule=data)
+    assert [epoch for epoch, _ in watch.seen] == epochs
+
+
+def test_drawn_at_the_last_step_too(new_model, new_trainer, data, tmp_path):
+    watch = Watch(10)
+    new_trainer(watch, max_epochs=-1, max_steps=6).fit(new_model("VAE"), datamodule=data)
+    assert [epoch for epoch, _ in watch.seen] == [2]
+    assert [path.name for path in (tmp_path / "media" / "watch").iterdir()] == ["step_6.png"]
+
+
+def test_a_validation_outside_training_draws_at_the_step_of_its_checkpoint(new_model, new_trainer, data, tmp_path):
+    trainer = new_trainer(limit_train_batches=2)
+    trainer.fit(new_model("VAE"), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    watch = Watch(10)
+    trainer = new_trainer(watch, default_root_dir=tmp_path / "validate")
+    trainer.validate(new_model("VAE"), datamodule=data, ckpt_path=tmp_path / "model.ckpt", verbose=False)
+    assert [path.name for path in (tmp_path / "validate/media/watch").iterdir()] == ["step_4.png"]
+    trainer = new_trainer(watch, default_root_dir=tmp_path / "again")
+    trainer.validate(new_model("VAE"), datamodule=data, verbose=False)
+    assert [path.name for path in (tmp_path / "again/media/watch").iterdir()] == ["step_0.png"]
+
+
+@pytest.mark.parametrize("first", ["ema", "panel"])
+def test_panels_see_the_average_in_either_order_of_callbacks(first, new_model, new_trainer, data):
+    watch, ema = Watch(), EMA(0.9)
+    model = new_model("VAE")
+    order = [ema, watch] if first == "ema" else [watch, ema]
+    new_trainer(*order, max_epochs=1).fit(model, datamodule=data)
+    average = next(model.decoder.parameters())  # what fit leaves in the model
+    trained = next(ema._average_model.module.decoder.parameters())
+    ((_, seen),) = watch.seen
+    torch.testing.assert_close(seen, average, rtol=0, atol=0)
+    assert not torch.equal(seen, trained)
+
+
+def test_pictures_and_measurements_change_nothing_of_training(new_model, new_trainer, data, tmp_path):
+    def train(*given):
+        torch.manual_seed(3)
+        model = new_model("CVAE")
+        # dropout makes a wrong mode and a moved random state show in the weights
+        model.encoder = torch.nn.ModuleList([model.encoder, torch.nn.Dropout(0.5)])
+        model.encoder.forward = lambda x, cond: model.encoder[1](model.encoder[0](x, cond))
+        new_trainer(*given, max_epochs=3).fit(model, datamodule=data)
+        return model.state_dict(), torch.get_rng_state()
+
+    plain, state = train()
+    # without EMA, which is there to change the weights, and with a panel that takes numbers from the global generator
+    drawn, drawn_state = train(*all_callbacks()[:-1], Watch())
+    assert len(list((tmp_path / "media").iterdir())) == 11
+    assert torch.equal(state, drawn_state)
+    for name, value in plain.items():
+        torch.testing.assert_close(drawn[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_modes_of_single_modules_survive(new_model):
+    model = new_model("VAE")
+    model.train()
+    model.encoder.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    with untouched(model):
+        assert not model.decoder.training
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
+def test_a_trial_run_passes_everything_and_leaves_nothing(new_model, new_trainer, data, tmp_path):
+    new_trainer(*all_callbacks(), fast_dev_run=2).fit(new_model("CVAE"), datamodule=data)
+    assert not (tmp_path / "media").exists()
+
+
+def test_no_validation_no_pictures(new_model, new_trainer, data, tmp_path):
+    new_trainer(*all_callbacks(), limit_val_batches=0, max_epochs=1).fit(new_model("CVAE"), datamodule=data)
+    assert not (tmp_path / "media").exists()
+
+
+def test_first_images_cross_batches_and_stop(new_model, data):
+    data.setup("fit")
+    batches = list(first_images(data, 11, new_model("VAE")))
+    x = torch.cat([batch.x for batch in batches])
+    torch.testing.assert_close(x, data.example_batch(11).x, rtol=0, atol=0)
+    assert sum(len(batch.y) for batch in first_images(data, 1000, new_model("VAE"))) == 20
+
+
+def test_a_panel_of_images_needs_a_data_module(new_model, new_trainer):
+    batch = (torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch), batch_size=2)
+    message = (
+        r"Reconstructions: it draws the same validation images .* trainer.datamodule is NoneType\. Train on a lit_vae"
+    )
+    with pytest.raises(ValueError, match=message):
+        new_trainer(callbacks.Reconstructions(2)).fit(new_model("VAE"), loader, loader)
+    new_trainer(callbacks.Samples(2)).validate(new_model("VAE"), loader, verbose=False)
+
+
+def test_too_few_validation_images_are_an_error_before_training(new_model, new_trainer, data):
+    model = new_model("VAE")
+    with pytest.raises(ValueError, match=r"n \(=21\) must be between 1 and the number of val images \(=20\)"):
+        new_trainer(callbacks.Reconstructions(21)).fit(model, datamodule=data)
+    assert model.global_step == 0
+
+
+def test_only_an_autoencoder_has_panels(new_trainer):
+    message = r"Samples: it needs a lit_vae.models.base.Autoencoder, the model is a LightningModule\. Remove callbacks"
+    with pytest.raises(ValueError, match=message):
+        callbacks.Samples().setup(new_trainer(), LightningModule(), "fit")
+
+
+def test_an_impossible_period():
+    with pytest.raises(ValueError, match=r"Periodic: every_n_epochs \(=0\) must be at least 1"):
+        Periodic(0)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in callbacks.__all__ if name not in ("Panel", "Periodic", "Measurement")]
+)
+def test_each_is_made_from_plain_arguments_as_the_command_line_does(name):
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import Callback
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Callback, "callback")
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # until jsonargparse 4.49
+    made = instantiate(parser.parse_object({"callback": {"class_path": f"callbacks.{name}"}})).callback
+    assert type(made) is getattr(callbacks, name)
+    with pytest.raises(Exception, match="no_such_argument"):
+        parser.parse_object({"callback": {"class_path": f"callbacks.{name}", "init_args": {"no_such_argument": 1}}})
