@@ -1,0 +1,183 @@
+"""The command line as a user meets it: what it writes, and what it says of mistakes."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+Lightning = Callable[..., None]
+LEARNED_GAUSSIAN = "lit_vae.likelihoods.LearnedGaussian\n      init_args: {initial_variance: 0.1}"
+FAST = [
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=3",
+    "--trainer.limit_val_batches=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.check_val_every_n_epoch=1",
+]
+
+
+def variant(config: Path, tmp_path: Path, old: str, new: str) -> Path:
+    """A copy of a configuration with one thing changed."""
+    text = config.read_text()
+    assert old in text
+    path = tmp_path / "variant.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def fails(lightning: Lightning, args: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail without a traceback; returns its message."""
+    with pytest.raises(SystemExit) as exit_info:
+        lightning(*args)
+    assert exit_info.value.code not in (0, None)
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_run_keeps_everything_in_its_directory(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert {"config.yaml", "metrics.csv", "checkpoints", "media"} <= {path.name for path in run.iterdir()}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [0, 1, 2]
+    assert float(rows[2]["val/elbo"]) == pytest.approx(
+        -float(rows[2]["val/rate"]) - float(rows[2]["val/distortion"]), abs=1e-3
+    )
+    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_the_saved_configuration_starts_the_run_again(
+    lightning: Lightning, digits_config: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    lightning("fit", "--config", digits_config, "--run_dir", first, *FAST)
+    lightning("fit", "--config", first / "config.yaml", "--run_dir", second)
+    assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
+    assert (first / "metrics.csv").read_text() == (second / "metrics.csv").read_text()
+
+
+def test_a_test_writes_its_numbers_and_their_protocol(
+    lightning: Lightning, digits_config: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    lightning("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+    record = json.loads((run / "test_metrics.json").read_text())
+    assert record["data"] == "Digits"
+    assert record["metrics"]["test/elbo"] == pytest.approx(
+        -record["metrics"]["test/rate"] - record["metrics"]["test/distortion"], abs=1e-3
+    )
+
+
+def test_a_finished_run_is_not_written_over(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    message = fails(lightning, ["fit", "--config", digits_config, "--run_dir", run, *FAST], capsys)
+    assert "already holds a run. Add --ckpt_path last" in message
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("    optimizer:", "    optimzer:", "Did you mean 'optimizer' instead of 'optimzer'?"),
+        ("hidden:", "hiden:", "Did you mean 'hidden' instead of 'hiden'?"),
+        ("lit_vae.models.VAE", "lit_vae.models.VEA", "Did you mean 'VAE'?"),
+        (
+            "[1, 8, 8]",
+            "[3, 8, 8]",
+            "VAE: model.image_shape (=[3, 8, 8]) is not the shape of the data's images [1, 8, 8]",
+        ),
+        (LEARNED_GAUSSIAN, "lit_vae.likelihoods.Bernoulli", "Bernoulli: model.likelihood is for binary values"),
+        ("{shape: [8]}", "{shape: [0]}", "StandardNormal: shape (=[0]) must be positive sizes"),
+    ],
+)
+def test_a_mistake_in_a_configuration_is_one_clear_error(
+    lightning: Lightning,
+    digits_config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    expected: str,
+) -> None:
+    config = variant(digits_config, tmp_path, old, new)
+    message = fails(lightning, ["fit", "--config", config, "--run_dir", tmp_path / "run"], capsys)
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_are_said_at_once(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = variant(digits_config, tmp_path, "[1, 8, 8]", "[3, 8, 8]")
+    config = variant(config, tmp_path, LEARNED_GAUSSIAN, "lit_vae.likelihoods.Bernoulli")
+    message = fails(lightning, ["fit", "--config", config, "--run_dir", tmp_path / "run"], capsys)
+    assert "model.image_shape" in message
+    assert "model.likelihood" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["fit", "--config", "nope.yaml"], "nope.yaml"),
+        (["fit", "--trainer.max_epoch=3"], "Did you mean 'max_epochs' instead of 'max_epoch'?"),
+        (["fit", "--ckpt_path", "last"], "--ckpt_path last: which run? Give --run_dir RUN"),
+        (["fit", "--ckpt_path", "nope.ckpt"], "there is no file nope.ckpt"),
+        (["test"], "untrained weights would be used. Give --ckpt_path"),
+        ([], "subcommand"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_clear_error(
+    lightning: Lightning,
+    digits_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[Any],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if args and "nope.yaml" not in args:
+        args = [args[0], "--config", digits_config, *args[1:]]
+    assert expected in fails(lightning, args, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_checkpoint_is_an_error(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    message = fails(lightning, ["test", "--config", run / "config.yaml", "--ckpt_path", "last"], capsys)
+    assert re.search(r"checkpoint: .*last\.ckpt cannot be read .* Give another checkpoint", message, re.DOTALL)
+
+
+def test_print_config_is_complete_yaml(
+    lightning: Lightning, digits_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        lightning("fit", "--config", digits_config, "--print_config")
+    assert exit_info.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["class_path"] == "lit_vae.models.VAE"
+    assert config["best_checkpoint"] == {"monitor": "val/loss", "mode": "min"}
