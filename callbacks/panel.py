@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Generator, Tensor
@@ -95,15 +94,9 @@ def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
 def prior_latents(model: Autoencoder, y: Tensor, temperature: float, seed: int) -> Tensor:
     """Draws from the prior for labels ``y (n,)``, from noise that is a function of ``seed`` alone: ``(n, *latent)``.
 
-    The noise is drawn on the CPU, so that the same weights give the same picture on every device. A family without a
-    Gaussian prior draws its own, on its device.
+    The noise is drawn on the CPU, so that the same weights give the same picture on every device.
     """
-    prior = prior_of(model, y)
-    if prior is None:
-        generator = Generator(model.device).manual_seed(seed)
-        return model.sample_latents(len(y), y, temperature, generator)
-    eps = torch.randn(len(y), *model.latent_shape, generator=Generator().manual_seed(seed))
-    return prior.mean + temperature * prior.std * eps.to(prior.mean)
+    return model.sample_latents(len(y), y, temperature, Generator().manual_seed(seed))
 
 
 def decode_means(model: Autoencoder, z: Tensor, y: Tensor) -> Tensor:
@@ -112,5 +105,5 @@ def decode_means(model: Autoencoder, z: Tensor, y: Tensor) -> Tensor:
 
 
 def decode_draws(model: Autoencoder, z: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``. Their noise depends on the kind of device."""
-    return model.decode(z, y).sample(Generator(model.device).manual_seed(seed)).clamp(-1.0, 1.0)
+    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``, from noise drawn on the CPU."""
+    return model.decode(z, y).sample(Generator().manual_seed(seed)).clamp(-1.0, 1.0)

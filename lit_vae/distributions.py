@@ -21,18 +21,34 @@ from lit_vae.images import Shape
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+def _at_least_float32(t: Tensor) -> Tensor:
+    """Half precision promoted: networks may run in bfloat16, but three digits are not enough for a sum of nats."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
 def _sum_event(t: Tensor, event_ndim: int) -> Tensor:
     return t.flatten(-event_ndim).sum(-1)
 
 
-def _randn(shape: Shape, like: Tensor, generator: Generator | None) -> Tensor:
-    return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+def _excess(t: Tensor) -> Tensor:
+    """``exp(t) - 1 - t``, which near 0 keeps digits that ``exp(t)`` has already lost: no rate comes out negative."""
+    return torch.expm1(t) - t
+
+
+def standard_normal(shape: Shape, like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draws from N(0, 1) in the dtype and on the device of ``like``.
+
+    They are drawn on the generator's device: a CPU generator gives the same noise whatever device the model is on.
+    """
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
 
 
 def _rand(shape: Shape, like: Tensor, generator: Generator | None) -> Tensor:
     """Uniform numbers in (0, 1), safe inside a logarithm on both sides."""
     eps = torch.finfo(like.dtype).eps
-    return torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator).clamp_(eps, 1.0 - eps)
+    device = like.device if generator is None else generator.device
+    return torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device).clamp_(eps, 1 - eps)
 
 
 class Distribution(ABC):
@@ -65,8 +81,8 @@ class DiagonalGaussian(Distribution):
     """
 
     def __init__(self, mean: Tensor, log_var: Tensor, event_ndim: int | None = None) -> None:
-        self._mean = mean
-        self.log_var = log_var
+        self._mean = _at_least_float32(mean)
+        self.log_var = _at_least_float32(log_var)
         self.event_ndim = mean.ndim - 1 if event_ndim is None else event_ndim
 
     @property
@@ -89,7 +105,7 @@ class DiagonalGaussian(Distribution):
 
         Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4.
         """
-        return self.mean + self.std * _randn((num_samples, *self.mean.shape), self.mean, generator)
+        return self.mean + self.std * standard_normal((num_samples, *self.mean.shape), self.mean, generator)
 
     @torch.no_grad()
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -102,10 +118,10 @@ class DiagonalGaussian(Distribution):
         To N(0, I): ``1/2 (mean^2 + var - log var - 1)`` (Kingma and Welling 2014, appendix B).
         """
         if other is None:
-            return 0.5 * (self.mean.square() + self.log_var.exp() - self.log_var - 1.0)
+            return 0.5 * (self.mean.square() + _excess(self.log_var))
         log_ratio = self.log_var - other.log_var
         squares = (self.mean - other.mean).square() * torch.exp(-other.log_var)
-        return 0.5 * (squares + log_ratio.exp() - log_ratio - 1.0)
+        return 0.5 * (squares + _excess(log_ratio))
 
     def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
         """``KL(self || other)`` summed over the event, ``(...)`` nats; ``other`` is N(0, I) by default."""
@@ -120,8 +136,8 @@ class Laplace(Distribution):
     """Independent ``Laplace(mean, exp(log_scale))`` for each value of an image; its log-density is an L1 distance."""
 
     def __init__(self, mean: Tensor, log_scale: Tensor) -> None:
-        self._mean = mean
-        self.log_scale = log_scale
+        self._mean = _at_least_float32(mean)
+        self.log_scale = _at_least_float32(log_scale)
 
     @property
     def mean(self) -> Tensor:
@@ -148,7 +164,7 @@ class Bernoulli(Distribution):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = _at_least_float32(logits)
 
     @property
     def mean(self) -> Tensor:
@@ -157,8 +173,8 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``sum(t log p + (1 - t) log(1 - p))``, ``t = (x + 1) / 2``: ``(..., C, H, W) -> (...)`` nats."""
-        # log sigmoid(l) = l - softplus(l), so that t log p + (1 - t) log(1 - p) = t l - softplus(l)
-        return _sum_event(0.5 * (x + 1.0) * self.logits - F.softplus(self.logits), self.event_ndim)
+        # log(1 - p) = log p - logit. (F.softplus would be linear above 20, an error that float64 shows.)
+        return _sum_event(F.logsigmoid(self.logits) - 0.5 * (1.0 - x) * self.logits, self.event_ndim)
 
     @torch.no_grad()
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -168,7 +184,10 @@ class Bernoulli(Distribution):
 
 
 class DiscretizedLogisticMixture(Distribution):
-    """Mixture of ``K`` logistics over the 256 levels of each channel (Salimans et al., "PixelCNN++", 2017, sec. 2.1-2.2).
+    """Mixture of ``K`` logistics over the 256 levels of each channel.
+
+    Salimans et al., "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood", 2017,
+    sec. 2.1 and 2.2.
 
     A level ``x = u / 127.5 - 1`` has the mass of the interval ``x -+ 1/255``; the first and the last interval are open.
     All channels of a pixel share the mixture component, and within a component the mean of a channel depends linearly
@@ -182,25 +201,33 @@ class DiscretizedLogisticMixture(Distribution):
     """
 
     def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, coefficients: Tensor) -> None:
-        self.logits = logits
-        self.means = means
-        self.log_scales = log_scales
-        self.coefficients = coefficients
+        self.logits = _at_least_float32(logits)
+        self.means = _at_least_float32(means)
+        self.log_scales = _at_least_float32(log_scales)
+        self.coefficients = _at_least_float32(coefficients)
         self.channels = means.shape[-3]
 
     def _shift(self, channel: int, x: Tensor) -> Tensor:
-        """What the channels before ``channel`` add to its means: ``x (..., C, H, W) -> (..., H, W)`` of ``x``'s batch."""
+        """What the channels before ``channel`` add to its means: ``x (..., 1 or K, C, H, W) -> (..., K, H, W)``."""
         first = channel * (channel - 1) // 2
         coefficients = self.coefficients[..., first : first + channel, :, :]
         return (coefficients * x[..., :channel, :, :]).sum(-3)
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the continuous mixture clamped to [-1, 1], ``(..., C, H, W)``; open end bins are not accounted for."""
-        component_means = self.means.clone()
-        for channel in range(1, self.channels):
-            shift = self._shift(channel, component_means)
-            component_means[..., channel, :, :] = component_means[..., channel, :, :] + shift
+        """Expected value, ``(..., C, H, W)``, from the mean of each logistic *clamped* to [-1, 1] by the open end bins.
+
+        Exact for the first channel but for the rounding to levels. A later channel is given the *means* of those
+        before it, which is exact as long as no mass lies beyond the ends.
+        """
+        scales = self.log_scales.exp()
+        component_means = torch.zeros_like(self.means[..., :0, :, :])
+        for channel in range(self.channels):
+            m = self.means[..., channel, :, :] + self._shift(channel, component_means)
+            s = scales[..., channel, :, :]
+            # E clamp(X, -1, 1) = m + integral of F below -1 - integral of 1 - F above 1
+            clamped = m + s * (F.softplus((-1.0 - m) / s) - F.softplus((m - 1.0) / s))
+            component_means = torch.cat([component_means, clamped.unsqueeze(-3)], -3)
         weights = self.logits.softmax(-3).unsqueeze(-3)
         return (weights * component_means).sum(-4).clamp(-1.0, 1.0)
 

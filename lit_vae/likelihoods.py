@@ -77,7 +77,7 @@ class Bernoulli(Likelihood):
             the likelihood of the images, and no log-likelihood or bits per dimension is reported.
     """
 
-    expects = ("binary",)
+    expects: tuple[Values, ...] = ("binary",)
     remedy = (
         "Binarise the data (e.g. data.init_args.binarization: dynamic), set"
         " model.init_args.likelihood.init_args.soft_targets: true (a cross-entropy, no likelihood), or take a Gaussian."
@@ -114,7 +114,8 @@ class FixedGaussian(Likelihood):
 
     def __init__(self, variance: float = 0.5) -> None:
         super().__init__()
-        self.register_buffer("log_var", torch.tensor(math.log(_positive(self, "variance", variance))))
+        log_var = torch.tensor(math.log(_positive(self, "variance", variance)))
+        self.register_buffer("log_var", log_var, persistent=False)  # an argument: a checkpoint must not override it
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
@@ -205,6 +206,11 @@ class DiscretizedLogisticMixture(Likelihood):
 
     def __init__(self, num_mixtures: int = 10, min_log_scale: float = -7.0) -> None:
         super().__init__()
+        if num_mixtures < 1:
+            raise ValueError(
+                f"DiscretizedLogisticMixture: num_mixtures (={num_mixtures}) must be at least 1."
+                " Set model.init_args.likelihood.init_args.num_mixtures."
+            )
         self.num_mixtures = num_mixtures
         self.min_log_scale = min_log_scale
 
@@ -213,9 +219,10 @@ class DiscretizedLogisticMixture(Likelihood):
         return self.num_mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def forward(self, parameters: Tensor) -> D.DiscretizedLogisticMixture:
-        """``(..., K (1 + 2 C + C (C - 1) / 2), H, W)``: for each component its logit, means, log-scales, coefficients."""
+        """``(..., K (1 + 2 C + C (C - 1) / 2), H, W)``: of each component logit, means, log-scales, coefficients."""
         per_component = parameters.unflatten(-3, (self.num_mixtures, -1))
-        channels = {3: 1, 6: 2, 10: 3}[per_component.shape[-3]]
+        # 1 + 2 C + C (C - 1) / 2 = (C + 1) (C + 2) / 2, solved for C
+        channels = (math.isqrt(8 * per_component.shape[-3] + 1) - 3) // 2
         sizes = [1, channels, channels, channels * (channels - 1) // 2]
         logits, means, raw_scales, coefficients = per_component.split(sizes, -3)
         return D.DiscretizedLogisticMixture(

@@ -14,10 +14,10 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, shape: list[int]) -> None:
         super().__init__()
-        if not shape or any(size < 1 for size in shape):
+        if len(shape) not in (1, 3) or min(shape) < 1:
             raise ValueError(
-                f"{type(self).__name__}: shape (={shape}) must be positive sizes: [d] for a vector or [c, h, w] for a map."
-                " Set model.init_args.prior.init_args.shape."
+                f"{type(self).__name__}: shape (={shape}) must be positive sizes, [d] for a vector or [c, h, w] for a"
+                " map. Set model.init_args.prior.init_args.shape."
             )
         self.shape: Shape = tuple(shape)
 
@@ -28,6 +28,8 @@ class Prior(nn.Module, ABC):
 
 class StandardNormal(Prior):
     """``N(0, I)``, whatever the label."""
+
+    zero: Tensor
 
     def __init__(self, shape: list[int]) -> None:
         super().__init__(shape)
@@ -40,10 +42,18 @@ class StandardNormal(Prior):
 
 
 class ClassConditionalNormal(Prior):
-    """``N(mu_y, diag sigma_y^2)`` with a learned mean and log-variance for every class; at first all are N(0, I)."""
+    """``N(mu_y, diag sigma_y^2)`` with a learned mean and log-variance for every class; at first all are N(0, I).
+
+    Labels are 0 to ``num_classes - 1``; -1, which stands for "no label", has no prior here.
+    """
 
     def __init__(self, shape: list[int], num_classes: int) -> None:
         super().__init__(shape)
+        if num_classes < 1:
+            raise ValueError(
+                f"ClassConditionalNormal: num_classes (={num_classes}) must be at least 1."
+                " Set model.init_args.prior.init_args.num_classes."
+            )
         self.num_classes = num_classes
         self.mean = nn.Parameter(torch.zeros(num_classes, *self.shape))
         self.log_var = nn.Parameter(torch.zeros(num_classes, *self.shape))

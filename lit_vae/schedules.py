@@ -46,8 +46,9 @@ class LinearWarmup(Schedule):
 
 
 class Cyclical(Schedule):
-    """``cycles`` times a linear rise from 0 to ``end`` over ``ramp`` of a ``period``, then ``end`` for its rest and for good.
+    """``cycles`` times a linear rise from 0 to ``end`` over ``ramp`` of a ``period``, then ``end`` for its rest.
 
+    After the last cycle it stays at ``end``.
     Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing", 2019, eq. 6.
     """
 

@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
+from lit_vae.distributions import standard_normal
 from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
@@ -63,4 +64,4 @@ class AE(Autoencoder):
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:
         """``N(0, temperature^2 I)``, which nothing made the latents follow: expect poor samples, and fit a prior."""
-        return temperature * torch.randn(n, *self.latent_shape, device=self.device, generator=generator)
+        return temperature * standard_normal((n, *self.latent_shape), next(self.parameters()), generator)

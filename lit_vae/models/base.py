@@ -136,8 +136,8 @@ class Autoencoder(LightningModule, ABC):
 
     def check_networks(self) -> list[str]:
         """Run one blank image through encoder and decoder: what they say of wrong shapes, before any data is read."""
-        training, self_device = self.training, self.device
-        x = torch.zeros(1, *self.image_shape, device=self_device)
+        training = self.training
+        x = torch.zeros(1, *self.image_shape).to(next(self.parameters()))
         self.eval()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.objectives import Objective
-from lit_vae.priors import ClassConditionalNormal, Prior
+from lit_vae.priors import Prior
 
 
 class CVAE(VariationalAutoencoder):
@@ -63,7 +63,7 @@ class CVAE(VariationalAutoencoder):
         return terms.loss.mean()
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: data without labels, more labels than it was made for, a prior of other classes."""
+        """Also: data without labels, more labels than it was made for."""
         found = super().problems(spec)
         if spec.num_classes == 0:
             found.append("CVAE: the data have no labels to be conditioned on. Take labelled data, or a VAE.")
@@ -71,10 +71,5 @@ class CVAE(VariationalAutoencoder):
             found.append(
                 f"CVAE: model.num_classes (={self.num_classes}) is less than the {spec.num_classes} labels of the data."
                 f" Set model.init_args.num_classes: {spec.num_classes}."
-            )
-        if isinstance(self.prior, ClassConditionalNormal) and self.prior.num_classes != self.num_classes:
-            found.append(
-                f"CVAE: model.prior.num_classes (={self.prior.num_classes}) is not model.num_classes"
-                f" (={self.num_classes}). Set both to the number of labels."
             )
         return found

@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import DiagonalGaussian
-from lit_vae.images import Batch, Shape
+from lit_vae.distributions import DiagonalGaussian, standard_normal
+from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.objectives import Objective
@@ -57,8 +57,23 @@ class VariationalAutoencoder(Autoencoder):
     ) -> Tensor:
         """``mean + temperature * std * eps`` of the prior."""
         prior = self.prior(self.labels_for(n, y))
-        eps = torch.randn(prior.mean.shape, device=prior.mean.device, dtype=prior.mean.dtype, generator=generator)
-        return prior.mean + temperature * prior.std * eps
+        return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Also: a prior of other classes than the model is told."""
+        found = super().problems(spec)
+        prior_classes = getattr(self.prior, "num_classes", 0)
+        if prior_classes and prior_classes != self.num_classes:
+            remedy = (
+                "Set both to the number of labels."
+                if self.num_classes
+                else "It is told no labels: take lit_vae.priors.StandardNormal, or a CVAE."
+            )
+            found.append(
+                f"{type(self).__name__}: model.prior.num_classes (={prior_classes}) is not model.num_classes"
+                f" (={self.num_classes}). {remedy}"
+            )
+        return found
 
     def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats."""

@@ -9,20 +9,29 @@ from lit_vae.images import Shape
 from lit_vae.networks.layers import ResidualBlock, Upsample, group_norm
 
 
-def _check_geometry(network: str, image_shape: Shape, latent_shape: Shape, levels: int) -> tuple[int, int]:
+def _check_geometry(
+    network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int], blocks: int
+) -> Shape:
     """Size of the coarsest feature map, ``(h, w)``, or an error that says which sizes fit."""
+    if not multipliers or min(multipliers) < 1 or blocks < 1:
+        raise ValueError(
+            f"{network}: multipliers (={multipliers}) must be positive, one for each resolution, e.g. [1, 2, 4], and"
+            f" blocks (={blocks}) at least 1. Set them in the init_args of the network."
+        )
     _, height, width = image_shape
+    levels = len(multipliers)
     factor = 2 ** (levels - 1)
     if height % factor or width % factor:
         raise ValueError(
-            f"{network}: {levels} multipliers halve an image {levels - 1} times, but {height}x{width} (model.image_shape)"
-            f" is not divisible by {factor}. Take fewer multipliers or another image size."
+            f"{network}: multipliers (={multipliers}) halve an image {levels - 1} times, but {height}x{width}"
+            f" (model.image_shape) is not divisible by {factor}. Take fewer multipliers or another image size."
         )
     coarse = height // factor, width // factor
     if len(latent_shape) == 3 and tuple(latent_shape[1:]) != coarse:
         raise ValueError(
-            f"{network}: {levels} multipliers bring {height}x{width} to {coarse[0]}x{coarse[1]}, but the latent shape is"
-            f" {list(latent_shape)}. Take a latent of [c, {coarse[0]}, {coarse[1]}], a vector [d], or other multipliers."
+            f"{network}: multipliers (={multipliers}) bring {height}x{width} to {coarse[0]}x{coarse[1]}, but the latent"
+            f" map is {latent_shape[1]}x{latent_shape[2]}. Take a latent of shape [c, {coarse[0]}, {coarse[1]}], a"
+            " vector [d], or other multipliers."
         )
     return coarse
 
@@ -51,31 +60,28 @@ class ConvEncoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        height, width_coarse = _check_geometry(type(self).__name__, in_shape, out_shape, len(multipliers))
+        coarse = _check_geometry(type(self).__name__, in_shape, out_shape, multipliers, blocks)
         self.stem = nn.Conv2d(in_shape[0], width * multipliers[0], 3, padding=1)
-        self.stages = nn.ModuleList()
+        self.body = nn.ModuleList()
         channels = width * multipliers[0]
         for level, multiplier in enumerate(multipliers):
-            stage = nn.ModuleList()
             if level > 0:
-                stage.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                self.body.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
             for _ in range(blocks):
-                stage.append(ResidualBlock(channels, width * multiplier, cond_dim))
+                self.body.append(ResidualBlock(channels, width * multiplier, cond_dim))
                 channels = width * multiplier
-            self.stages.append(stage)
         self.norm = group_norm(channels)
         self.head: nn.Module
         if len(out_shape) == 3:
             self.head = nn.Conv2d(channels, out_shape[0], 3, padding=1)
         else:
-            self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width_coarse, math.prod(out_shape)))
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * math.prod(coarse), math.prod(out_shape)))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """See the class."""
         h = self.stem(x)
-        for stage in self.stages:
-            for layer in stage:  # type: ignore[union-attr]
-                h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
+        for layer in self.body:
+            h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
         return self.head(F.silu(self.norm(h)))
 
 
@@ -96,7 +102,7 @@ class ConvDecoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        coarse = _check_geometry(type(self).__name__, out_shape, in_shape, len(multipliers))
+        coarse = _check_geometry(type(self).__name__, out_shape, in_shape, multipliers, blocks)
         channels = width * multipliers[-1]
         self.stem: nn.Module
         if len(in_shape) == 3:
@@ -104,22 +110,19 @@ class ConvDecoder(nn.Module):
         else:
             linear = nn.Linear(math.prod(in_shape), channels * math.prod(coarse))
             self.stem = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (channels, *coarse)))
-        self.stages = nn.ModuleList()
+        self.body = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
-            stage = nn.ModuleList()
             for _ in range(blocks):
-                stage.append(ResidualBlock(channels, width * multiplier, cond_dim))
+                self.body.append(ResidualBlock(channels, width * multiplier, cond_dim))
                 channels = width * multiplier
             if level > 0:
-                stage.append(Upsample(channels))
-            self.stages.append(stage)
+                self.body.append(Upsample(channels))
         self.norm = group_norm(channels)
         self.head = nn.Conv2d(channels, out_shape[0], 3, padding=1)
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """See the class."""
         h = self.stem(z)
-        for stage in self.stages:
-            for layer in stage:  # type: ignore[union-attr]
-                h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
+        for layer in self.body:
+            h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
         return self.head(F.silu(self.norm(h)))

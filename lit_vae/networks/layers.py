@@ -31,9 +31,10 @@ class FiLM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, beside a shortcut; the second convolution starts at zero, so the block as identity.
+    """Norm, SiLU, convolution, twice, beside a shortcut; with the second convolution at zero it starts as the shortcut.
 
-    ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``.
+    ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``. Raises a ValueError for a
+    condition that it was not built for, and for a missing one: either would be ignored in silence.
     """
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
@@ -41,6 +42,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = group_norm(out_channels)
+        self.cond_dim = cond_dim
         self.film = FiLM(out_channels, cond_dim) if cond_dim else None
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -53,11 +55,17 @@ class ResidualBlock(nn.Module):
         residual = self.norm2(self.conv1(F.silu(self.norm1(h))))
         if self.film is not None and cond is not None:
             residual = self.film(residual, cond)
+        elif self.film is not None or cond is not None:
+            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
+            raise ValueError(f"ResidualBlock: built with cond_dim (={self.cond_dim}), but {given} came.")
         return self.shortcut(h) + self.conv2(F.silu(residual))
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a convolution: no checkerboard (Odena et al. 2016). ``(B, C, H, W) -> (B, C, 2H, 2W)``."""
+    """Nearest-neighbour doubling, then a convolution: ``(B, C, H, W) -> (B, C, 2H, 2W)``.
+
+    No checkerboard (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

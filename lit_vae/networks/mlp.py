@@ -1,6 +1,7 @@
 """Fully connected networks, for encoders and decoders alike."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from lit_vae.images import Shape
 class MLP(nn.Module):
     """Fully connected layers between two shapes; a condition is concatenated to the flattened input.
 
-    ``h (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. Without hidden layers it is affine: a linear VAE.
+    ``h (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. ``hidden: []`` is an affine map: a linear VAE.
 
     Args:
         in_shape: given by the model.
@@ -33,7 +34,7 @@ class MLP(nn.Module):
         self.out_shape = out_shape
         widths = [math.prod(in_shape) + cond_dim, *hidden]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Linear(width_in, width_out), activation()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
 

@@ -1,4 +1,4 @@
-"""What a variational autoencoder maximises, as components: the bound and its gradient estimator, chosen by ``class_path``.
+"""What a variational autoencoder maximises, as components chosen by ``class_path``: a bound and its gradient estimator.
 
 All share one call, so that VAE, CVAE and what comes later do not fork the training step.
 """
@@ -7,11 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution
-from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, log_weights, rate_distortion
+from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, rate_distortion
 from lit_vae.schedules import Schedule, as_schedule
 
 Decode = Callable[[Tensor], Distribution]
@@ -81,7 +80,15 @@ class ELBO(Objective):
         distortion_weight: float = 1.0,
     ) -> None:
         if num_samples < 1:
-            raise ValueError(f"ELBO: num_samples (={num_samples}) must be at least 1.")
+            raise ValueError(
+                f"ELBO: num_samples (={num_samples}) must be at least 1."
+                " Set model.init_args.objective.init_args.num_samples."
+            )
+        if free_bits < 0.0:
+            raise ValueError(
+                f"ELBO: free_bits (={free_bits}) must be at least 0 nats for each latent dimension."
+                " Set model.init_args.objective.init_args.free_bits."
+            )
         self.beta = as_schedule(beta)
         self.free_bits = free_bits
         self.num_samples = num_samples
@@ -103,7 +110,10 @@ class ELBO(Objective):
         """Per-image terms; see `Objective`."""
         z = posterior.rsample(self.num_samples, generator)
         rate, distortion = rate_distortion(x, decode(z), posterior, prior)
-        paid_rate = free_bits(posterior.kl_per_dim(prior), self.free_bits) if self.free_bits > 0.0 else rate
+        paid_rate = rate
+        if self.free_bits > 0.0:
+            # ranks evaluate different numbers of batches: a collective there would wait for ever
+            paid_rate = free_bits(posterior.kl_per_dim(prior), self.free_bits, across_ranks=step is not None)
         beta = self.beta.final if step is None else self.beta(step)
         return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion)
 
@@ -113,7 +123,10 @@ class IWAE(Objective):
 
     def __init__(self, num_samples: int = 5) -> None:
         if num_samples < 1:
-            raise ValueError(f"{type(self).__name__}: num_samples (={num_samples}) must be at least 1.")
+            raise ValueError(
+                f"{type(self).__name__}: num_samples (={num_samples}) must be at least 1."
+                " Set model.init_args.objective.init_args.num_samples."
+            )
         self.num_samples = num_samples
 
     def __call__(
@@ -127,11 +140,10 @@ class IWAE(Objective):
     ) -> Terms:
         """Per-image terms; see `Objective`. ``rate`` and ``distortion`` are those of the ELBO of the same samples."""
         z = posterior.rsample(self.num_samples, generator)
-        likelihood = decode(z)
-        log_w = log_weights(x, z, likelihood, posterior, prior)
-        with torch.no_grad():
-            rate, distortion = rate_distortion(x, likelihood, posterior, prior)
-        return Terms(-importance_weighted_bound(log_w), rate, distortion)
+        log_likelihood = decode(z).log_prob(x)  # log p(x|z), (k, B)
+        log_w = log_likelihood + prior.log_prob(z) - posterior.log_prob(z)
+        bound = importance_weighted_bound(log_w)
+        return Terms(-bound, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0))
 
 
 class DReG(IWAE):
@@ -153,13 +165,11 @@ class DReG(IWAE):
     ) -> Terms:
         """Per-image terms; see `Objective`."""
         z = posterior.rsample(self.num_samples, generator)
-        likelihood = decode(z)
-        log_w = log_weights(x, z, likelihood, posterior.detach(), prior)  # phi acts through z alone
-        with torch.no_grad():
-            rate, distortion = rate_distortion(x, likelihood, posterior, prior)
-            weights = log_w.softmax(0)  # w~, (k, B)
+        log_likelihood = decode(z).log_prob(x)  # log p(x|z), (k, B)
+        log_w = log_likelihood + prior.log_prob(z) - posterior.detach().log_prob(z)  # phi acts through z alone
+        weights = log_w.detach().softmax(0)  # w~, (k, B)
         if z.requires_grad:  # on its way through z the gradient picks up the second factor w~
             z.register_hook(lambda grad: grad * weights.reshape(*weights.shape, *[1] * (grad.ndim - 2)))
         surrogate = -(weights * log_w).sum(0)
-        bound = -importance_weighted_bound(log_w.detach())
-        return Terms(surrogate + (bound - surrogate.detach()), rate, distortion)
+        loss = surrogate + (-importance_weighted_bound(log_w.detach()) - surrogate.detach())
+        return Terms(loss, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0))

@@ -1,0 +1,82 @@
+"""Free bits: the equation of the paper, its gradient, and a batch that is spread over ranks."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.objectives import ELBO
+from lit_vae.objectives.elbo import free_bits
+
+MINIMUM = 0.7
+
+
+def posterior(rows: int = 8) -> DiagonalGaussian:
+    """Dimensions on both sides of the minimum, two of them on another side in each half of the batch."""
+    generator = torch.Generator().manual_seed(0)
+    halves = torch.tensor([[0.1, 0.2, 0.6, 3.0], [0.1, 1.5, 3.0, 3.0]], dtype=torch.float64)
+    mean = halves.repeat_interleave(rows // 2, 0) * torch.randn(rows, 4, dtype=torch.float64, generator=generator)
+    return DiagonalGaussian(mean.requires_grad_(), torch.zeros(rows, 4, dtype=torch.float64).requires_grad_())
+
+
+def test_batch_mean_is_the_equation_of_the_paper():
+    """Kingma et al. 2016, eq. 15: sum_j max(lambda, E_batch KL_j)."""
+    kl = posterior().kl_per_dim()
+    assert 0 < (kl.mean(0) > MINIMUM).sum() < 4
+    expected = kl.mean(0).clamp_min(MINIMUM).sum()
+    torch.testing.assert_close(free_bits(kl, MINIMUM).mean(), expected, rtol=1e-14, atol=0)
+
+
+def test_gradient_is_zero_below_the_minimum_and_that_of_the_rate_above():
+    q = posterior()
+    kl = q.kl_per_dim()
+    (actual,) = torch.autograd.grad(free_bits(kl, MINIMUM).mean(), q.mean, retain_graph=True)
+    (rate,) = torch.autograd.grad(kl.sum(1).mean(), q.mean)
+    above = kl.mean(0) > MINIMUM
+    assert (actual[:, ~above] == 0.0).all()
+    torch.testing.assert_close(actual[:, above], rate[:, above], rtol=0, atol=0)
+
+
+def test_no_minimum_leaves_the_rate_as_it_is():
+    kl = posterior().kl_per_dim()
+    torch.testing.assert_close(free_bits(kl, 0.0), kl.sum(1), rtol=0, atol=0)
+
+
+def test_maps_have_free_bits_for_every_position():
+    kl = posterior().kl_per_dim()
+    torch.testing.assert_close(free_bits(kl.unflatten(1, (1, 2, 2)), MINIMUM), free_bits(kl, MINIMUM), rtol=0, atol=0)
+
+
+def _rank(rank: int, file: str, results: "mp.SimpleQueue") -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    q = posterior()
+    mine = DiagonalGaussian(q.mean[4 * rank : 4 * rank + 4], q.log_var[4 * rank : 4 * rank + 4])
+    loss = free_bits(mine.kl_per_dim(), MINIMUM).mean()
+    (grad,) = torch.autograd.grad(loss, q.mean)
+
+    def no_decoder(z):
+        return DiagonalGaussian(torch.zeros(1, len(z[0]), 1, 1, 1), torch.zeros(()), event_ndim=3)
+
+    if rank == 0:  # an evaluation that only one rank makes must not wait for the other
+        prior = DiagonalGaussian(torch.zeros(4, 4), torch.zeros(4, 4))
+        ELBO(free_bits=MINIMUM)(torch.zeros(4, 1, 1, 1), mine, prior, no_decoder, step=None)
+    results.put((rank, loss.item(), grad.tolist()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.timeout(60)
+def test_two_ranks_are_one_process_of_the_double_batch(tmp_path):
+    context = mp.get_context("spawn")
+    results = context.SimpleQueue()
+    mp.spawn(_rank, (str(tmp_path / "store"), results), nprocs=2)
+    _, losses, grads = zip(*sorted(results.get() for _ in range(2)), strict=True)
+
+    q = posterior()
+    loss = free_bits(q.kl_per_dim(), MINIMUM).mean()
+    (grad,) = torch.autograd.grad(loss, q.mean)
+    per_rank = torch.stack([q.kl_per_dim()[:4].mean(0), q.kl_per_dim()[4:].mean(0)]) > MINIMUM
+    assert (per_rank[0] != per_rank[1]).any()  # or this would show nothing
+    assert sum(losses) / 2 == pytest.approx(loss.item(), rel=1e-14)
+    averaged = torch.tensor(grads, dtype=torch.float64).mean(0)  # as DDP does
+    torch.testing.assert_close(averaged, grad, rtol=1e-14, atol=0)

@@ -1,0 +1,51 @@
+"""Checkpoints are whole, plain, and hold every random state."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lit_vae.run.checkpoints import AtomicCheckpointIO, random_state, set_random_state
+
+
+def draws() -> tuple[float, float, torch.Tensor]:
+    return random.random(), float(np.random.rand()), torch.rand(3)  # noqa: NPY002
+
+
+def test_random_states_are_restored_from_plain_data(tmp_path: Path) -> None:
+    torch.save(random_state(), tmp_path / "state")
+    a = draws()
+    draws()
+    set_random_state(torch.load(tmp_path / "state", weights_only=True))
+    b = draws()
+    assert a[:2] == b[:2]
+    assert torch.equal(a[2], b[2])
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+
+    def full_disk(checkpoint: dict[str, Any], file: Any) -> None:
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        io.save_checkpoint({"step": 2}, path)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    torch.save({"evil": Path("x").exists}, tmp_path / "evil.ckpt")
+    with pytest.raises(Exception, match=r"(?i)weights_only|unsupported"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
+
+
+def test_a_missing_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint: .*none.ckpt does not exist. Give the path of a .ckpt file"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")

@@ -1,0 +1,130 @@
+"""metrics.csv and W&B go on where they were."""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_vae.run.loggers import MetricsCSV, WandB, wandb_mode
+
+
+def read(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_for_each_step_and_columns_as_they_come(tmp_path: Path) -> None:
+    logger = MetricsCSV(str(tmp_path))
+    logger.log_metrics({"train/loss": 3.0, "epoch": 0}, step=9)
+    logger.save()
+    logger.log_metrics({"train/loss": 2.0, "epoch": 0}, step=19)
+    logger.log_metrics({"val/loss": 2.5, "epoch": 0}, step=19)
+    logger.save()
+    assert read(tmp_path) == [
+        {"step": "9", "epoch": "0", "train/loss": "3.0", "val/loss": ""},
+        {"step": "19", "epoch": "0", "train/loss": "2.0", "val/loss": "2.5"},
+    ]
+
+
+def test_rows_are_appended_without_writing_the_file_anew(tmp_path: Path) -> None:
+    logger = MetricsCSV(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.save()
+    inode = (tmp_path / "metrics.csv").stat().st_ino
+    logger.log_metrics({"a": 2.0}, step=1)
+    logger.save()
+    assert (tmp_path / "metrics.csv").stat().st_ino == inode
+    assert [row["a"] for row in read(tmp_path)] == ["1.0", "2.0"]
+
+
+def test_a_value_for_a_step_that_is_on_disk_is_added_to_its_row(tmp_path: Path) -> None:
+    logger = MetricsCSV(str(tmp_path))
+    logger.log_metrics({"a": 1.0, "b": 1.0}, step=0)
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.save()
+    logger.log_metrics({"b": 2.0}, step=1)
+    logger.save()
+    assert [(row["a"], row["b"]) for row in read(tmp_path)] == [("1.0", "1.0"), ("1.0", "2.0")]
+
+
+def test_a_resumed_run_drops_what_was_logged_after_its_checkpoint(tmp_path: Path) -> None:
+    first = MetricsCSV(str(tmp_path))
+    for step in range(5):
+        first.log_metrics({"a": float(step)}, step=step)
+    first.finalize("failed")
+    second = MetricsCSV(str(tmp_path))
+    second.rewind(3)
+    second.log_metrics({"a": 30.0}, step=3)
+    second.save()
+    assert [(row["step"], row["a"]) for row in read(tmp_path)] == [
+        ("0", "0.0"),
+        ("1", "1.0"),
+        ("2", "2.0"),
+        ("3", "30.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "netrc", "expected"),
+    [
+        ({}, "", "offline"),
+        ({"WANDB_API_KEY": "x"}, "", "online"),
+        ({"WANDB_MODE": "disabled", "WANDB_API_KEY": "x"}, "", "disabled"),
+        ({}, "machine api.wandb.ai login user password x\n", "online"),
+        ({}, "machine elsewhere.org login user password x\n", "offline"),
+        ({"WANDB_BASE_URL": "https://elsewhere.org"}, "machine elsewhere.org login user password x\n", "online"),
+    ],
+)
+def test_wandb_is_offline_unless_the_user_is_logged_in(
+    variables: dict[str, str], netrc: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if netrc:
+        (tmp_path / ".netrc").write_text(netrc)
+        (tmp_path / ".netrc").chmod(0o600)
+    assert wandb_mode() == expected
+
+
+def test_a_resumed_run_is_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    first = WandB(run_dir=str(tmp_path))
+    assert WandB(run_dir=str(tmp_path)).version == first.version
+    assert WandB(run_dir=str(tmp_path / "other")).version != first.version
+
+
+@pytest.mark.slow
+def test_wandb_offline_keeps_numbers_and_pictures(
+    digits_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import subprocess
+
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    command = [
+        sys.executable,
+        "-m",
+        "lit_vae.cli",
+        "fit",
+        "--config",
+        str(digits_config),
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    fast = ["--trainer.limit_train_batches=3", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"]
+    subprocess.run([*command, *fast, "--trainer.max_epochs=1"], env=environment, check=True, stdin=subprocess.DEVNULL)
+    resume = ["--trainer.max_epochs=2", "--ckpt_path=last"]
+    subprocess.run([*command, *fast, *resume], env=environment, check=True, stdin=subprocess.DEVNULL)
+    records = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(records) == 2
+    assert len({record.name.rsplit("-", 1)[1] for record in records}) == 1  # one W&B run, in two parts
+    for record in records:
+        pictures = list((record / "files" / "media" / "images" / "media").glob("samples_*.png"))
+        assert pictures, sorted(record.rglob("*.png"))
+        blob = next(record.glob("*.wandb")).read_bytes()
+        assert b"val/elbo" in blob
+        assert b"train/rate" in blob
