@@ -1,6 +1,5 @@
 """The plain autoencoder: no prior, no posterior, the baseline that shows what the KL term is for."""
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 

@@ -177,7 +177,7 @@ class Autoencoder(LightningModule, ABC):
         if (self.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         means = {f"train/{name}": value.detach().mean() for name, value in self._reported(terms).items()}
-        self.log_dict(means, prog_bar=True)
+        self.log_dict(means, prog_bar=True, sync_dist=True)
         self.log_dict({f"train/{name}": value for name, value in scalars.items()})
 
     def _reported(self, terms: dict[str, Any]) -> dict[str, Any]:

@@ -132,8 +132,8 @@ def test_training_reaches_the_likelihood_of_probabilistic_pca(new_model, learned
     """The full-batch expected ELBO by L-BFGS, with the variance given or learned.
 
     A linear VAE has no bad local maxima (Lucas et al., "Don't Blame the ELBO!", 2019), so that all that is left of the
-    gap is the optimizer's, which stops at gradients of 1e-5. The gap is quadratic in the error of the weights: 1e-6 nats
-    in the one are about 1e-3 in the other.
+    gap is the optimizer's, which stops at gradients of 1e-5. The gap is quadratic in the error of the weights: 1e-6
+    nats in the one are about 1e-3 in the other.
     """
     x = images()
     weight, bias, variance = principal(x)
