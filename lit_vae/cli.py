@@ -18,11 +18,13 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae import __version__
 from lit_vae.models.base import Autoencoder
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
+from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
@@ -154,7 +156,7 @@ class LitCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         callbacks = list(config.get("callbacks") or [])
         resumed = self._get(self.config, "ckpt_path") is not None
-        callbacks += [RunDirectory(self.config_text, resumed), RandomState()]
+        callbacks += [RunDirectory(self.config_text, resumed), RandomState(), PredictionFile()]
         if config.get("enable_progress_bar") in (None, True):
             callbacks.append(progress_bar())
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
@@ -172,7 +174,8 @@ class LitCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
         kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "ckpt_path": self.config[subcommand].ckpt_path}
-        return kwargs if subcommand in ("fit", "predict") else {**kwargs, "verbose": False}
+        decided = {"predict": {"return_predictions": False}, "validate": {"verbose": True}, "test": {"verbose": False}}
+        return {**kwargs, **decided.get(subcommand, {})}
 
 
 def _quieten_lightning() -> None:
@@ -200,8 +203,9 @@ def main() -> None:
             parser_class=Parser,
             parser_kwargs={"description": "Train and test image autoencoders: lightning fit --config FILE"},
         )
-    except (ValueError, FileNotFoundError) as error:
-        if RunDirectory.begun or os.environ.get("LIT_VAE_TRACEBACK"):
+    except (ValueError, FileNotFoundError, MisconfigurationException, RuntimeError) as error:
+        of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
+        if RunDirectory.begun or of_the_program or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

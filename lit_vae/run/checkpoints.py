@@ -40,9 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Load ``path`` to the CPU unless told otherwise."""
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
-        except (RuntimeError, EOFError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise ValueError(f"checkpoint: {path} does not exist. Give the path of a .ckpt file.") from None
+        except FileNotFoundError:
+            raise ValueError(f"checkpoint: {path} does not exist. Give the path of a .ckpt file.") from None
+        except Exception as error:  # an unpickler stumbles over a file that is none in any way it likes
             raise ValueError(f"checkpoint: {path} cannot be read ({error}). Give another checkpoint.") from error
 
 

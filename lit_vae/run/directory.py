@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ class RunDirectory(Callback):
         """See `begun`."""
         RunDirectory.begun = True
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See `begun`."""
+        RunDirectory.begun = True
+
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``test_metrics.json`` and print its table."""
@@ -137,10 +142,16 @@ class RunDirectory(Callback):
 
     @staticmethod
     def _protocol(trainer: Trainer) -> dict[str, Any]:
-        spec = getattr(getattr(trainer, "datamodule", None), "spec", None)
+        datamodule = getattr(trainer, "datamodule", None)
+        spec = getattr(datamodule, "spec", None)
         return {
+            "model": type(trainer.lightning_module).__name__,
             "checkpoint": str(trainer.ckpt_path),
-            "data": type(getattr(trainer, "datamodule", None)).__name__,
+            "checkpoint_sha256": sha256(Path(trainer.ckpt_path).read_bytes()).hexdigest()
+            if trainer.ckpt_path
+            else None,
+            "data": type(datamodule).__name__,
+            "data_seed": getattr(datamodule, "seed", None),
             "image_shape": list(spec.shape) if spec is not None else None,
             "values": spec.values if spec is not None else None,
         }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -81,6 +82,17 @@ def test_a_test_writes_its_numbers_and_their_protocol(
     assert record["metrics"]["test/elbo"] == pytest.approx(
         -record["metrics"]["test/rate"] - record["metrics"]["test/distortion"], abs=1e-3
     )
+
+
+def test_predictions_are_written(lightning: Lightning, digits_config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    lightning("predict", "--config", run / "config.yaml", "--ckpt_path", "last")
+    with np.load(run / "predictions" / "rank_0.npz") as arrays:
+        assert arrays["z"].shape == (180, 8)
+        assert arrays["x_hat"].shape == (180, 1, 8, 8)
+        assert set(arrays["y"].tolist()) == set(range(10))
+        assert arrays["z"].std() > 0.0
 
 
 def test_a_finished_run_is_not_written_over(
@@ -170,6 +182,24 @@ def test_a_truncated_checkpoint_is_an_error(
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     message = fails(lightning, ["test", "--config", run / "config.yaml", "--ckpt_path", "last"], capsys)
     assert re.search(r"checkpoint: .*last\.ckpt cannot be read .* Give another checkpoint", message, re.DOTALL)
+
+
+def test_a_checkpoint_of_another_model_is_an_error(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    args = ["test", "--config", run / "config.yaml", "--ckpt_path", "last", "--model.encoder.hidden", "[7]"]
+    assert "size mismatch for encoder" in fails(lightning, args, capsys)
+
+
+def test_a_missing_accelerator_is_an_error(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    message = fails(lightning, ["fit", "--config", digits_config, "--trainer.accelerator", "cuda"], capsys)
+    assert "CUDAAccelerator" in message
 
 
 def test_print_config_is_complete_yaml(

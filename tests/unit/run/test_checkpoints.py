@@ -49,3 +49,9 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"checkpoint: .*none.ckpt does not exist. Give the path of a .ckpt file"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_a_file_that_is_no_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "junk.ckpt").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"checkpoint: .*junk.ckpt cannot be read .* Give another checkpoint\."):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "junk.ckpt")

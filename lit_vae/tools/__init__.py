@@ -1,0 +1,83 @@
+"""``lit-vae``: what is done with a run after training. Pictures, a prior fitted to its latents, tables of runs.
+
+Importing this module, and so ``lit-vae --help``, is light: torch and lightning are imported by the verbs as they run.
+"""
+
+import difflib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lit_vae.tools.prior import fit_prior
+from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
+from lit_vae.tools.table import table
+
+VERBS: dict[str, Callable[..., None]] = {
+    "sample": sample,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
+    "traverse": traverse,
+    "fit-prior": fit_prior,
+    "table": table,
+}
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in few lines, and names the nearest option or verb when one is unknown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and leave with exit code 2."""
+        message = _plainly(message)
+        unknown = re.search(r"unrecognized arguments: (--\w+)", message)
+        options = [string for action in self._actions for string in action.option_strings]
+        if unknown and (near := difflib.get_close_matches(unknown.group(1), options, n=1)):
+            message += f"\nDid you mean {near[0]} instead of {unknown.group(1)}?"
+        print(f"error: {message}\nSee {self.prog.replace(' [options]', '')} --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+def _plainly(message: str) -> str:
+    """The parser's message in the words of the command line."""
+    value = re.search(
+        r'Parser key "(\w+)":.*?Expected an? (?:<class \')?([^\n>]+?)\'?>?(?:\n|\. Got).*value: (.*)', message, re.S
+    )
+    if value:
+        return f"--{value.group(1)}: expected {value.group(2).replace('typing.', '')}, not {value.group(3)}"
+    if message.startswith('expected "verb"'):
+        return f"what is to be done? Give one of {', '.join(VERBS)}."
+    return re.sub(r"(?<=required: )[\w-]+\.", "", message)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="lit-vae", description="Pictures, priors and tables of runs that `lightning fit` has trained.")
+    subcommands = parser.add_subcommands(dest="verb")
+    for name, function in VERBS.items():
+        sub = Parser(description=(function.__doc__ or "").split("\n    Args:")[0])
+        several: set[str | int] = {"runs"} if function is table else set()
+        if several:
+            sub.add_argument("runs", nargs="+", metavar="RUN", help="Run directories.")
+        sub.add_function_arguments(function, as_group=False, as_positional=True, skip=several)
+        subcommands.add_subcommand(name, sub, help=(function.__doc__ or "").partition("\n")[0])
+    return parser
+
+
+def main() -> None:
+    """Entry point of ``lit-vae``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")  # within Lightning; no user can mend it
+    given: Namespace = _parser().parse_args()
+    try:
+        VERBS[given.verb](**given[given.verb].as_dict())
+    except (ValueError, OSError) as error:
+        if os.environ.get("LIT_VAE_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

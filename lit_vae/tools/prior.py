@@ -1,0 +1,221 @@
+"""A prior fitted after training: a Gaussian mixture on the latents of the training images, and what it is worth.
+
+Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex-post density estimation). An encoder's
+latents do not follow the prior that samples are drawn from; where they do, a density fitted to them changes nothing.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lit_vae.tools.files import replacing
+from lit_vae.tools.runs import (
+    Checkpoint,
+    OneSplit,
+    Run,
+    Split,
+    check_arguments,
+    choose_device,
+    find_run,
+    load_data,
+    load_model,
+)
+from lit_vae.tools.table import print_numbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lit_vae.data import ImageDataModule
+    from lit_vae.models.base import Autoencoder
+    from lit_vae.tools.mixture import Mixture
+
+PRIOR_FILE = Path("priors") / "gmm.pt"
+RECORD_FILE = Path("priors") / "gmm.json"
+MOST_IMAGES = 10_000
+"""Images on either side of the Fréchet distances."""
+
+_DECODED_AT_ONCE = 500
+
+
+def fit_prior(
+    run: str,
+    components: int | None = None,
+    covariance: Literal["full", "diag"] = "full",
+    seed: int = 0,
+    num_images: int | None = None,
+    data_root: str | None = None,
+    checkpoint: Checkpoint = "best",
+    device: str | None = None,
+) -> None:
+    """Fit a Gaussian mixture to the latents of the training images, for `lit-vae sample --prior gmm`.
+
+    Writes RUN/priors/gmm.pt, which belongs to this one checkpoint, and measures what it is worth: the Fréchet distance
+    (fd_pca64, lower is better) of decoded draws to the test images, from the model's prior and from the mixture, into
+    RUN/priors/gmm.json. Maps are flattened. A class-conditional model has a mixture for each class.
+
+    Args:
+        run: Run directory or .ckpt file.
+        components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model.
+        covariance: Of each component: full, or diagonal (for latents of many dimensions).
+        seed: Of the fit and of all draws.
+        num_images: Take the first training images only. Default: all.
+        data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
+        checkpoint: Which one of a run directory.
+        device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+    """
+    from callbacks.periodic import untouched
+    from lit_vae.tools.mixture import fit_mixture
+
+    check_arguments("fit-prior", {"components": (components, 1), "seed": (seed, 0), "num_images": (num_images, 2)})
+    found = find_run(run, checkpoint)
+    model = load_model(found, choose_device(device))
+    data = load_data(found, model, data_root, ["train", "test"])
+    if components is None:
+        components = 1 if model.num_classes else 10
+    with untouched(model):
+        z, y = latents(model, data, "train", num_images, seed)
+        mixture, converged = fit_mixture(z, y, model.num_classes, components, covariance, seed)
+        test_latents = latents(model, data, "test", None, seed)
+        metrics, protocol = sample_quality(model, data, mixture, seed)
+    record = {
+        "checkpoint": found.checkpoint.name,
+        "checkpoint_sha256": found.identity,
+        "data": type(data).__name__,
+        "image_shape": list(data.spec.shape),
+        "values": data.spec.values,
+        "mixture": {
+            "components": components,
+            "covariance": covariance,
+            "mixtures": len(mixture.weights),
+            "latents": "posterior draws" if hasattr(model, "encode") else "embeddings",
+            "dimensions": z.shape[1],
+            "num_images": len(z),
+            "seed": seed,
+            "converged": converged,
+            "log_density_nats": {
+                "train": float(mixture.log_prob(z, y).mean()),
+                "test": float(mixture.log_prob(*test_latents).mean()),
+            },
+        },
+        "samples": protocol,
+        "metrics": metrics,
+    }
+    save_prior(found, mixture, record)
+    print_numbers(f"prior  {type(model).__name__}  {found.directory}", metrics)
+    if not converged:
+        print("note: EM did not converge; the mixture is what it had come to.", file=sys.stderr)
+    print(found.directory / PRIOR_FILE)
+
+
+def latents(
+    model: "Autoencoder", data: "ImageDataModule", split: Split, num_images: int | None, seed: int
+) -> "tuple[Tensor, Tensor]":
+    """Latents of the first images of a split, ``(N, d)`` float64, and their labels ``(N,)``, on the CPU.
+
+    One *draw* of the posterior for each image, where there is a posterior. Their density is the aggregate posterior
+    ``q(z)``: what the decoder was trained on, and what the prior of the ELBO should be (Hoffman and Johnson, "ELBO
+    surgery", 2016). Posterior means are narrower than that, and in a dimension that is not used they are a point,
+    whereas the decoder has only ever seen noise there. Ghosh et al. fit to ``E(x)``, which for their deterministic
+    encoders is the same; Chadebec et al., "Pythae", 2022, draw.
+    """
+    import torch
+
+    from callbacks.panel import first_images
+
+    encode = getattr(model, "encode", None)
+    generator = torch.Generator().manual_seed(seed)
+    parts, labels = [], []
+    total = len(data.source(split)) if num_images is None else num_images
+    for x, y in first_images(OneSplit(data, split), total, model):
+        if encode is None:
+            z = model.embed(x, y).flatten(1).double().cpu()
+        else:
+            posterior = encode(x, y)
+            mean, std = (t.flatten(1).double().cpu() for t in (posterior.mean, posterior.std))
+            z = mean + std * torch.randn(mean.shape, dtype=torch.float64, generator=generator)
+        parts.append(z)
+        labels.append(y.cpu())
+    return torch.cat(parts), torch.cat(labels)
+
+
+def sample_quality(
+    model: "Autoencoder", data: "ImageDataModule", mixture: "Mixture", seed: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """``test/fd_pca64`` of draws from the model's prior, ``test/fd_pca64_gmm`` of draws from the mixture; the protocol.
+
+    Both of decoder means, as many as there are test images (at most `MOST_IMAGES`), and of their labels. The distance
+    falls with the number of images, so that of as many training images is recorded with them: nothing that is sampled
+    should be expected to come below it.
+    """
+    import torch
+
+    from callbacks.panel import decode_means, first_images, prior_latents
+    from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures
+
+    features = PCAFeatures.fit(data.ordered_dataloader("train"))
+    n = min(len(data.source("test")), MOST_IMAGES)
+    model_prior, fitted, training = (FrechetDistance(features) for _ in range(3))
+    labels = []
+    for x, y in first_images(OneSplit(data, "test"), n, model):
+        labels.append(y)
+        for distance in (model_prior, fitted, training):
+            distance.update(x.cpu(), real=True)
+    for x, _ in first_images(OneSplit(data, "train"), n, model):
+        training.update(x.cpu(), real=False)
+    y = torch.cat(labels)
+    from_mixture = mixture.sample(y.cpu(), 1.0, seed).unflatten(1, model.latent_shape)
+    for distance, z in (
+        (model_prior, prior_latents(model, y, 1.0, seed)),
+        (fitted, from_mixture.to(next(model.parameters()))),
+    ):
+        for some_z, some_y in zip(z.split(_DECODED_AT_ONCE), y.split(_DECODED_AT_ONCE), strict=True):
+            distance.update(decode_means(model, some_z, some_y).cpu(), real=False)
+    protocol = {
+        "split": "test",
+        "n": n,
+        "seed": seed,
+        "images": "decoder means",
+        "labels": "those of the test images" if model.num_classes else None,
+        "features": f"PCA of the training images, {features.num_features} components",
+        "fd_pca64_of_training_images": float(training.compute()),
+    }
+    return {"test/fd_pca64": float(model_prior.compute()), "test/fd_pca64_gmm": float(fitted.compute())}, protocol
+
+
+def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:
+    """Write ``RUN/priors/gmm.pt`` and its record ``gmm.json``, each whole or not at all."""
+    import torch
+
+    path = run.directory / PRIOR_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    identity = {"checkpoint": record["checkpoint"], "checkpoint_sha256": record["checkpoint_sha256"]}
+    with replacing(path) as partial:
+        torch.save({**asdict(mixture), **identity}, partial)
+    with replacing(run.directory / RECORD_FILE) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def load_prior(run: Run) -> "Mixture":
+    """The mixture that was fitted to this very checkpoint.
+
+    Raises:
+        ValueError: there is none, or it was fitted to another.
+    """
+    import torch
+
+    from lit_vae.tools.mixture import Mixture
+
+    path = run.directory / PRIOR_FILE
+    last = " --checkpoint last" if run.checkpoint.name == "last.ckpt" and Path(run.given).is_dir() else ""
+    remedy = f"lit-vae fit-prior {run.given}{last}"
+    if not path.is_file():
+        raise ValueError(f"--prior gmm: there is no {path}. Fit it first: {remedy}")
+    saved = torch.load(path, weights_only=True)
+    if saved.pop("checkpoint_sha256") != run.identity:
+        raise ValueError(
+            f"--prior gmm: {path} was fitted to another checkpoint ({saved['checkpoint']}, as it was then) than"
+            f" {run.checkpoint}. Fit it again: {remedy}"
+        )
+    return Mixture(saved["weights"], saved["means"], saved["cholesky"])

@@ -1,0 +1,191 @@
+"""From what a user names (a run directory, a checkpoint) to a model and its data."""
+
+import hashlib
+import importlib
+import inspect
+import math
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from lit_vae.data import ImageDataModule
+    from lit_vae.images import Batch
+    from lit_vae.models.base import Autoencoder
+
+Checkpoint = Literal["best", "last"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checkpoint and the run directory that it belongs to; ``given`` is what the user typed."""
+
+    given: str
+    directory: Path
+    checkpoint: Path
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the checkpoint file: what is fitted to it is used with nothing else."""
+        with self.checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_run(given: str, checkpoint: Checkpoint) -> Run:
+    """A run directory's best or last checkpoint, or a .ckpt file and the run directory around it.
+
+    Raises:
+        ValueError: there is no such run or checkpoint.
+    """
+    path = Path(given)
+    if path.is_file():
+        return Run(given, path.parent.parent if path.parent.name == "checkpoints" else path.parent, path)
+    if not path.is_dir():
+        raise ValueError(f"there is no run {given}. Give a run directory, or a .ckpt file.")
+    file = path / "checkpoints" / f"{checkpoint}.ckpt"
+    if not file.is_file():
+        there = ", ".join(sorted(p.stem for p in file.parent.glob("*.ckpt")))
+        remedy = f"There is: {there}; give it with --checkpoint." if there else "Is it a run directory?"
+        raise ValueError(f"{given}: there is no checkpoint {file}. {remedy}")
+    return Run(given, path, file)
+
+
+def choose_device(device: str | None) -> "torch.device":
+    """The device of that name; by default the GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+        raise ValueError(f"--device {device}: {_first_line(error)}. Give cpu, cuda or cuda:N.") from error
+    return chosen
+
+
+def load_model(run: Run, device: "torch.device") -> "Autoencoder":
+    """The model of a checkpoint, in eval mode. `callbacks.EMA` leaves its average as the checkpoint's weights.
+
+    A checkpoint is read without executing anything of it; the classes that it names are imported, as those in a
+    configuration are.
+
+    Raises:
+        ValueError: the file is no checkpoint, does not say what its model is, or is of other code than this.
+    """
+    from lit_vae.models.base import Autoencoder
+
+    model_class = _class_in(run, "hyper_parameters", Autoencoder, "model")
+    return _build(run, model_class, {}, map_location=device).eval()
+
+
+def load_data(run: Run, model: "Autoencoder", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
+    """The data module that a checkpoint was trained on, read from where it is: nothing is ever downloaded.
+
+    Args:
+        run: the checkpoint.
+        model: what the data must fit.
+        data_root: folder of the data, instead of the one that it was trained from.
+        splits: what is read.
+
+    Raises:
+        ValueError: the data is not there, or not what the model was trained on.
+    """
+    from lit_vae.data import ImageDataModule
+
+    data_class = _class_in(run, "datamodule_hyper_parameters", ImageDataModule, "data")
+    arguments = {}
+    if data_root is not None:
+        if "root" not in inspect.signature(data_class.__init__).parameters:
+            raise ValueError(f"--data_root {data_root}: {data_class.__name__} is read from no folder. Leave it out.")
+        arguments = {"root": data_root}
+    data = _build(run, data_class, arguments)
+    try:
+        problems = model.problems(data.spec)
+        for split in splits:
+            data.source(split)
+    except FileNotFoundError as error:
+        raise ValueError(f"{error}\nIf it is somewhere else: --data_root DIR.") from error
+    if problems:
+        raise ValueError("\n".join(problems))
+    return data
+
+
+def _class_in(run: Run, key: str, base: type, what: str) -> Any:
+    """The subclass of ``base`` that a checkpoint names."""
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+    try:
+        content = AtomicCheckpointIO().load_checkpoint(run.checkpoint)
+        given: Mapping[str, Any] = content.get(key, {})
+    except ValueError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint can fail anywhere in the reader
+        raise ValueError(f"{run.checkpoint} is not a checkpoint. Give one that lightning fit wrote.") from error
+    class_path = given.get("_class_path")
+    if class_path is None:
+        raise ValueError(
+            f"{run.checkpoint} does not say what its {what} is: it was not written by a run of the command line"
+            " (lightning fit). Draw it from Python, with callbacks.Samples(...).draw(model) and the like."
+        )
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{run.checkpoint}: its {what} is {class_path}: {error}. Install what defines it.") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{run.checkpoint}: its {what} {class_path} is no {base.__name__}. Give another checkpoint.")
+    return found
+
+
+def _build(run: Run, of: Any, arguments: dict[str, Any], **kwargs: Any) -> Any:
+    try:
+        # of the class itself: asked of a base class, Lightning drops the arguments that the base class does not take
+        return of.load_from_checkpoint(run.checkpoint, weights_only=True, **kwargs, **arguments)
+    except (ArgumentError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{run.checkpoint}: not of this version of {of.__name__}: {error}. Use the version that trained it."
+        ) from error
+
+
+class OneSplit:
+    """A data module whose every request is answered from one split: panels draw validation images by themselves."""
+
+    def __init__(self, data: "ImageDataModule", split: Split) -> None:
+        self.data, self.split = data, split
+
+    def example_batch(self, n: int, split: Split = "val") -> "Batch":
+        """The first ``n`` images."""
+        return self.data.example_batch(n, self.split)
+
+    def ordered_dataloader(self, split: Split) -> Any:
+        """All images in order."""
+        return self.data.ordered_dataloader(self.split)
+
+
+def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) -> None:
+    """Check numbers against their least values, ``name: (value, least)``; None passes.
+
+    Raises:
+        ValueError: naming all that are too small, or not finite.
+    """
+    wrong = [
+        f"lit-vae {verb}: --{name} (={value:g}) must be at least {low:g}."
+        for name, (value, low) in least.items()
+        if value is not None and not (low <= value < math.inf)
+    ]
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(".")

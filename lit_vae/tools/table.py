@@ -1,0 +1,178 @@
+"""One table of several runs' test numbers."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_vae.tools.files import replacing
+
+TEST_METRICS_FILE = "test_metrics.json"
+PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
+PROTOCOL = ("data", "image_shape", "values")
+NOT_COMPARABLE = "*"
+"""Mark of a run whose numbers are of other images than the first run's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: what it is called, what its numbers are of, the numbers by name, and what must be said of them."""
+
+    name: str
+    model: str
+    protocol: dict[str, Any]
+    metrics: dict[str, float]
+    note: str = ""
+
+
+def table(runs: list[str], out: str | None = None) -> None:
+    """Put the test numbers of runs into one table: a row for each run.
+
+    Numbers are those of RUN/test_metrics.json (lightning test) and RUN/priors/gmm.json (lit-vae fit-prior); a number
+    that a run does not have stays blank. Runs on other images than the first one's (data, shape or values) are marked:
+    their numbers do not compare.
+
+    Args:
+        runs: Run directories.
+        out: Also write the table to this file, as Markdown (.md) or CSV (.csv).
+    """
+    if out is not None and (Path(out).suffix not in (".md", ".csv") or Path(out).is_dir()):
+        raise ValueError(f"--out {out}: a table is written as Markdown or CSV. Give a file name in .md or .csv.")
+    rows = _read_all(runs)
+    names = list(dict.fromkeys(name for row in rows for name in sorted(row.metrics)))
+    first = rows[0]
+    others = [row.protocol != first.protocol for row in rows]
+    notes = [
+        f"{NOT_COMPARABLE} {row.name} is not comparable: {_of(row.protocol)}, where {first.name} is"
+        f" {_of(first.protocol)}."
+        for row, other in zip(rows, others, strict=True)
+        if other
+    ]
+    notes += [row.note for row in rows if row.note]
+    header = ["run", "model", *names]
+    labels = [f"{row.name} {NOT_COMPARABLE}" if other else row.name for row, other in zip(rows, others, strict=True)]
+    cells = [
+        [label, row.model, *(_number(row.metrics.get(name)) for name in names)]
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    _print(header, cells, notes)
+    if out is None:
+        return
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        if path.suffix == ".md":
+            partial.write_text(_markdown(header, cells, notes))
+        else:
+            _write_csv(partial, names, rows, others)
+    print(path)
+
+
+def print_numbers(title: str, numbers: Mapping[str, float]) -> None:
+    """Show numbers by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("metric", title=title, title_justify="left")
+    shown.add_column("value", justify="right")
+    for name, value in numbers.items():
+        shown.add_row(name, _number(value))
+    Console().print(shown)
+
+
+def _read_all(runs: list[str]) -> list[Row]:
+    """Raises one ValueError that names every run without numbers."""
+    missing = [
+        run for run in runs if not any((Path(run) / f).is_file() for f in (TEST_METRICS_FILE, PRIOR_RECORD_FILE))
+    ]
+    if missing:
+        raise ValueError(
+            "\n".join(
+                f"{run}: there is no run directory of that name."
+                if not Path(run).is_dir()
+                else f"{run}: there is no {TEST_METRICS_FILE}. Make it with:"
+                f" lightning test --config {Path(run) / 'config.yaml'} --ckpt_path best"
+                for run in missing
+            )
+        )
+    return [_read(run) for run in runs]
+
+
+def _read(run: str) -> Row:
+    directory = Path(run)
+    test, prior = _record(directory / TEST_METRICS_FILE), _record(directory / PRIOR_RECORD_FILE)
+    note = ""
+    if test and prior and Path(test["checkpoint"]).name != prior["checkpoint"]:
+        note = (
+            f"{run}: the numbers of {PRIOR_RECORD_FILE} are of {prior['checkpoint']}, the others of"
+            f" {Path(test['checkpoint']).name}."
+        )
+    protocol = {name: (test or prior)[name] for name in PROTOCOL}
+    metrics = {**prior.get("metrics", {}), **test.get("metrics", {})}
+    return Row(run.rstrip("/"), _model(directory), protocol, metrics, note)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Make it anew.") from error
+
+
+def _model(directory: Path) -> str:
+    """The family, by the run's configuration; blank without one."""
+    import yaml
+
+    path = directory / "config.yaml"
+    config = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return str((config.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+
+
+def _of(protocol: dict[str, Any]) -> str:
+    return f"{protocol['data']} {protocol['image_shape']} {protocol['values']}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
+    """Rows of runs where they fit the screen, else columns of runs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    lines = [header, *cells]
+    needed = sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) + 1
+    if needed > console.width:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    shown = Table()
+    for i, head in enumerate(lines[0]):
+        shown.add_column(head, justify="left" if i == 0 else "right", overflow="fold")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    console.print(shown)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _markdown(header: list[str], cells: list[list[str]], notes: list[str]) -> str:
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    escaped = [[cell.replace("|", r"\|").replace("*", r"\*") for cell in line] for line in (header, *cells)]
+    lines = ["| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:])]
+    return "\n".join([*lines, *(f"\n{note.replace('*', chr(92) + '*')}" for note in notes)]) + "\n"
+
+
+def _write_csv(path: Path, names: list[str], rows: list[Row], others: list[bool]) -> None:
+    """All digits; what the numbers are of, and whether they compare with the first run's, have columns of their own."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "model", *PROTOCOL, "comparable", "note", *names])
+        for row, other in zip(rows, others, strict=True):
+            protocol = [str(row.protocol[name]) for name in PROTOCOL]
+            numbers = [row.metrics.get(name, "") for name in names]
+            writer.writerow([row.name, row.model, *protocol, "no" if other else "yes", row.note, *numbers])

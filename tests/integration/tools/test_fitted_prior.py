@@ -1,0 +1,102 @@
+"""``lit-vae fit-prior``: what it fits, keeps and measures, and to what it belongs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
+
+from callbacks.panel import decode_means, prior_latents
+from lit_vae.metrics.frechet import PCAFeatures, frechet_distance
+from lit_vae.tools.prior import latents, load_prior
+from lit_vae.tools.runs import find_run
+
+
+@pytest.mark.parametrize(("family", "groups", "components"), [("VAE", 1, 10), ("CVAE", 10, 1), ("AE", 1, 10)])
+def test_a_fitted_prior_is_kept_with_the_run_and_sampled(
+    tools: Tools, run_copy: RunCopy, no_grad: None, family: str, groups: int, components: int
+) -> None:
+    run = run_copy(family)
+    shown = tools("fit-prior", run)
+    assert {path.name for path in (run / "priors").iterdir()} == {"gmm.pt", "gmm.json"}
+    first = (run / "priors" / "gmm.json").read_text()
+    record = json.loads(first)
+    for name in ("test/fd_pca64", "test/fd_pca64_gmm"):
+        assert f"{record['metrics'][name]:.4f}" in shown
+    assert record["samples"]["n"] == 180
+    assert record["mixture"]["num_images"] == 1437
+
+    mixture = load_prior(find_run(str(run), "best"))
+    d = 32 if family == "AE" else 8
+    assert mixture.means.shape == (groups, components, d)
+    z, y = latents(model_of(run), data_of(run), "train", None, 0)
+    assert record["mixture"]["log_density_nats"]["train"] == pytest.approx(float(mixture.log_prob(z, y).mean()))
+    for group in range(groups):  # EM keeps the mean of the data
+        of_group = z[y == group] if groups > 1 else z
+        torch.testing.assert_close(mixture.weights[group] @ mixture.means[group], of_group.mean(0))
+
+    assert tools("sample", run, "--prior", "gmm").endswith("sheets/sample_gmm.png\n")
+    tools("sample", run)
+    of_mixture, of_model = (pixels(run / "sheets" / f"{name}.png") for name in ("sample_gmm", "sample"))
+    assert of_mixture.shape == of_model.shape
+    assert not np.array_equal(of_mixture, of_model)
+
+    tools("fit-prior", run)
+    assert (run / "priors" / "gmm.json").read_text() == first
+
+
+def test_the_recorded_distances_are_those_of_the_draws(tools: Tools, run_copy: RunCopy, no_grad: None) -> None:
+    run = run_copy("AE")
+    tools("fit-prior", run, "--seed", 5, "--components", 2, "--covariance", "diag", "--num_images", 500)
+    record = json.loads((run / "priors" / "gmm.json").read_text())
+    model, data = model_of(run), data_of(run)
+    features = PCAFeatures.fit(data.ordered_dataloader("train"))
+
+    def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        f = features(x)
+        return f.mean(0), f.T.cov()
+
+    test = data.example_batch(180, "test")
+    mixture = load_prior(find_run(str(run), "best"))
+    draws = {
+        "test/fd_pca64": prior_latents(model, test.y, 1.0, 5),
+        "test/fd_pca64_gmm": mixture.sample(test.y, 1.0, 5).float().unflatten(1, model.latent_shape),
+    }
+    for name, z in draws.items():
+        expected = frechet_distance(*moments(test.x), *moments(decode_means(model, z, test.y)))
+        assert record["metrics"][name] == pytest.approx(float(expected), rel=1e-5)
+    floor = frechet_distance(*moments(test.x), *moments(data.example_batch(180, "train").x))
+    assert record["samples"]["fd_pca64_of_training_images"] == pytest.approx(float(floor), rel=1e-5)
+    assert record["mixture"]["num_images"] == 500
+
+
+def test_a_prior_is_fitted_to_draws_of_the_posterior(runs: dict[str, Path], no_grad: None) -> None:
+    for family in ("VAE", "AE"):
+        model, data = model_of(runs[family]), data_of(runs[family])
+        x, y = data.example_batch(180, "test")
+        z, labels = latents(model, data, "test", None, 0)
+        assert torch.equal(labels, y)
+        if family == "AE":
+            torch.testing.assert_close(z, model.embed(x, y).flatten(1).double())
+            continue
+        posterior = model.encode(x, y)
+        eps = (z - posterior.mean) / posterior.std
+        assert abs(eps.mean()) < 4 / eps.numel() ** 0.5
+        assert abs(eps.square().mean() - 1) < 4 * (2 / eps.numel()) ** 0.5
+
+
+def test_a_prior_belongs_to_one_checkpoint(tools: Tools, fails: Fails, run_copy: RunCopy) -> None:
+    run = run_copy("VAE")
+    message = fails(1, "sample", run, "--prior", "gmm")
+    assert f"there is no {run / 'priors' / 'gmm.pt'}. Fit it first: lit-vae fit-prior {run}\n" in message
+    tools("fit-prior", run, "--checkpoint", "last")
+    tools("sample", run, "--prior", "gmm", "--checkpoint", "last")
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes() + b" ")  # the run went on
+    message = fails(1, "sample", run, "--prior", "gmm", "--checkpoint", "last")
+    assert f"was fitted to another checkpoint (last.ckpt, as it was then) than {last}." in message
+    assert f"Fit it again: lit-vae fit-prior {run} --checkpoint last\n" in message
+    message = fails(1, "sample", best, "--prior", "gmm")
+    assert f"Fit it again: lit-vae fit-prior {best}\n" in message
