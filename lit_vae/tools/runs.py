@@ -124,13 +124,8 @@ def _class_in(run: Run, key: str, base: type, what: str) -> Any:
     """The subclass of ``base`` that a checkpoint names."""
     from lit_vae.run.checkpoints import AtomicCheckpointIO
 
-    try:
-        content = AtomicCheckpointIO().load_checkpoint(run.checkpoint)
-        given: Mapping[str, Any] = content.get(key, {})
-    except ValueError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint can fail anywhere in the reader
-        raise ValueError(f"{run.checkpoint} is not a checkpoint. Give one that lightning fit wrote.") from error
+    content = AtomicCheckpointIO().load_checkpoint(run.checkpoint)
+    given: Mapping[str, Any] = content.get(key, {})
     class_path = given.get("_class_path")
     if class_path is None:
         raise ValueError(
