@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 TERMS = ("loss", "elbo", "rate", "distortion")
 
@@ -26,15 +27,43 @@ def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+class _Clock:
+    """Speed since training started in this process, and what is left of it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._step, self._time = trainer.global_step, time.monotonic()
+        self.total = trainer.estimated_stepping_batches  # looked up once: it is a search through the loaders
+
+    def steps_per_second(self, trainer: Trainer) -> float:
+        """Optimizer steps a second, validations and pictures included."""
+        return (trainer.global_step - self._step) / (time.monotonic() - self._time)
+
+    def left(self, trainer: Trainer) -> str | None:
+        """Time to the last step, ``h:mm:ss``; None where nothing says how many there are, or at the first."""
+        speed = self.steps_per_second(trainer)
+        if self.total == float("inf") or speed <= 0.0:
+            return None
+        return str(timedelta(seconds=round((self.total - trainer.global_step) / speed)))
+
+
 class TerminalProgress(RichProgressBar):
-    """Lightning's rich bar with elbo, rate and distortion and the time that the epoch has left."""
+    """Lightning's rich bar, of an epoch, with elbo, rate and distortion and the time that the *run* has left."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10, leave=False)
+        self._clock: _Clock | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._clock = _Clock(trainer)
+        super().on_train_start(trainer, pl_module)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Only the terms that matter."""
-        return _shown(super().get_metrics(trainer, pl_module))
+        """The time left and the terms that matter; of validation the ELBO or the loss alone, a bar being narrow."""
+        shown = _shown(super().get_metrics(trainer, pl_module))
+        kept = {name: value for name, value in shown.items() if name in (*TERMS, "val elbo", "val loss")}
+        left = self._clock.left(trainer) if self._clock is not None else None
+        return kept if left is None else {"left": left, **kept}
 
 
 class LogProgress(ProgressBar):
@@ -48,8 +77,7 @@ class LogProgress(ProgressBar):
         self._seconds = seconds
         self._enabled = True
         self._last_time = 0.0
-        self._start_step = 0
-        self._start_time = 0.0
+        self._clock: _Clock | None = None
 
     def disable(self) -> None:
         """Lightning calls it on all ranks but the first."""
@@ -61,7 +89,7 @@ class LogProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._start_step, self._start_time = trainer.global_step, time.monotonic()
+        self._clock = _Clock(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,16 +114,11 @@ class LogProgress(ProgressBar):
 
     def _position(self, trainer: Trainer) -> str:
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-        total = trainer.estimated_stepping_batches if trainer.state.fn == "fit" else float("inf")
-        steps = f"/{total}" if total != float("inf") else ""
+        steps = f"/{self._clock.total}" if self._clock is not None and self._clock.total != float("inf") else ""
         return f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}{steps}"
 
     def _speed(self, trainer: Trainer) -> list[str]:
-        done, elapsed = trainer.global_step - self._start_step, time.monotonic() - self._start_time
-        if done < 1 or trainer.state.fn != "fit":
+        if self._clock is None or trainer.state.fn != TrainerFn.FITTING:
             return []
-        speed = [f"{done / elapsed:.1f} it/s"]
-        total = trainer.estimated_stepping_batches
-        if total != float("inf"):
-            speed.append(f"{timedelta(seconds=round((total - trainer.global_step) * elapsed / done))} left")
-        return speed
+        left = self._clock.left(trainer)
+        return [f"{self._clock.steps_per_second(trainer):.1f} it/s", *([f"{left} left"] if left else [])]
