@@ -28,6 +28,7 @@ from lit_vae.distributions import LOG_2PI, DiagonalGaussian
 
 ACTIVE_THRESHOLD = 1e-2
 CHUNK_ELEMENTS = 2**23
+_CANCELLATION = 1e-6  # nats that an expanded square may be wrong by
 """Entries of the largest matrix that is held at once: 64 MiB in float64."""
 
 _SEED = 0
@@ -66,18 +67,27 @@ def active_units(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
 def log_aggregate_posterior(u: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
     """``log 1/N sum_n N(u; mean_n, diag var_n)``: ``u (M, d)``, parameters ``(N, d) -> (M,)`` nats, in float64.
 
-    All M N pairs, by matrix products over as many rows at once as `CHUNK_ELEMENTS` allows.
+    All M N pairs, over as many rows at once as `CHUNK_ELEMENTS` allows.
     """
     u, means, log_vars = u.double(), means.double(), log_vars.double()
-    center = means.mean(0)  # squares of what is left are smaller, and cancel less
-    u, means = u - center, means - center
     precision = torch.exp(-log_vars)
-    constant = (means.square() * precision + log_vars + LOG_2PI).sum(1)
-    rows = max(1, CHUNK_ELEMENTS // len(means))
+    center = means.mean(0)  # squares of what is left are smaller, and cancel less
+    # Matrix products expand the square. Of a posterior so narrow that its digits would cancel, the differences are
+    # taken one by one instead: an autoencoder in all but name has nothing else.
+    largest = ((torch.cat([u, means]) - center).square().amax(0) * precision).sum(1)
+    narrow = largest * torch.finfo(u.dtype).eps > _CANCELLATION
+    wide = ~narrow
+    weighted = (means - center)[wide] * precision[wide]
+    constant = ((means - center)[wide] * weighted).sum(1)
+    log_normalizer = -0.5 * (log_vars + LOG_2PI).sum(1)
+    rows = max(1, CHUNK_ELEMENTS // (int(wide.sum()) + int(narrow.sum()) * means.shape[1]))
     chunks = []
     for chunk in u.split(rows):
-        squares = chunk.square() @ precision.T - 2.0 * chunk @ (means * precision).T + constant
-        chunks.append(torch.logsumexp(-0.5 * squares, 1))
+        squares = chunk.new_empty(len(chunk), len(means))
+        offset = chunk - center
+        squares[:, wide] = offset.square() @ precision[wide].T - 2.0 * offset @ weighted.T + constant
+        squares[:, narrow] = ((chunk.unsqueeze(1) - means[narrow]).square() * precision[narrow]).sum(2)
+        chunks.append(torch.logsumexp(log_normalizer - 0.5 * squares, 1))
     return torch.cat(chunks) - math.log(len(means))
 
 

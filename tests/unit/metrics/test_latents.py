@@ -128,3 +128,24 @@ def test_errors():
         pytest.warns(UserWarning, match="was called before the ``update`` method"),
     ):
         metric.compute()
+
+
+def test_posteriors_of_next_to_no_width_hold_all_the_information_there_is():
+    """Without a KL term posteriors shrink towards points: I_q is then log N, and no square may cancel."""
+    means = 30.0 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_vars = torch.linspace(-80.0, -10.0, 200, dtype=torch.float64).unsqueeze(1).expand(200, 2)
+    summary = summarize_posteriors(means, log_vars)
+    assert summary.mutual_information.item() == pytest.approx(math.log(200), abs=1e-6)
+    assert summary.aggregate_kl.item() == pytest.approx(summary.kl_per_dim.sum().item() - math.log(200), abs=1e-6)
+
+
+def test_narrow_and_wide_posteriors_agree_with_the_mixture_density():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    log_vars = torch.cat([torch.full((15, 3), -40.0), torch.full((15, 3), -1.0)]).double()
+    u = means + torch.exp(0.5 * log_vars) * torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    components = torch.distributions.Independent(torch.distributions.Normal(means, torch.exp(0.5 * log_vars)), 1)
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(30).double()), components
+    )
+    torch.testing.assert_close(log_aggregate_posterior(u, means, log_vars), mixture.log_prob(u), rtol=1e-12, atol=1e-9)
