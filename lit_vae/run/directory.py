@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -106,12 +107,20 @@ class RunDirectory(Callback):
             if not (self._resumed and path.exists()):
                 path.write_text(self._config)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the numbers of a step whose checkpoint is written before its row is."""
+        step, values = getattr(pl_module, "last_logged", (-1, {}))
+        if step == trainer.global_step - 1:
+            row = {name: float(torch.as_tensor(value, dtype=torch.float32)) for name, value in values.items()}
+            checkpoint["last_logged"] = {"step": step, "epoch": trainer.current_epoch, "values": row}
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Drop what was logged after the checkpoint."""
-        if self._resumed:
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.rewind(checkpoint["global_step"])
+        """Drop what was logged after the checkpoint, and add its own row if that was still to come."""
+        for logger in trainer.loggers if self._resumed else ():
+            if isinstance(logger, MetricsCSV):
+                logger.rewind(checkpoint["global_step"])
+                if last := checkpoint.get("last_logged"):
+                    logger.log_metrics({**last["values"], "epoch": last["epoch"]}, last["step"])
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `begun`."""

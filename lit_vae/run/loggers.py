@@ -76,7 +76,7 @@ class MetricsCSV(Logger):
             self._columns += new
             self._on_disk = 0
         if rows and int(rows[-1]["step"]) == step:
-            rows[-1] |= values
+            rows[-1] = {**rows[-1], **values}
             if self._on_disk == len(rows):
                 self._on_disk = 0
         else:

@@ -100,3 +100,19 @@ def test_killed_and_resumed_equals_uninterrupted(
         "fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON, "--last_checkpoint.every_n_steps=3"
     )
     assert_same_run(reference, run)
+
+
+def test_the_row_of_a_step_is_not_lost_between_its_checkpoint_and_the_logger(
+    lightning: Lightning, straight: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As if killed in the moment after the checkpoint was written: its row has not reached the file."""
+    config, reference = straight
+    run = tmp_path / "run"
+    part = ["--trainer.log_every_n_steps=1", "--trainer.max_epochs=-1", "--trainer.max_steps=9"]
+    lightning("fit", "--config", config, "--run_dir", run, *part)
+    metrics = run / "metrics.csv"
+    lines = metrics.read_text().splitlines(keepends=True)
+    assert lines[-1].startswith("8,")
+    metrics.write_text("".join(lines[:-1]))
+    lightning("fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON)
+    assert_same_run(reference, run)
