@@ -27,7 +27,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.metrics": ("lit_vae.metrics", "lit_vae.distributions"),
     "lit_vae.run": ("lit_vae.run", "lit_vae.models.base"),
     "lit_vae.tools": ("lit_vae", "callbacks"),
-    "lit_vae.cli": ("lit_vae", "callbacks"),
+    "lit_vae.cli": ("lit_vae",),
     # what the interface of base.py returns is a distribution, and panels ask which
     "callbacks": ("callbacks", "lit_vae.models.base", "lit_vae.metrics", "lit_vae.run", "lit_vae.distributions"),
     "lit_vae": ("lit_vae.__version__",),
