@@ -1,0 +1,57 @@
+"""``python -m benchmarks [step] [feed] [precision] [--write]``: measures here and now, and prints a Markdown table.
+
+About five minutes on two cores of which nobody else wants one. ``--device cuda`` measures on a GPU, where only the
+ratios of the feed have a target.
+"""
+
+import argparse
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTIONS = ("step", "feed", "precision")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; more than one wants an idle machine")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works: numbers mean nothing")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write all results to {RESULTS.parent.name}/{RESULTS.name}"
+    )
+    options = parser.parse_args(args)
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}. Take of {', '.join(SECTIONS)}.")
+    if options.write and (options.quick or set(options.sections) not in (set(), set(SECTIONS))):
+        parser.error("--write keeps a whole, serious measurement: leave --quick and the names of sections out.")
+
+    # before torch starts its threads: spinning ones slow small operations a hundredfold beside a busy neighbour
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from benchmarks.timing import HEADER, Environment
+
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    environment = Environment(device)
+    rows = []
+    for name in SECTIONS:
+        if not options.sections or name in options.sections:
+            rows += importlib.import_module(f"benchmarks.{name}").run(device, options.quick)
+    table = [HEADER, *(row.markdown() for row in rows)]
+    text = "\n".join([*environment.lines(), "", *table]) + "\n"
+    print(text, end="")
+    if options.write:
+        RESULTS.write_text(
+            f"# Measured speed\n\nMade by `python -m benchmarks --write`: medians of interleaved rounds, and medians of"
+            f" the ratios within a round.\n\n{text}"
+        )
+
+
+if __name__ == "__main__":
+    main()
