@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -181,6 +182,9 @@ class LitCLI(LightningCLI):
 def _quieten_lightning() -> None:
     """Leave out its advertisements, and deprecations within Lightning that no user can mend."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    if not torch.cuda.is_available():
+        # Lightning sets it, and every optimizer step then looks for a driver that is not there
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")

@@ -1,15 +1,25 @@
 """Layers that the networks share."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """In float32 under autocast, as autocast on CUDA has it: a CPU's bf16 channels-last kernel is very slow."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, C, H, W)``, in the dtype of ``h``."""
+        with torch.autocast(h.device.type, enabled=False):
+            return super().forward(h.to(torch.promote_types(h.dtype, torch.float32))).to(h.dtype)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """GroupNorm of at most 32 groups with at least 4 channels in each; no statistics of the batch, so none to sync."""
     groups = min(32, max(channels // 4, 1))
     while channels % groups:
         groups -= 1
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
 class FiLM(nn.Module):
