@@ -3,7 +3,6 @@
 The algorithm of a family stands in its own file; nothing here knows an objective.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -244,8 +243,3 @@ class Autoencoder(LightningModule, ABC):
         x, y = batch
         z = self.embed(x, y)
         return {"z": z, "x_hat": self.decode(z, y).mean.clamp(-1.0, 1.0), "y": y}
-
-    @property
-    def num_pixels(self) -> int:
-        """``D = C H W``, the dimensions of one image."""
-        return math.prod(self.image_shape)
