@@ -81,17 +81,19 @@ class LastCheckpoint(_RunCheckpoint):
             save_on_train_epoch_end=True,
         )
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save if it is time, and where an epoch or training ends; but a validation that follows belongs to the state.
 
         Not in ``on_train_epoch_end``: from there Lightning 2.6 does not resume with the next batch.
         """
         ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
-        validates = trainer.is_last_batch and trainer.enable_validation and _validates_after(trainer)
+        validates = trainer.is_last_batch and trainer.enable_validation and _validates_after(trainer, batch_idx)
         if ends and not validates:
             self._save(trainer)
         elif not ends:
-            super().on_train_batch_end(trainer, *args, **kwargs)
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
@@ -106,9 +108,17 @@ class LastCheckpoint(_RunCheckpoint):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
-def _validates_after(trainer: Trainer) -> bool:
-    every = trainer.check_val_every_n_epoch
-    return every is None or (trainer.current_epoch + 1) % every == 0
+def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation follows an epoch's last batch, by ``check_val_every_n_epoch`` and ``val_check_interval``.
+
+    In doubt it does not: then the epoch's end is saved, and a validation saves again.
+    """
+    every, interval = trainer.check_val_every_n_epoch, getattr(trainer, "val_check_batch", None)
+    if interval is None:
+        return False
+    if every is None:
+        return (trainer.fit_loop.total_batch_idx + 1) % interval == 0
+    return (trainer.current_epoch + 1) % every == 0 and (interval == float("inf") or (batch_idx + 1) % interval == 0)
 
 
 class BestCheckpoint(_RunCheckpoint):

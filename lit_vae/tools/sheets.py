@@ -190,8 +190,6 @@ class Sampled:
 
     def __init__(self, model: "Autoencoder", label: int | None, mixture: "Mixture | None") -> None:
         self._model, self._label, self._mixture = model, label, mixture
-        if mixture is not None:
-            self.prior = None  # panels then ask `sample_latents`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

@@ -116,3 +116,25 @@ def test_the_row_of_a_step_is_not_lost_between_its_checkpoint_and_the_logger(
     metrics.write_text("".join(lines[:-1]))
     lightning("fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON)
     assert_same_run(reference, run)
+
+
+@pytest.mark.parametrize("val_check_interval", [10, 11])
+def test_the_end_of_an_epoch_is_saved_whether_or_not_a_validation_follows_it(
+    lightning: Lightning, digits_config: Path, tmp_path: Path, val_check_interval: int
+) -> None:
+    """Of 22 batches, validations follow the 10th and the 20th, or the 11th and the last."""
+    config, run = schedule_and_ema(digits_config, tmp_path, 1), tmp_path / "run"
+    lightning(
+        "fit",
+        "--config",
+        config,
+        "--run_dir",
+        run,
+        "--trainer.max_epochs=1",
+        f"--trainer.val_check_interval={val_check_interval}",
+    )
+    assert final_state(run)["global_step"] == 22
+    assert [int(row["step"]) + 1 for row in rows(run) if row["val/loss"]] == [
+        val_check_interval,
+        2 * val_check_interval,
+    ]
