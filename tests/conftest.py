@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,15 @@ for variable in [name for name in os.environ if name.startswith("SLURM_")]:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 torch.set_num_threads(1)  # two threads and a busy neighbour slow small operations a hundredfold
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Tensors in float64 unless said otherwise, and the same random numbers whatever ran before: for oracles."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

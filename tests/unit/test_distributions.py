@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from logistic_mixtures import mixture
 from torch import Generator
 from torch import distributions as td
 
@@ -14,21 +15,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 EVENT = (2, 3, 4)  # (C, H, W)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def mixture(channels=1, batch=(), size=(1, 1), components=3, dtype=torch.float64) -> DiscretizedLogisticMixture:
-    return DiscretizedLogisticMixture(
-        torch.randn(*batch, components, *size, dtype=dtype),
-        torch.randn(*batch, components, channels, *size, dtype=dtype),
-        torch.randn(*batch, components, channels, *size, dtype=dtype) - 2.0,
-        torch.randn(*batch, components, channels * (channels - 1) // 2, *size, dtype=dtype).tanh(),
-    )
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # ---- DiagonalGaussian -----------------------------------------------------------------------------------------------

@@ -22,12 +22,7 @@ ALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def spec(values, num_classes=0, shape=SHAPE) -> ImageSpec:

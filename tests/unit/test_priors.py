@@ -6,13 +6,7 @@ import torch
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.priors import ClassConditionalNormal, StandardNormal
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("shape", [[4], [2, 3, 3]])

@@ -13,11 +13,8 @@ from lit_vae.priors import StandardNormal
 
 
 @pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+def _oracles_in_float64(float64: None) -> None:
+    """All tests of this folder are oracles."""
 
 
 def make_model(family: str, image_shape=(1, 3, 4), latent=2, hidden=(8,), **given):

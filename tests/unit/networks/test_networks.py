@@ -11,12 +11,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 TINY = {"width": 4, "blocks": 1}
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def awake(network: nn.Module) -> nn.Module:
