@@ -49,7 +49,8 @@ def _without_noise(message: str) -> str:
     noise = (
         r"\s*(Given value|Does not validate against any of the Union|Subtypes:|Errors:|- Expected a <class 'NoneType'>)"
     )
-    return "\n".join(line for line in message.splitlines() if not re.match(noise, line))
+    kept = "\n".join(line for line in message.splitlines() if not re.match(noise, line))
+    return kept.strip().removeprefix("- ")
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
@@ -211,7 +212,7 @@ def main() -> None:
         of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
         if RunDirectory.begun or of_the_program or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_without_noise(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 

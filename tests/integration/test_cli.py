@@ -40,6 +40,7 @@ def fails(lightning: Lightning, args: list[Any], capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert "Traceback" not in message
+    assert "Namespace(" not in message  # not the whole configuration again
     return message
 
 
