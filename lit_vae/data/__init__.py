@@ -1,11 +1,22 @@
-"""Image data sets as Lightning data modules."""
+"""Image data sets, and codes of images, as Lightning data modules."""
 
 from lit_vae.data.base import ImageDataModule
 from lit_vae.data.celeba import CelebA
 from lit_vae.data.cifar10 import CIFAR10
+from lit_vae.data.codes import Codes
 from lit_vae.data.digits import Digits
 from lit_vae.data.fake import FakeImages
 from lit_vae.data.image_folder import ImageFolder
 from lit_vae.data.mnist import MNIST, FashionMNIST
 
-__all__ = ["CIFAR10", "MNIST", "CelebA", "Digits", "FakeImages", "FashionMNIST", "ImageDataModule", "ImageFolder"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "CelebA",
+    "Codes",
+    "Digits",
+    "FakeImages",
+    "FashionMNIST",
+    "ImageDataModule",
+    "ImageFolder",
+]

@@ -55,7 +55,7 @@ class FakeImages(ImageDataModule):
             preprocess=BINARIZATIONS["threshold"] if values == "binary" else pixel_preprocess(values == "dequantized"),
             problems=problems,
         )
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # its num_classes need not be that of a model that ignores labels
         self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         self._spec = ImageSpec(channels, size, size, num_classes, values)
 

@@ -1,5 +1,6 @@
 """Numbers over whole data sets, as torchmetrics: exact over batches of any size and over all ranks."""
 
+from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
 from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures, frechet_distance
 from lit_vae.metrics.image_quality import ImageQualityMetric, mse_per_image, psnr_per_image, ssim_per_image, ssim_window
 from lit_vae.metrics.latents import (
@@ -11,12 +12,15 @@ from lit_vae.metrics.latents import (
 )
 
 __all__ = [
+    "CodeStatistics",
+    "CodeUsage",
     "FrechetDistance",
     "ImageQualityMetric",
     "LatentSummary",
     "PCAFeatures",
     "PosteriorStatistics",
     "active_units",
+    "code_statistics",
     "frechet_distance",
     "log_aggregate_posterior",
     "mse_per_image",

@@ -1,0 +1,144 @@
+"""Which process reads what when: shuffled epochs that a checkpoint resumes in, and evaluation in order."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lit_vae.data.noise import FIXED, ORDER, key
+
+
+class Order(Protocol):
+    """Which images a process reads when."""
+
+    epoch: int
+    served: int
+
+    def __len__(self) -> int: ...
+
+    def indices(self, epoch: int, batch: int) -> Tensor:
+        """Return the indices of a batch of this process."""
+
+    def begin(self) -> None:
+        """Start a pass."""
+
+    def advance(self, batch: int) -> None:
+        """Note that a batch is handed out."""
+
+
+class TrainOrder:
+    """Shuffled epochs in global batches of ``batch_size * world_size`` images; the last, partial one is dropped.
+
+    Every process draws the same permutation and takes its slice of each global batch: ``W`` processes of ``B`` images
+    see together, batch by batch, what one process of ``W B`` sees. ``shuffle=False`` is for Lightning's
+    ``overfit_batches``, which needs the same batches in each epoch.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
+    ) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.rank, self.world_size, self.shuffle = rank, world_size, shuffle
+        self.epoch = 0
+        self.served = 0
+        self._left_open = False  # a pass has handed out batches and not come to its end
+        self._permutation: tuple[int, Tensor] = (FIXED, torch.empty(0, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return self.num_images // (self.batch_size * self.world_size)
+
+    def indices(self, epoch: int, batch: int) -> Tensor:
+        """Return the indices of a batch of this process, ``(batch_size,)``."""
+        if self._permutation[0] != epoch:
+            self._permutation = (epoch, self._order(epoch))
+        start = (batch * self.world_size + self.rank) * self.batch_size
+        return self._permutation[1][start : start + self.batch_size]
+
+    def begin(self) -> None:
+        """Start a pass: where a checkpoint left off, or a new epoch. Starting twice without reading changes nothing."""
+        if self._left_open:
+            self._move_to(self.epoch + 1)
+
+    def advance(self, batch: int) -> None:
+        """Note that a batch is handed out (Lightning never asks for the one after the last)."""
+        self.served, self._left_open = batch + 1, True
+        if self.served == len(self):
+            self._move_to(self.epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on to the trainer's epoch, where it left one early (``limit_train_batches``); never back.
+
+        Lightning calls this at the start of each epoch for a loader's ``batch_sampler.sampler``.
+        """
+        if epoch > self.epoch:
+            self._move_to(epoch)
+
+    @property
+    def sampler(self) -> "TrainOrder":
+        """What Lightning looks for in a batch sampler, to call ``set_epoch``."""
+        return self
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position, and what it is a position in."""
+        return {"epoch": self.epoch, "batches": self.served, **self._frame()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position.
+
+        Raises:
+            ValueError: in mid-epoch, where the batches of that epoch are not those of this order.
+        """
+        changed = [f"{name} was {state[name]}, is {now}" for name, now in self._frame().items() if state[name] != now]
+        if changed and state["batches"]:
+            raise ValueError(
+                f"TrainOrder: the checkpoint was saved in mid-epoch (batch {state['batches']} of epoch "
+                f"{state['epoch']}), but {'; '.join(changed)}. Resume with the same data, data.init_args.seed and "
+                "batch_size x processes, or from a checkpoint saved at the end of an epoch."
+            )
+        self._move_to(state["epoch"])
+        self.served = state["batches"]
+
+    def _frame(self) -> dict[str, int]:
+        return {"num_images": self.num_images, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
+
+    def _move_to(self, epoch: int) -> None:
+        self.epoch, self.served, self._left_open = epoch, 0, False
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.num_images)
+        generator = torch.Generator().manual_seed(key(self.seed, epoch, ORDER))
+        return torch.randperm(self.num_images, generator=generator)
+
+
+class EvalOrder:
+    """All images once, in order: process ``rank`` has the images ``rank, rank + W, ...``; none is padded or dropped.
+
+    Every process has the same number of batches, and the last ones are cut short where a process has an image less, so
+    that collective operations in a step do not hang.
+    """
+
+    epoch = FIXED
+    served = 0
+
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        mine = torch.arange(rank, num_images, world_size)
+        most = -(-num_images // world_size)
+        num_batches = -(-most // batch_size)
+        # Each batch leaves at least one image for each that follows.
+        ends = [min((b + 1) * batch_size, len(mine) - (num_batches - 1 - b)) for b in range(num_batches)]
+        starts = [0, *ends[:-1]]
+        self._batches = [mine[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def indices(self, epoch: int, batch: int) -> Tensor:
+        """Return the indices of a batch of this process."""
+        return self._batches[batch]
+
+    def begin(self) -> None:
+        """Start a pass."""
+
+    def advance(self, batch: int) -> None:
+        """Note that a batch is handed out."""

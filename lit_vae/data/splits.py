@@ -1,0 +1,151 @@
+"""What data modules of images and of codes share: three splits, their order, and their share of the processes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lit_vae.data.checks import Problem, positive
+from lit_vae.data.loader import BatchT, Loader, Source, StoredT
+from lit_vae.data.orders import EvalOrder, Order, TrainOrder
+
+Split = Literal["train", "val", "test"]
+Part = Literal["fit", "test"]
+"""``fit`` is train and val."""
+
+_PART_OF_STAGE: dict[str | None, tuple[Part, ...]] = {
+    None: ("fit", "test"),
+    "fit": ("fit",),
+    "validate": ("fit",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+
+
+class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
+    """Batches of what lies in three splits.
+
+    Training batches are shuffled and whole; what is in validation and test comes once each, in order. ``batch_size`` is
+    that of one process: a step sees ``batch_size * processes`` images, the same ones for any number of processes with
+    the same product.
+
+    A concrete class calls ``save_hyperparameters()`` in its constructor; all arguments are plain values.
+
+    Args:
+        batch_size: images in a batch of one process.
+        seed: of all that is random.
+        problems: what the concrete class found wrong with its arguments.
+
+    Raises:
+        ValueError: naming everything that is wrong with the arguments.
+    """
+
+    def __init__(self, *, batch_size: int, seed: int, problems: Iterable[Problem] = ()) -> None:
+        super().__init__()
+        found = [*positive(batch_size=batch_size), *problems]
+        if found:
+            raise ValueError("\n".join(problem.text(self._component) for problem in found))
+        self.batch_size = batch_size
+        self.seed = seed
+        self._sources: dict[Split, Source[StoredT]] = {}
+
+    @abstractmethod
+    def load(self, part: Part) -> dict[Split, Source[StoredT]]:
+        """Read the splits of a part."""
+
+    @abstractmethod
+    def make_loader(self, source: Source[StoredT], order: Order, training: bool) -> Loader[StoredT, BatchT]:
+        """Return the loader that suits a source, on the trainer's device."""
+
+    @abstractmethod
+    def make_example(self, source: Source[StoredT], indices: Tensor) -> BatchT:
+        """Return what is at ``indices`` as in evaluation, on the CPU."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits that a stage needs, once.
+
+        Raises:
+            ValueError, FileNotFoundError: the files are not what they should be.
+        """
+        for part in _PART_OF_STAGE[stage]:
+            if ("train" if part == "fit" else "test") not in self._sources:
+                self._sources.update(self.load(part))
+
+    def train_dataloader(self) -> Loader[StoredT, BatchT]:
+        """Return shuffled batches of ``batch_size``; what remains of an epoch after the last whole step is left out."""
+        source = self.source("train")
+        rank, world_size = self._place()
+        if len(source) < self.batch_size * world_size:
+            processes = f" x {world_size} processes" if world_size > 1 else ""
+            raise ValueError(
+                f"{self._component}: batch_size (={self.batch_size}){processes} must be at most the number of training "
+                f"images (={len(source)}). Lower data.init_args.batch_size."
+            )
+        overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        order = TrainOrder(len(source), self.batch_size, self.seed, rank, world_size, shuffle=not overfit)
+        return self.make_loader(source, order, training=True)
+
+    def val_dataloader(self) -> Loader[StoredT, BatchT]:
+        """Return this process's share of the validation images, in order."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> Loader[StoredT, BatchT]:
+        """Return this process's share of the test images, in order."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> Loader[StoredT, BatchT]:
+        """Return the same as :meth:`test_dataloader`."""
+        return self._eval_loader("test")
+
+    def ordered_dataloader(self, split: Split) -> Loader[StoredT, BatchT]:
+        """Return all images of a split in order, in every process, without augmentation, the same each time."""
+        source = self.source(split)
+        return self.make_loader(source, EvalOrder(len(source), self.batch_size), training=False)
+
+    def example_batch(self, n: int, split: Split = "val") -> BatchT:
+        """Return the first ``n`` images of a split, on the CPU: the same bytes each time and in every process.
+
+        Raises:
+            ValueError: the split has fewer.
+        """
+        source = self.source(split)
+        if not 1 <= n <= len(source):
+            raise ValueError(
+                f"{self._component}: n (={n}) must be between 1 and the number of {split} images (={len(source)}). "
+                "Ask for fewer examples."
+            )
+        return self.make_example(source, torch.arange(n))
+
+    def source(self, split: Split) -> Source[StoredT]:
+        """Return a split, reading it at the first call."""
+        self.setup("test" if split == "test" else "fit")
+        return self._sources[split]
+
+    @property
+    def _component(self) -> str:
+        return type(self).__name__
+
+    def _eval_loader(self, split: Split) -> Loader[StoredT, BatchT]:
+        source = self.source(split)
+        if not len(source):
+            raise ValueError(
+                f"{self._component}: num_{split} (=0) leaves no {split} images. Raise data.init_args.num_{split}, or "
+                f"provide such images."
+            )
+        return self.make_loader(source, EvalOrder(len(source), self.batch_size, *self._place()), training=False)
+
+    def _device(self) -> torch.device:
+        """Return where batches are made."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return device if device.type == "cuda" else torch.device("cpu")
+
+    def _place(self) -> tuple[int, int]:
+        """Return the rank of this process and how many there are, as they are now."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        return 0, 1

@@ -1,0 +1,44 @@
+"""How the codes of a codebook are used, over a whole set of images and over all ranks."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_vae.codes import CodeStatistics, code_statistics, count_codes
+
+__all__ = ["CodeStatistics", "CodeUsage", "code_statistics"]
+
+
+class CodeUsage(Metric):
+    """Counts the codes of one level, and makes `CodeStatistics` of the counts.
+
+    The counts are integers: no batching, order or number of ranks changes a digit.
+
+    Args:
+        num_embeddings: K.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_embeddings: int) -> None:
+        super().__init__()
+        if num_embeddings < 1:
+            raise ValueError(
+                f"CodeUsage: num_embeddings (={num_embeddings}) must be a positive integer. "
+                "Give the number of codes of the model."
+            )
+        self.num_embeddings = num_embeddings
+        self.add_state("counts", default=torch.zeros(num_embeddings, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, codes: Tensor) -> None:
+        """Count ``codes``, integers of any shape in ``0 .. K - 1``."""
+        self.counts += count_codes(codes, self.num_embeddings)
+
+    def compute(self) -> CodeStatistics:
+        """Statistics over all ranks; the same on each.
+
+        Raises:
+            ValueError: nothing was counted.
+        """
+        return code_statistics(self.counts)
