@@ -183,6 +183,35 @@ class Bernoulli(Distribution):
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
 
 
+class Categorical(Distribution):
+    """Independent softmaxes over the 256 levels of each value: ``logits (..., 256, C, H, W)``.
+
+    van den Oord et al., "Pixel Recurrent Neural Networks", 2016, sec. 3.3.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = _at_least_float32(logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """``sum_u p(u) (u / 127.5 - 1)``, ``(..., C, H, W)``."""
+        levels = torch.linspace(-1.0, 1.0, 256, dtype=self.logits.dtype, device=self.logits.device)
+        return (self.logits.softmax(-4) * levels.view(-1, 1, 1, 1)).sum(-4)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of eight-bit images ``x (..., C, H, W)`` in [-1, 1]: ``-> (...)`` nats."""
+        levels = ((x + 1.0) * 127.5).round().long().unsqueeze(-4)
+        log_p = self.logits.log_softmax(-4)
+        levels = levels.expand(*log_p.shape[:-4], 1, *log_p.shape[-3:])
+        return _sum_event(log_p.gather(-4, levels).squeeze(-4), self.event_ndim)
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw on the 256 levels, by Gumbel-max."""
+        gumbel = -torch.log(-torch.log(_rand(tuple(self.logits.shape), self.logits, generator)))
+        return (self.logits + gumbel).argmax(-4).to(self.logits.dtype) / 127.5 - 1.0
+
+
 class DiscretizedLogisticMixture(Distribution):
     """Mixture of ``K`` logistics over the 256 levels of each channel.
 

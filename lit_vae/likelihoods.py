@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from lit_vae import distributions as D
 from lit_vae.images import ImageSpec, Values
 
+_OF_LEVELS = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
+
 
 class Likelihood(nn.Module, ABC):
     """Maps decoder outputs ``(..., num_parameters(C), H, W)`` to a `Distribution` over images ``(..., C, H, W)``."""
@@ -190,6 +192,25 @@ class Laplace(Likelihood):
         return D.Laplace(parameters, self.log_scale)
 
 
+class Categorical(Likelihood):
+    """A softmax over the 256 levels of each value: the most flexible of all, and it knows of no order among levels.
+
+    Given what the decoder has seen, the channels of a pixel are independent; `DiscretizedLogisticMixture` relates them.
+    """
+
+    expects = ("uint8",)
+    bits_per_dim_values = "uint8"
+    remedy = _OF_LEVELS
+
+    def num_parameters(self, channels: int) -> int:
+        """256 logits for each value."""
+        return 256 * channels
+
+    def forward(self, parameters: Tensor) -> D.Categorical:
+        """``(..., 256 C, H, W)`` logits, level by level."""
+        return D.Categorical(parameters.unflatten(-3, (256, -1)))
+
+
 class DiscretizedLogisticMixture(Likelihood):
     """Mixture of logistics over the 256 levels: a probability of the eight-bit image itself.
 
@@ -202,7 +223,7 @@ class DiscretizedLogisticMixture(Likelihood):
 
     expects = ("uint8",)
     bits_per_dim_values = "uint8"
-    remedy = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
+    remedy = _OF_LEVELS
 
     def __init__(self, num_mixtures: int = 10, min_log_scale: float = -7.0) -> None:
         super().__init__()
