@@ -1,6 +1,20 @@
 """Networks: modules from one shape to another, with no loss and no Lightning in them."""
 
+from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder
 from lit_vae.networks.mlp import MLP
+from lit_vae.networks.pixelcnn import GatedPixelCNN
+from lit_vae.networks.transformer import CausalTransformer
+from lit_vae.networks.vqvae import HierarchicalEncoder, VQVAEDecoder, VQVAEEncoder
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder"]
+__all__ = [
+    "MLP",
+    "CausalTransformer",
+    "ConditioningStack",
+    "ConvDecoder",
+    "ConvEncoder",
+    "GatedPixelCNN",
+    "HierarchicalEncoder",
+    "VQVAEDecoder",
+    "VQVAEEncoder",
+]

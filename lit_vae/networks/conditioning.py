@@ -1,0 +1,72 @@
+"""What a prior over fine codes is told of the coarse ones."""
+
+from itertools import zip_longest
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae.networks.layers import ResidualBlock, group_norm
+
+
+def _factors(ratio: int) -> list[int]:
+    """Prime factors, ascending; none for 1."""
+    factor = 2
+    while ratio > 1 and ratio % factor:
+        factor += 1
+    return [factor, *_factors(ratio // factor)] if ratio > 1 else []
+
+
+class ConditioningStack(nn.Module):
+    """Embedded codes of the levels above to a map on the grid of this level.
+
+    ``h (B, in_channels, *in_grid) -> (B, out_channels, *out_grid)``. Residual blocks at the coarse grid, then
+    nearest-neighbour upsampling by one prime factor at a time with a convolution after each: the conditioning stack of
+    VQ-VAE-2 (Razavi et al. 2019, sec. 3.2 and appendix). Every position may see every other, since all coarse codes
+    are known before the first fine one.
+
+    Args:
+        in_channels: given by the model.
+        out_channels: given by the model.
+        in_grid: given by the model, ``(h, w)``.
+        out_grid: given by the model, an integer multiple of ``in_grid`` in each direction.
+        width: channels in between.
+        blocks: residual blocks.
+
+    Raises:
+        ValueError: for grids of no integer ratio.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        in_grid: tuple[int, int],
+        out_grid: tuple[int, int],
+        width: int = 128,
+        blocks: int = 4,
+    ) -> None:
+        super().__init__()
+        if width < 1 or blocks < 1:
+            raise ValueError(
+                f"ConditioningStack: width (={width}) and blocks (={blocks}) must be at least 1. Set them in the"
+                " init_args of the stack."
+            )
+        if out_grid[0] % in_grid[0] or out_grid[1] % in_grid[1]:
+            raise ValueError(
+                f"ConditioningStack: out_grid (={out_grid[0]}x{out_grid[1]}) must be a multiple of in_grid"
+                f" (={in_grid[0]}x{in_grid[1]}) in each direction. Order the levels from the coarsest to the finest, or"
+                " train their codes on other grids."
+            )
+        self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, width) for _ in range(blocks)))
+        self.up = nn.Sequential()
+        factors = [_factors(fine // coarse) for coarse, fine in zip(in_grid, out_grid, strict=True)]
+        for factor in zip_longest(*factors, fillvalue=1):
+            self.up.append(nn.Upsample(scale_factor=factor, mode="nearest"))
+            self.up.append(nn.Conv2d(width, width, 3, padding=1))
+        self.norm = group_norm(width)
+        self.head = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """See the class."""
+        return self.head(F.silu(self.norm(self.up(self.blocks(self.stem(h))))))

@@ -1,0 +1,259 @@
+"""Networks of the VQ-VAE: strided convolutions and narrow residual blocks, without normalisation.
+
+van den Oord et al., "Neural Discrete Representation Learning" (2017), sec. 4.1, in the arrangement of Sonnet's CIFAR-10
+example; and the encoder of several levels of Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2"
+(2019), sec. 3.1.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+from lit_vae.networks.layers import FiLM
+
+
+def join(levels: Sequence[Tensor]) -> Tensor:
+    """Repeats the latents of all levels to the finest grid and concatenates their channels.
+
+    ``(B, d_l, h_l, w_l)``, coarsest first, ``-> (B, sum of d_l, h, w)`` with the grid of the last.
+    """
+    grid = levels[-1].shape[-2:]
+    return torch.cat([F.interpolate(level, size=grid, mode="nearest") for level in levels], 1)
+
+
+def _check_widths(network: str, width: int, residual_width: int, blocks: int) -> None:
+    if width < 2 or width % 2 or residual_width < 1 or blocks < 1:
+        raise ValueError(
+            f"{network}: width (={width}) must be even, since the convolution at the finest resolution has half of it,"
+            f" residual_width (={residual_width}) and blocks (={blocks}) at least 1. Set them in the init_args of the"
+            " network."
+        )
+
+
+def _halvings(network: str, fine: Shape, coarse: Shape, fine_name: str, coarse_name: str) -> int:
+    """How often the grid of ``fine`` is halved to that of ``coarse``, or an error that says which grids fit."""
+    if len(coarse) != 3:
+        raise ValueError(f"{network}: {coarse_name} is a vector, but must be a map, [channels, height, width].")
+    height, width = fine[1:]
+    fitting: list[Shape] = []
+    while height % 2 == width % 2 == 0:
+        height, width = height // 2, width // 2
+        fitting.append((height, width))
+    if tuple(coarse[1:]) not in fitting:
+        sizes = ", ".join(f"{h}x{w}" for h, w in fitting) or "none, since a side is odd"
+        raise ValueError(
+            f"{network}: {coarse_name} is {coarse[1]}x{coarse[2]}, but must be {fine_name} ({fine[1]}x{fine[2]})"
+            f" halved once or more often. Sizes that fit: {sizes}."
+        )
+    return fitting.index(tuple(coarse[1:])) + 1
+
+
+class _NarrowResidual(nn.Module):
+    """ReLU, 3x3 to ``residual_width``, FiLM where there is a condition, ReLU, 1x1 back, beside the identity."""
+
+    def __init__(self, channels: int, residual_width: int, cond_dim: int) -> None:
+        super().__init__()
+        self.conv3 = nn.Conv2d(channels, residual_width, 3, padding=1)
+        self.film = FiLM(residual_width, cond_dim) if cond_dim else None
+        self.conv1 = nn.Conv2d(residual_width, channels, 1)
+
+    def forward(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        residual = self.conv3(F.relu(h))
+        if self.film is not None and cond is not None:
+            residual = self.film(residual, cond)
+        return h + self.conv1(F.relu(residual))
+
+
+class ResidualStack(nn.Module):
+    """Residual blocks of ReLU, 3x3, ReLU, 1x1, with a ReLU after the last.
+
+    ``h (B, channels, H, W), cond (B, cond_dim) or None -> (B, channels, H, W)``. A condition scales and shifts the
+    narrow features of each block. Raises a ValueError for a condition that it was not built for, and for a missing one.
+    """
+
+    def __init__(self, channels: int, residual_width: int, blocks: int, cond_dim: int = 0) -> None:
+        super().__init__()
+        self.cond_dim = cond_dim
+        self.blocks = nn.ModuleList(_NarrowResidual(channels, residual_width, cond_dim) for _ in range(blocks))
+
+    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        if (cond is not None) != (self.cond_dim > 0):
+            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
+            raise ValueError(f"ResidualStack: built with cond_dim (={self.cond_dim}), but {given} came.")
+        for block in self.blocks:
+            h = block(h, cond)
+        return F.relu(h)
+
+
+class _Trunk(nn.Module):
+    """Halves with 4x4 convolutions, half of ``width`` in the first; then a 3x3 convolution and the residual stack."""
+
+    def __init__(
+        self, in_channels: int, halvings: int, width: int, residual_width: int, blocks: int, cond_dim: int = 0
+    ) -> None:
+        super().__init__()
+        channels = [in_channels, width // 2, *[width] * (halvings - 1)]
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(channels))
+        self.conv = nn.Conv2d(channels[-1], width, 3, padding=1)
+        self.stack = ResidualStack(width, residual_width, blocks, cond_dim)
+
+    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
+        for layer in (*self.down, self.conv):
+            h = F.relu(layer(h))
+        return self.stack(h, cond)
+
+
+class VQVAEEncoder(nn.Module):
+    """Image to map, halved as often as the two shapes say.
+
+    ``x (B, C, H, W), cond (B, cond_dim) or None -> (B, c, h, w)``. The defaults, from 32 x 32 to 8 x 8, are Sonnet's
+    CIFAR-10 encoder with its 1x1 convolution before the quantizer.
+
+    Args:
+        in_shape: given by the model.
+        out_shape: given by the model, ``(c, h, w)``.
+        cond_dim: given by the model; 0 for no condition.
+        width: channels but of the first convolution, which has half of them.
+        residual_width: channels inside of a residual block.
+        blocks: residual blocks.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        cond_dim: int = 0,
+        width: int = 128,
+        residual_width: int = 32,
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        _check_widths(name, width, residual_width, blocks)
+        halvings = _halvings(name, in_shape, out_shape, "the image", "the latent")
+        self.trunk = _Trunk(in_shape[0], halvings, width, residual_width, blocks, cond_dim)
+        self.head = nn.Conv2d(width, out_shape[0], 1)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        return self.head(self.trunk(x, cond))
+
+
+class VQVAEDecoder(nn.Module):
+    """Map to image parameters, the mirror of `VQVAEEncoder`: 3x3, residual stack, transposed 4x4 convolutions.
+
+    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. For several levels of codes, ``z`` is what
+    `join` makes of them.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        cond_dim: int = 0,
+        width: int = 128,
+        residual_width: int = 32,
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        _check_widths(name, width, residual_width, blocks)
+        halvings = _halvings(name, out_shape, in_shape, "the image", "the latent")
+        self.conv = nn.Conv2d(in_shape[0], width, 3, padding=1)
+        self.stack = ResidualStack(width, residual_width, blocks, cond_dim)
+        channels = [*[width] * (halvings - 1), width // 2, out_shape[0]]
+        channels[0] = width  # the stack's, also before a single convolution
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(channels))
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        first, *rest = self.up  # the stack ends with a ReLU of its own
+        h = first(self.stack(self.conv(z), cond))
+        for layer in rest:
+            h = layer(F.relu(h))
+        return h
+
+
+class HierarchicalEncoder(nn.Module):
+    """Image to the latents of several levels, each given the quantized levels above it (VQ-VAE-2, algorithm 1).
+
+    Two levels read as in the paper::
+
+        features = encoder.features(x)
+        e_top = quantize_top(encoder.latent(0, features, []))
+        e_bottom = quantize_bottom(encoder.latent(1, features, [e_top]))
+        x_hat = decoder(join([e_top, e_bottom]))
+
+    Features go up a trunk of `VQVAEEncoder`'s layers, one stretch from each level's grid to the next. On the way down,
+    a `VQVAEDecoder` brings the levels above to a level's grid, where a 1x1 convolution merges both. All lists are from
+    the coarsest level to the finest.
+
+    Args:
+        in_shape: given by the model.
+        out_shapes: given by the model, ``(d_l, h_l, w_l)`` of each level.
+        width: as of `VQVAEEncoder`, in each stretch.
+        residual_width: as of `VQVAEEncoder`.
+        blocks: residual blocks of each stretch, up and down.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shapes: Sequence[Shape],
+        width: int = 128,
+        residual_width: int = 32,
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        own = width, residual_width, blocks
+        _check_widths(name, *own)
+        self.trunks = nn.ModuleList()
+        self.down = nn.ModuleList()
+        self.heads = nn.ModuleList()
+        for level, shape in enumerate(out_shapes):
+            is_finest = level == len(out_shapes) - 1
+            below = in_shape if is_finest else out_shapes[level + 1]
+            below_name = "the image" if is_finest else f"level {level + 1}"
+            halvings = _halvings(name, below, shape, below_name, f"level {level}, coarsest first,")
+            self.trunks.append(_Trunk(in_shape[0] if is_finest else width, halvings, *own))
+            if level:
+                above = sum(d for d, _, _ in out_shapes[:level]), *out_shapes[level - 1][1:]
+                self.down.append(VQVAEDecoder(above, shape, 0, *own))
+            self.heads.append(nn.Conv2d(width + (shape[0] if level else 0), shape[0], 1))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What `latent` reads of the images: ``(B, C, H, W) -> (B, width, h_l, w_l)`` of each level."""
+        features = []
+        for trunk in reversed(self.trunks):
+            x = trunk(x)
+            features.append(x)
+        return features[::-1]
+
+    def latent(self, level: int, features: Sequence[Tensor], above: Sequence[Tensor]) -> Tensor:
+        """z_e of one level.
+
+        Args:
+            level: 0 for the coarsest.
+            features: of all levels, from `features`.
+            above: z_q ``(B, d_l, h_l, w_l)`` of the levels before this one.
+
+        Returns:
+            ``(B, *out_shapes[level])``.
+
+        Raises:
+            ValueError: for another number of levels above.
+        """
+        if len(above) != level:
+            raise ValueError(
+                f"HierarchicalEncoder: level {level} reads the z_q of {level} levels, but {len(above)} came."
+            )
+        h = features[level]
+        if level:
+            h = torch.cat([h, self.down[level - 1](join(above))], 1)
+        return self.heads[level](h)
