@@ -1,0 +1,95 @@
+"""What a quantizer is: a map from the encoder's vectors to entries of a finite codebook."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of a batch.
+
+    Attributes:
+        z_q: ``(B, d, *grid)``, the codes' vectors, with the estimator's gradient to ``z_e``.
+        indices: ``(B, *grid)`` int64, the codes.
+        loss: ``(B,)``, what the quantizer wants minimised: weighted terms, *summed* over positions and channels.
+        terms: ``(B,)`` each, the same terms before their weights.
+    """
+
+    z_q: Tensor
+    indices: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class Quantizer(nn.Module, ABC):
+    """Vectors to codes and back.
+
+    Attributes:
+        num_embeddings: number K of codes.
+        embedding_dim: channels d that it takes and gives.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
+            if value < 1:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} (={value}) must be at least 1. Set model.init_args.quantizer of it."
+                )
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+
+    @abstractmethod
+    def forward(self, z_e: Tensor) -> Quantized:
+        """Quantize ``z_e (B, d, *grid)``. In training mode, a quantizer that learns by itself does so here."""
+
+    @abstractmethod
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Vectors of codes: ``(B, *grid)`` int64 ``-> (B, d, *grid)``."""
+
+    def scalars(self) -> dict[str, float]:
+        """Totals worth logging, by name."""
+        return {}
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return f"num_embeddings={self.num_embeddings}, embedding_dim={self.embedding_dim}"
+
+    def _check_channels(self, z_e: Tensor) -> None:
+        if z_e.ndim < 2 or z_e.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"{type(self).__name__}: z_e (={tuple(z_e.shape)}) must be (B, embedding_dim, *grid) with embedding_dim"
+                f" (={self.embedding_dim}). Let the encoder give that many channels, or wrap the quantizer in"
+                " lit_vae.quantizers.Projected."
+            )
+
+
+class VectorwiseQuantizer(Quantizer):
+    """A quantizer that treats the vector at each position alike.
+
+    It computes in float32 (float64 stays float64) whatever the precision outside: distances in bfloat16 would give
+    other codes.
+    """
+
+    @abstractmethod
+    def quantize(self, z: Tensor) -> Quantized:
+        """`forward` on channels-last vectors: ``z (B, P, d)``, giving ``z_q (B, P, d)`` and ``indices (B, P)``."""
+
+    @abstractmethod
+    def vectors(self, indices: Tensor) -> Tensor:
+        """`lookup` with channels last: ``(...) -> (..., d)``."""
+
+    def forward(self, z_e: Tensor) -> Quantized:
+        """See `Quantizer`. ``z_q`` is in the dtype of ``z_e``, everything else in float32 or float64."""
+        self._check_channels(z_e)
+        shape = z_e.shape[:1] + z_e.shape[2:]
+        with torch.autocast(z_e.device.type, enabled=False):
+            z = z_e.to(torch.promote_types(z_e.dtype, torch.float32)).reshape(len(z_e), self.embedding_dim, -1)
+            quantized = self.quantize(z.mT.contiguous())
+        z_q = quantized.z_q.to(z_e.dtype).view(*shape, self.embedding_dim).movedim(-1, 1)
+        return quantized._replace(z_q=z_q, indices=quantized.indices.view(shape))
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return self.vectors(indices).movedim(-1, 1)

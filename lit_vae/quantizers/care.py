@@ -1,0 +1,81 @@
+"""Where a codebook starts, and what becomes of the codes that nothing chooses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_vae.quantizers.ranks import draw_rows, sum_over_ranks
+from lit_vae.quantizers.search import nearest_codes, sums_by_code
+
+
+def _check(component: str, argument: str, minimum: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(
+                f"{component}: {name} (={value}) must be at least {minimum}."
+                f" Set model.init_args.quantizer.init_args.{argument}.init_args.{name}."
+            )
+
+
+class KMeans:
+    """Codes at the start: the centres that k-means finds in the vectors of a batch, of all ranks.
+
+    It starts at vectors of the batch, with repetitions where there are fewer of them than codes.
+
+    Args:
+        batches: the first ones of training; each starts the codebook anew, since the encoder moves fastest then.
+        iterations: of Lloyd's algorithm; 0 takes vectors as they are.
+        seed: of the choice of vectors.
+    """
+
+    def __init__(self, batches: int = 1, iterations: int = 10, seed: int = 0) -> None:
+        _check("KMeans", "start", 1, batches=batches)
+        _check("KMeans", "start", 0, iterations=iterations, seed=seed)
+        self.batches, self.iterations, self.seed = batches, iterations, seed
+
+    def __call__(self, z: Tensor, num_embeddings: int, step: int, normalize: bool) -> Tensor:
+        """Codes ``(K, d)`` of this rank's vectors ``z (N, d)`` and the others'; on the unit sphere if ``normalize``."""
+        drawn = draw_rows(z, num_embeddings, self.seed, step)
+        codes = drawn[torch.arange(num_embeddings, device=z.device) % len(drawn)]
+        for _ in range(self.iterations):
+            counts, sums = sums_by_code(z, nearest_codes(z, codes), num_embeddings)
+            sum_over_ranks(counts, sums)
+            means = sums / counts.clamp_min(1.0).unsqueeze(1)
+            codes = torch.where(counts.unsqueeze(1) > 0.0, means, codes)
+            codes = F.normalize(codes, dim=1) if normalize else codes
+        return codes
+
+
+class Revival:
+    """A dead code becomes a vector of the current batch, drawn from those of all ranks, and counts as a new one.
+
+    Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", 2020; Dhariwal et al., "Jukebox", 2020,
+    sec. 3.1. The optimizer's state of a revived code of a `GradientCodebook` stays.
+
+    Args:
+        threshold: in (0, 1); a code is dead whose average count for each step is below it. Counts start at one, so at a
+            decay of 0.99 a code that is never chosen is dead after ``log(0.01) / log(0.99) = 459`` steps.
+        every_n_steps: training steps from one look at the counts to the next; on a GPU each look waits for it.
+        seed: of the choice of vectors.
+    """
+
+    def __init__(self, threshold: float = 0.01, every_n_steps: int = 10, seed: int = 0) -> None:
+        if not 0.0 < threshold < 1.0:
+            raise ValueError(
+                f"Revival: threshold (={threshold}) must be in (0, 1), since a new code counts as one."
+                " Set model.init_args.quantizer.init_args.revival.init_args.threshold."
+            )
+        _check("Revival", "revival", 1, every_n_steps=every_n_steps)
+        _check("Revival", "revival", 0, seed=seed)
+        self.threshold, self.every_n_steps, self.seed = threshold, every_n_steps, seed
+
+    def __call__(self, z: Tensor, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Dead codes ``(M,)`` of those with ``counts (K,)``, and a vector for each ``(M, d)``.
+
+        ``z (N, d)`` are this rank's vectors. No vector is taken twice; codes for which there is none wait.
+        """
+        dead = (counts < self.threshold).nonzero().squeeze(1)
+        if len(dead) == 0:
+            return dead, z[:0]
+        vectors = draw_rows(z, len(dead), self.seed, step)
+        return dead[: len(vectors)], vectors

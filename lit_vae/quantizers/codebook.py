@@ -1,0 +1,146 @@
+"""The vectors of a vector quantizer, and how they follow the encoder: by moving averages or by gradient."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.quantizers.ranks import sum_over_ranks
+from lit_vae.quantizers.search import sums_by_code
+
+
+class Codebook(nn.Module, ABC):
+    """K vectors and a moving average of how often each is used.
+
+    Attributes:
+        weight: ``(K, d)``, the vectors.
+        counts: ``(K,)``, the average number of vectors of a batch, of all ranks, that a code gets; ones at first.
+
+    Args:
+        num_embeddings: given by the quantizer.
+        embedding_dim: given by the quantizer.
+        decay: of the moving averages, for each training step.
+    """
+
+    weight: Tensor
+    counts: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float) -> None:
+        super().__init__()
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(
+                f"{type(self).__name__}: decay (={decay}) must be in [0, 1)."
+                " Set model.init_args.quantizer.init_args.codebook.init_args.decay."
+            )
+        self.decay = decay
+        self._create(torch.randn(num_embeddings, embedding_dim) / math.sqrt(embedding_dim))
+        self.register_buffer("counts", torch.ones(num_embeddings))
+
+    @abstractmethod
+    def _create(self, weight: Tensor) -> None:
+        """Keep the initial vectors ``(K, d)`` as ``self.weight``, a buffer or a parameter."""
+
+    def terms(self, z: Tensor, e: Tensor) -> dict[str, Tensor]:
+        """Losses ``(B,)`` that train the codebook: of ``z (B, P, d)`` and their codes' vectors ``e (B, P, d)``."""
+        return {}
+
+    @torch.no_grad()
+    def update(self, z: Tensor, indices: Tensor) -> None:
+        """Follow one training batch, ``z (N, d)`` and its codes ``indices (N,)``; the ranks' are taken together."""
+        if not self.counts.dtype.itemsize >= 4:
+            raise ValueError(
+                f"{type(self).__name__}: its state (={self.counts.dtype}) must be float32 or float64: a moving average"
+                " does not move in half precision. Set trainer.precision=bf16-mixed, not bf16-true."
+            )
+        self._update(z.to(self.counts.dtype), indices)
+
+    def _update(self, z: Tensor, indices: Tensor) -> None:
+        counts = self.counts.new_zeros(len(self.counts)).index_add_(0, indices, z.new_ones(1).expand(len(z)))
+        sum_over_ranks(counts)
+        self.counts.lerp_(counts, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def replace(self, indices: Tensor, vectors: Tensor) -> None:
+        """Give the codes ``indices (M,)`` other vectors ``(M, d)`` and the state of new ones."""
+        self.weight[indices] = vectors.to(self.weight.dtype)
+        self.counts[indices] = 1.0
+
+
+class EMACodebook(Codebook):
+    """Moving averages of the vectors that chose each code; no gradient.
+
+    van den Oord et al., "Neural Discrete Representation Learning", 2017, appendix A.1: with ``n_k`` vectors of a batch
+    at code k, and their sum ``s_k``,
+
+        N_k <- g N_k + (1 - g) n_k,    m_k <- g m_k + (1 - g) s_k,    e_k = m_k / N_k,
+
+    where ``N_k`` is smoothed to ``(N_k + epsilon) / (N + K epsilon) N``, ``N = sum_k N_k``. The counts start at one and
+    the sums at the codes: from zero, a code not used at once would be divided by ``epsilon``.
+
+    Args:
+        num_embeddings: given by the quantizer.
+        embedding_dim: given by the quantizer.
+        decay: g; 0 makes a step one iteration of k-means.
+        epsilon: of the smoothing, > 0.
+    """
+
+    sums: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float = 0.99, epsilon: float = 1e-5) -> None:
+        super().__init__(num_embeddings, embedding_dim, decay)
+        if not epsilon > 0.0:
+            raise ValueError(
+                f"EMACodebook: epsilon (={epsilon}) must be positive, e.g. 1e-5."
+                " Set model.init_args.quantizer.init_args.codebook.init_args.epsilon."
+            )
+        self.epsilon = epsilon
+
+    def _create(self, weight: Tensor) -> None:
+        self.register_buffer("weight", weight)
+        self.register_buffer("sums", weight.clone())
+
+    def _update(self, z: Tensor, indices: Tensor) -> None:
+        counts, sums = sums_by_code(z, indices, len(self.counts))
+        sum_over_ranks(counts, sums)
+        self.counts.lerp_(counts, 1.0 - self.decay)
+        self.sums.lerp_(sums, 1.0 - self.decay)
+        total = self.counts.sum()
+        smoothed = (self.counts + self.epsilon) / (total + len(counts) * self.epsilon) * total
+        torch.div(self.sums, smoothed.unsqueeze(1), out=self.weight)
+
+    @torch.no_grad()
+    def replace(self, indices: Tensor, vectors: Tensor) -> None:
+        """Also the sum, or the next update would bring the old vector back."""
+        super().replace(indices, vectors)
+        self.sums[indices] = self.weight[indices]
+
+
+class GradientCodebook(Codebook):
+    """Vectors trained by the optimizer on ``||sg(z_e) - e||^2`` (van den Oord et al. 2017, eq. 3, second term).
+
+    Args:
+        num_embeddings: given by the quantizer.
+        embedding_dim: given by the quantizer.
+        decay: of the usage counts, which only say which codes are dead.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float = 0.99) -> None:
+        super().__init__(num_embeddings, embedding_dim, decay)
+
+    def _create(self, weight: Tensor) -> None:
+        self.weight = nn.Parameter(weight)
+
+    def terms(self, z: Tensor, e: Tensor) -> dict[str, Tensor]:
+        """``codebook``: the squared distance, with gradient to the codes alone."""
+        return {"codebook": squared_error(z.detach(), e)}
+
+
+CodebookFactory = Callable[[int, int], Codebook]
+"""``(num_embeddings, embedding_dim) -> codebook``: a class of this module whose own arguments are given."""
+
+
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """``||a - b||^2`` summed over all but the first dimension: ``(B, ...) -> (B,)``."""
+    return (a - b).square().flatten(1).sum(1)

@@ -1,0 +1,117 @@
+"""Quantizers whose codebook is a grid: nothing to search and nothing to store."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
+from lit_vae.quantizers.codebook import squared_error
+from lit_vae.quantizers.entropy import sign_entropy
+from lit_vae.quantizers.estimators import StraightThrough
+
+
+class FSQ(VectorwiseQuantizer):
+    """Finite scalar quantization: channel i is bounded and rounded to one of ``levels[i]`` values.
+
+    Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023, sec. 3 and appendix A.1. With L levels,
+    ``f(z) = (L - 1)/2 tanh(z + s) - o`` is rounded, where ``o`` is 1/2 for an even L and 0 for an odd one, and ``s`` is
+    such that ``f(0) = 0`` (the paper's listing has ``tan`` for the inverse of tanh there, and so misses 0 a little).
+    The codes are divided by ``floor(L / 2)`` and so in [-1, 1]. There is no loss.
+
+    The index is ``sum_i digit_i prod_{j < i} levels[j]``, with ``digit = round(f(z)) + floor(L / 2)``.
+
+    Args:
+        levels: of each channel, at least 3; their product is the number of codes. The paper's choices: [8, 6, 5] for
+            2^8, [8, 5, 5, 5] for 2^10, [7, 5, 5, 5, 5] for 2^12, [8, 8, 8, 6, 5] for 2^14, [8, 8, 8, 5, 5, 5] for 2^16.
+    """
+
+    levels: Tensor
+    places: Tensor
+
+    def __init__(self, levels: list[int]) -> None:
+        if not levels or min(levels) < 3 or math.prod(levels) >= 2**63:
+            raise ValueError(
+                f"FSQ: levels (={levels}) must be at least 3 for each channel, e.g. [8, 5, 5, 5], and their product"
+                " below 2^63. Set model.init_args.quantizer.init_args.levels; for two levels take LFQ."
+            )
+        super().__init__(math.prod(levels), len(levels))
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        places = [math.prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """``f`` above, in ``[-floor(L / 2), floor((L - 1) / 2)]``: ``(..., d) -> (..., d)``."""
+        half = (self.levels - 1).to(z.dtype) / 2
+        offset = (1 - self.levels % 2).to(z.dtype) / 2
+        return half * torch.tanh(z + torch.atanh(offset / half)) - offset
+
+    def quantize(self, z: Tensor) -> Quantized:
+        """``z (B, P, d)``; see `VectorwiseQuantizer`. The gradient of rounding is 1."""
+        bounded = self.bound(z)
+        rounded = bounded.detach().round()
+        indices = ((rounded.long() + self.levels // 2) * self.places).sum(-1)
+        z_q = StraightThrough()(bounded, rounded) / (self.levels // 2)
+        return Quantized(z_q, indices, z.new_zeros(len(z)), {})
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """``(...) -> (..., d)``, in the default dtype."""
+        half_width = self.levels // 2
+        digits = indices.unsqueeze(-1) // self.places % self.levels
+        return (digits - half_width) / half_width
+
+
+class LFQ(VectorwiseQuantizer):
+    """Lookup-free quantization: the code is the sign of each channel, the index its bits.
+
+    Yu et al., "Language Model Beats Diffusion -- Tokenizer is Key to Visual Generation" (MAGVIT-v2), 2023, sec. 3.1:
+    ``q = sign(z)`` (-1 at 0), ``index = sum_i 2^i [z_i > 0]``, and the loss
+
+        commitment_cost ||z - sg(q)||^2 + entropy_weight (mean_z H(p(. | z)) - H(mean_z p(. | z))),
+
+    see `lit_vae.quantizers.entropy.sign_entropy` for the second term.
+
+    Args:
+        embedding_dim: channels d, for 2^d codes; at most 62.
+        commitment_cost: weight of the commitment.
+        entropy_weight: weight of the entropy penalty.
+        temperature: of its soft choice: an entry z is 1 with probability ``sigmoid(4 z / temperature)``. A small one
+            (0.01 is common) is felt only by entries of that size.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        entropy_weight: float = 0.1,
+        temperature: float = 1.0,
+    ) -> None:
+        if not 1 <= embedding_dim <= 62:
+            raise ValueError(
+                f"LFQ: embedding_dim (={embedding_dim}) must be in [1, 62], the bits of an index."
+                " Set model.init_args.quantizer.init_args.embedding_dim."
+            )
+        if commitment_cost < 0.0 or entropy_weight < 0.0 or not temperature > 0.0:
+            raise ValueError(
+                f"LFQ: commitment_cost (={commitment_cost}) and entropy_weight (={entropy_weight}) must be at least 0,"
+                f" temperature (={temperature}) positive. Set model.init_args.quantizer.init_args."
+            )
+        super().__init__(2**embedding_dim, embedding_dim)
+        self.commitment_cost, self.entropy_weight, self.temperature = commitment_cost, entropy_weight, temperature
+
+    def quantize(self, z: Tensor) -> Quantized:
+        """``z (B, P, d)``; see `VectorwiseQuantizer`."""
+        bits = z.detach() > 0
+        signs = 2.0 * bits.to(z.dtype) - 1.0
+        indices = (bits.long() << self._places(z)).sum(-1)
+        commitment = squared_error(z, signs)
+        entropy = sign_entropy(z, self.temperature, across_ranks=self.training)
+        loss = self.commitment_cost * commitment + self.entropy_weight * entropy
+        return Quantized(StraightThrough()(z, signs), indices, loss, {"commitment": commitment, "entropy": entropy})
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """``(...) -> (..., d)``, in the default dtype."""
+        return 2.0 * (indices.unsqueeze(-1) >> self._places(indices) & 1) - 1.0
+
+    def _places(self, like: Tensor) -> Tensor:
+        return torch.arange(self.embedding_dim, device=like.device)

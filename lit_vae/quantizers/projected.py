@@ -1,0 +1,42 @@
+"""Codes of fewer dimensions than the latents they stand for."""
+
+from torch import Tensor, nn
+
+from lit_vae.quantizers.base import Quantized, Quantizer
+
+
+class Projected(Quantizer):
+    """Linear maps at each position, down to the inner quantizer's channels and up again.
+
+    Yu et al., "Vector-quantized Image Modeling with Improved VQGAN", 2022, sec. 3.2 ("factorized codes"): a nearest
+    code among few dimensions is found by many more vectors, and more of the codes are used.
+
+    Args:
+        quantizer: of the low-dimensional vectors; losses and codes are its own.
+        embedding_dim: channels taken and given.
+    """
+
+    def __init__(self, quantizer: Quantizer, embedding_dim: int) -> None:
+        super().__init__(quantizer.num_embeddings, embedding_dim)
+        self.down = nn.Linear(embedding_dim, quantizer.embedding_dim)
+        self.quantizer = quantizer
+        self.up = nn.Linear(quantizer.embedding_dim, embedding_dim)
+
+    def forward(self, z_e: Tensor) -> Quantized:
+        """See `Quantizer`."""
+        self._check_channels(z_e)
+        quantized: Quantized = self.quantizer(_by_position(self.down, z_e))
+        return quantized._replace(z_q=_by_position(self.up, quantized.z_q).to(z_e.dtype))
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return _by_position(self.up, self.quantizer.lookup(indices))
+
+    def scalars(self) -> dict[str, float]:
+        """The inner quantizer's."""
+        return self.quantizer.scalars()
+
+
+def _by_position(layer: nn.Module, z: Tensor) -> Tensor:
+    mapped: Tensor = layer(z.movedim(1, -1))
+    return mapped.movedim(-1, 1)

@@ -1,0 +1,126 @@
+"""Vector quantization: the nearest of K learned vectors."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
+from lit_vae.quantizers.care import KMeans, Revival
+from lit_vae.quantizers.codebook import CodebookFactory, EMACodebook, squared_error
+from lit_vae.quantizers.entropy import EntropyPenalty
+from lit_vae.quantizers.estimators import Estimator, StraightThrough
+from lit_vae.quantizers.search import nearest_codes
+
+
+class VectorQuantizer(VectorwiseQuantizer):
+    """Each vector ``z_e`` becomes the code ``e`` nearest to it.
+
+    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. 3, without the reconstruction: the loss is
+
+        commitment_cost ||z_e - sg(e)||^2  [+ ||sg(z_e) - e||^2]  [+ weight entropy],
+
+    the second term with a `GradientCodebook` only. ``terms`` has them as ``commitment``, ``codebook`` and ``entropy``.
+
+    In training mode every forward pass, with gradients or without, is a step of the codebook; otherwise nothing moves.
+    With W ranks, a step is that of one process with the W batches in a row. Random choices depend on a seed and the
+    number of steps alone, which is saved.
+
+    Args:
+        num_embeddings: number K of codes.
+        embedding_dim: channels d.
+        commitment_cost: beta, weight of the commitment.
+        normalize: put ``z_e`` and the codes on the unit sphere, so that the nearest code is that of the greatest cosine
+            (Yu et al., "Vector-quantized Image Modeling with Improved VQGAN", 2022, sec. 3.2).
+        codebook: how the codes are trained.
+        estimator: the gradient from ``z_q`` to ``z_e``.
+        start: codes taken from the first batches; random normal ones by default.
+        revival: what becomes of codes that are not used; nothing by default.
+        entropy: penalty for uncertain or uneven choices; none by default.
+    """
+
+    step: Tensor
+    revivals: Tensor
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        normalize: bool = False,
+        codebook: CodebookFactory = EMACodebook,
+        estimator: Estimator = StraightThrough(),  # noqa: B008, it has no state
+        start: KMeans | None = None,
+        revival: Revival | None = None,
+        entropy: EntropyPenalty | None = None,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim)
+        if commitment_cost < 0.0:
+            raise ValueError(
+                f"VectorQuantizer: commitment_cost (={commitment_cost}) must be at least 0."
+                " Set model.init_args.quantizer.init_args.commitment_cost."
+            )
+        self.commitment_cost, self.normalize = commitment_cost, normalize
+        self.codebook = codebook(num_embeddings, embedding_dim)
+        self.estimator, self.start, self.revival, self.entropy = estimator, start, revival, entropy
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("revivals", torch.zeros((), dtype=torch.int64))
+        self._steps = -1  # the value of `step`, read once: a step would wait for the GPU to ask for it. -1: unread
+
+    @property
+    def codes(self) -> Tensor:
+        """The vectors that the indices stand for, ``(K, d)``."""
+        weight = self.codebook.weight
+        return F.normalize(weight, dim=1) if self.normalize else weight
+
+    def quantize(self, z: Tensor) -> Quantized:
+        """``z (B, P, d)``; see `VectorwiseQuantizer`."""
+        if self.normalize:
+            z = F.normalize(z, dim=-1)
+        rows = z.detach().flatten(0, 1)
+        if self.training:
+            self._tend(rows)
+        codes = self.codes.to(z.dtype)
+        indices = nearest_codes(rows, codes)
+        e = F.embedding(indices, codes).view_as(z)
+
+        commitment = squared_error(z, e.detach())
+        codebook_terms = self.codebook.terms(z, e)
+        terms = {"commitment": commitment} | codebook_terms
+        loss = self.commitment_cost * commitment + sum(codebook_terms.values())
+        if self.entropy is not None:
+            # a copy, since the codebook may move before the backward pass looks at the codes again
+            terms["entropy"] = self.entropy(z, codes.clone(), across_ranks=self.training)
+            loss = loss + self.entropy.weight * terms["entropy"]
+
+        if self.training:
+            self.codebook.update(rows, indices)
+            self.step += 1
+            self._steps += 1
+        return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms)
+
+    @torch.no_grad()
+    def _tend(self, rows: Tensor) -> None:
+        """Start the codebook, or revive codes, before they are chosen from: ``rows (N, d)``, this rank's vectors."""
+        if self._steps < 0:
+            self._steps = int(self.step)
+        if self.start is not None and self._steps < self.start.batches:
+            every = torch.arange(self.num_embeddings, device=rows.device)
+            self.codebook.replace(every, self.start(rows, self.num_embeddings, self._steps, self.normalize))
+        elif self.revival is not None and self._steps % self.revival.every_n_steps == 0:
+            dead, vectors = self.revival(rows, self.codebook.counts, self._steps)
+            self.codebook.replace(dead, vectors)
+            self.revivals += len(dead)
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """``(...) -> (..., d)``."""
+        return F.embedding(indices, self.codes)
+
+    def scalars(self) -> dict[str, float]:
+        """``revivals``: codes revived so far, where there is a `Revival`."""
+        return {} if self.revival is None else {"revivals": float(self.revivals)}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._steps = -1
