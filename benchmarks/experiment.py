@@ -17,7 +17,7 @@ from benchmarks.timing import now
 from lit_vae.data.base import ImageDataModule
 from lit_vae.data.loader import TensorLoader, Tensors, TrainOrder
 from lit_vae.images import Batch
-from lit_vae.models.base import Autoencoder
+from lit_vae.models.module import Model
 from lit_vae.models.vae import VAE
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -37,7 +37,7 @@ def on_fake_images(name: str, num_batches: int, batch_size: int) -> dict[str, An
 def build(config: dict[str, Any]) -> tuple[VAE, ImageDataModule]:
     """Model and data of a configuration, as the command line builds them."""
     parser = LightningArgumentParser()
-    parser.add_lightning_class_args(Autoencoder, "model", subclass_mode=True)
+    parser.add_lightning_class_args(Model, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     parts = parser.parse_object({"model": config["model"], "data": config["data"]})
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 """Pictures, measurements and weight averaging, as Lightning callbacks: ``class_path: callbacks.Samples``."""
 
+from callbacks.code_usage import CodeUsage
 from callbacks.curves import Curves
+from callbacks.draws import Draws
 from callbacks.ema import EMA
 from callbacks.image_quality import ImageQuality
 from callbacks.latent_statistics import LatentStatistics
@@ -17,7 +19,9 @@ __all__ = [
     "EMA",
     "ChannelsLast",
     "ClassSheet",
+    "CodeUsage",
     "Curves",
+    "Draws",
     "ImageQuality",
     "ImportanceSampledNLL",
     "Interpolations",

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
@@ -44,7 +44,7 @@ class Panel(Periodic):
     """Whether it draws data at all."""
 
     @abstractmethod
-    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+    def draw(self, model: Any, images: Images) -> Image.Image:
         """The picture: a function of the weights and the data, with its own generators for any noise."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -65,7 +65,7 @@ class Panel(Periodic):
         """Draw, write, send."""
         if not self.due(trainer) or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, Autoencoder)  # by `setup`
+        assert isinstance(pl_module, self.accepts)  # by `setup`
         with untouched(pl_module):
             picture = self.draw(pl_module, getattr(trainer, "datamodule", None))  # type: ignore[arg-type]
         log_panel(trainer, self.name, picture, self.caption, self.step(trainer))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_vae.images import Batch, ImageSpec
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.module import Model
 
 
 class Periodic(Callback):
@@ -23,6 +24,9 @@ class Periodic(Callback):
         every_n_epochs: n; None: at no validation. Take a multiple of ``trainer.check_val_every_n_epoch``.
     """
 
+    accepts: type[Model] = Autoencoder  # type: ignore[type-abstract]
+    """Models that it works with."""
+
     def __init__(self, every_n_epochs: int | None) -> None:
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"{type(self).__name__}: every_n_epochs (={every_n_epochs}) must be at least 1.")
@@ -30,16 +34,16 @@ class Periodic(Callback):
         self._loaded_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model that is no `Autoencoder`, before training starts."""
+        """Refuse a model of another kind, before training starts."""
         self._loaded_step = None
-        if not isinstance(pl_module, Autoencoder):
+        if not isinstance(pl_module, self.accepts):
             raise ValueError(
-                f"{type(self).__name__}: it needs a lit_vae.models.base.Autoencoder, the model is a"
+                f"{type(self).__name__}: it needs a {self.accepts.__module__}.{self.accepts.__name__}, the model is a"
                 f" {type(pl_module).__name__}. Remove callbacks.{type(self).__name__} from trainer.callbacks."
             )
         self.check_model(pl_module)
 
-    def check_model(self, model: Autoencoder) -> None:
+    def check_model(self, model: Any) -> None:
         """Raise ValueError for a model that it cannot work with; by default there is none."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -144,7 +148,7 @@ def data_spec(trainer: Trainer) -> ImageSpec | None:
 
 
 @contextmanager
-def untouched(model: Autoencoder) -> Iterator[None]:
+def untouched(model: Model) -> Iterator[None]:
     """Eval mode without gradients; on leaving, every module's mode and torch's random states are what they were."""
     modes = {module: module.training for module in model.modules()}
     devices = [model.device] if model.device.type == "cuda" else []

@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae import __version__
-from lit_vae.models.base import Autoencoder
+from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
 from lit_vae.run.predictions import PredictionFile
@@ -167,7 +167,7 @@ class LitCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Gather everything that is wrong between model and data, and say it once, before any data is read."""
         spec = getattr(self.datamodule, "spec", None)
-        if not isinstance(self.model, Autoencoder) or spec is None:
+        if not isinstance(self.model, Model) or spec is None:
             return
         problems = [*self.model.problems(spec), *self.model.check_networks()]
         if problems:
@@ -198,7 +198,7 @@ def main() -> None:
     _quieten_lightning()
     try:
         LitCLI(
-            model_class=Autoencoder,
+            model_class=Model,
             subclass_mode_model=True,
             datamodule_class=LightningDataModule,
             subclass_mode_data=True,

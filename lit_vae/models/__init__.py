@@ -1,8 +1,13 @@
 """Families: thin LightningModules, one file each."""
 
 from lit_vae.models.ae import AE
+from lit_vae.models.code_prior import CodePrior
 from lit_vae.models.cvae import CVAE
 from lit_vae.models.pca import PCA
+from lit_vae.models.pixelcnn import PixelCNN
+from lit_vae.models.pixelvae import PixelVAE
 from lit_vae.models.vae import VAE
+from lit_vae.models.vqvae import VQVAE
+from lit_vae.models.vqvae2 import VQVAE2
 
-__all__ = ["AE", "CVAE", "PCA", "VAE"]
+__all__ = ["AE", "CVAE", "PCA", "VAE", "VQVAE", "VQVAE2", "CodePrior", "PixelCNN", "PixelVAE"]

@@ -31,13 +31,14 @@ class VariationalAutoencoder(Autoencoder):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
         cond_dim: int = 0,
+        decoder_channels: int | None = None,
     ) -> None:
         super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler)
         self.prior = prior
         self.objective = objective
         posterior_shape: Shape = (2 * prior.shape[0], *prior.shape[1:])
         self.encoder = encoder(self.image_shape, posterior_shape, cond_dim)
-        decoder_shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
+        decoder_shape = (decoder_channels or likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
         self.decoder = decoder(prior.shape, decoder_shape, cond_dim)
 
     @abstractmethod

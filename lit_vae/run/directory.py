@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_vae.codes import CodeSpec
+from lit_vae.images import ImageSpec
 from lit_vae.run.checkpoints import CHECKPOINTS
 from lit_vae.run.loggers import MetricsCSV
 
@@ -161,8 +163,9 @@ class RunDirectory(Callback):
             else None,
             "data": type(datamodule).__name__,
             "data_seed": getattr(datamodule, "seed", None),
-            "image_shape": list(spec.shape) if spec is not None else None,
-            "values": spec.values if spec is not None else None,
+            "image_shape": list(spec.shape) if isinstance(spec, ImageSpec) else None,
+            "values": spec.values if isinstance(spec, ImageSpec) else None,
+            **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, CodeSpec) else {}),
         }
 
     @rank_zero_only

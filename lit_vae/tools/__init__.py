@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_vae.tools.codes import encode
 from lit_vae.tools.prior import fit_prior
 from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
 from lit_vae.tools.table import table
@@ -22,6 +23,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "interpolate": interpolate,
     "traverse": traverse,
+    "encode": encode,
     "fit-prior": fit_prior,
     "table": table,
 }

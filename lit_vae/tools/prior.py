@@ -19,8 +19,8 @@ from lit_vae.tools.runs import (
     check_arguments,
     choose_device,
     find_run,
+    load_autoencoder,
     load_data,
-    load_model,
 )
 from lit_vae.tools.table import print_numbers
 
@@ -70,7 +70,7 @@ def fit_prior(
 
     check_arguments("fit-prior", {"components": (components, 1), "seed": (seed, 0), "num_images": (num_images, 2)})
     found = find_run(run, checkpoint)
-    model = load_model(found, choose_device(device))
+    model = load_autoencoder("fit-prior", found, choose_device(device))
     data = load_data(found, model, data_root, ["train", "test"])
     if components is None:
         components = 1 if model.num_classes else 10

@@ -1,10 +1,7 @@
 """From what a user names (a run directory, a checkpoint) to a model and its data."""
 
-import hashlib
-import importlib
 import inspect
 import math
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ if TYPE_CHECKING:
     from lit_vae.data import ImageDataModule
     from lit_vae.images import Batch
     from lit_vae.models.base import Autoencoder
+    from lit_vae.models.module import Model
 
 Checkpoint = Literal["best", "last"]
 Split = Literal["train", "val", "test"]
@@ -32,8 +30,9 @@ class Run:
     @property
     def identity(self) -> str:
         """SHA-256 of the checkpoint file: what is fitted to it is used with nothing else."""
-        with self.checkpoint.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        from lit_vae.run.loading import identity
+
+        return identity(self.checkpoint)
 
 
 def find_run(given: str, checkpoint: Checkpoint) -> Run:
@@ -73,19 +72,28 @@ def choose_device(device: str | None) -> "torch.device":
     return chosen
 
 
-def load_model(run: Run, device: "torch.device") -> "Autoencoder":
-    """The model of a checkpoint, in eval mode. `callbacks.EMA` leaves its average as the checkpoint's weights.
+def load_model(run: Run, device: "torch.device") -> "Model":
+    """See `lit_vae.run.loading.load_model`."""
+    from lit_vae.run import loading
 
-    A checkpoint is read without executing anything of it; the classes that it names are imported, as those in a
-    configuration are.
+    return loading.load_model(run.checkpoint, device)
+
+
+def load_autoencoder(verb: str, run: Run, device: "torch.device") -> "Autoencoder":
+    """The model of a checkpoint, for a verb that needs latents.
 
     Raises:
-        ValueError: the file is no checkpoint, does not say what its model is, or is of other code than this.
+        ValueError: also if it has none.
     """
     from lit_vae.models.base import Autoencoder
 
-    model_class = _class_in(run, "hyper_parameters", Autoencoder, "model")
-    return _build(run, model_class, {}, map_location=device).eval()
+    model = load_model(run, device)
+    if not isinstance(model, Autoencoder):
+        raise ValueError(
+            f"lit-vae {verb}: {run.checkpoint} is a {type(model).__name__}, which has no latents. Give a run of an"
+            " autoencoder."
+        )
+    return model
 
 
 def load_data(run: Run, model: "Autoencoder", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
@@ -101,14 +109,15 @@ def load_data(run: Run, model: "Autoencoder", data_root: str | None, splits: Seq
         ValueError: the data is not there, or not what the model was trained on.
     """
     from lit_vae.data import ImageDataModule
+    from lit_vae.run.loading import build, class_in
 
-    data_class = _class_in(run, "datamodule_hyper_parameters", ImageDataModule, "data")
+    data_class = class_in(run.checkpoint, "datamodule_hyper_parameters", ImageDataModule, "data")
     arguments = {}
     if data_root is not None:
         if "root" not in inspect.signature(data_class.__init__).parameters:
             raise ValueError(f"--data_root {data_root}: {data_class.__name__} is read from no folder. Leave it out.")
         arguments = {"root": data_root}
-    data = _build(run, data_class, arguments)
+    data = build(run.checkpoint, data_class, arguments)
     try:
         problems = model.problems(data.spec)
         for split in splits:
@@ -118,38 +127,6 @@ def load_data(run: Run, model: "Autoencoder", data_root: str | None, splits: Seq
     if problems:
         raise ValueError("\n".join(problems))
     return data
-
-
-def _class_in(run: Run, key: str, base: type, what: str) -> Any:
-    """The subclass of ``base`` that a checkpoint names."""
-    from lit_vae.run.checkpoints import AtomicCheckpointIO
-
-    content = AtomicCheckpointIO().load_checkpoint(run.checkpoint)
-    given: Mapping[str, Any] = content.get(key, {})
-    class_path = given.get("_class_path")
-    if class_path is None:
-        raise ValueError(
-            f"{run.checkpoint} does not say what its {what} is: it was not written by a run of the command line"
-            " (lightning fit). Draw it from Python, with callbacks.Samples(...).draw(model) and the like."
-        )
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{run.checkpoint}: its {what} is {class_path}: {error}. Install what defines it.") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{run.checkpoint}: its {what} {class_path} is no {base.__name__}. Give another checkpoint.")
-    return found
-
-
-def _build(run: Run, of: Any, arguments: dict[str, Any], **kwargs: Any) -> Any:
-    try:
-        # of the class itself: asked of a base class, Lightning drops the arguments that the base class does not take
-        return of.load_from_checkpoint(run.checkpoint, weights_only=True, **kwargs, **arguments)
-    except (ArgumentError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{run.checkpoint}: not of this version of {of.__name__}: {error}. Use the version that trained it."
-        ) from error
 
 
 class OneSplit:

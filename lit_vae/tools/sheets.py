@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from lit_vae.tools.codes import check_sampling, sample_prior
 from lit_vae.tools.files import picture_path, save_picture
 from lit_vae.tools.runs import (
     Checkpoint,
@@ -12,6 +13,7 @@ from lit_vae.tools.runs import (
     check_arguments,
     choose_device,
     find_run,
+    load_autoencoder,
     load_data,
     load_model,
 )
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from callbacks import Panel
     from lit_vae.models.base import Autoencoder
+    from lit_vae.models.module import Model
     from lit_vae.tools.mixture import Mixture
 
 
@@ -37,8 +40,13 @@ def sample(
     seed: int = 0,
     checkpoint: Checkpoint = "best",
     device: str | None = None,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    stage1: str | None = None,
 ) -> None:
     """Draw images from the model.
+
+    A prior of codes draws the codes level by level, the coarsest first, and its stage 1 decodes them.
 
     A class-conditional model without --label gives a class sheet: one row a class, the same noise down each column,
     and as many columns as it takes to show n images.
@@ -48,22 +56,38 @@ def sample(
         n: Number of images.
         out: PNG file. Default: RUN/sheets/sample.png, with the mixture sample_gmm.png.
         prior: The model's own, or the mixture that lit-vae fit-prior fitted to its latents.
-        temperature: Factor of the prior's standard deviation (with gmm: of that of each component).
+        temperature: Factor of the prior's standard deviation (with gmm: of that of each component). Of codes: divides
+            their logits.
         label: Class to draw, of a class-conditional model.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
         seed: Of the noise.
         checkpoint: Which one of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+        top_k: Of codes: draw from the k most probable ones only.
+        top_p: Of codes: draw from the most probable ones that together have this probability.
+        stage1: Of a prior of codes: where the checkpoint is that they are of, if it was moved.
     """
     from callbacks import ClassSheet, Samples
+    from lit_vae.models.base import Autoencoder
     from lit_vae.tools.prior import load_prior
 
     check_arguments("sample", {"n": (n, 1), "temperature": (temperature, 0), "seed": (seed, 0)})
+    sampling = check_sampling("sample", temperature, top_k, top_p)
     found = find_run(run, checkpoint)
     path = picture_path(found, out, "sample" if prior == "model" else "sample_gmm")
-    mixture = load_prior(found) if prior == "gmm" else None
     model = load_model(found, choose_device(device))
     _check_label(model, label)
+    if not hasattr(model, "sample_codes") and (top_k is not None or top_p != 1.0 or stage1 is not None):
+        raise ValueError(
+            f"lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for {type(model).__name__}."
+            " Leave them out."
+        )
+    if not isinstance(model, Autoencoder):
+        if pixels != "mean" or prior != "model":
+            raise ValueError(f"lit-vae sample: {type(model).__name__} has no --pixels and no --prior. Leave them out.")
+        sample_prior(model, n, path, label, sampling, seed, stage1, choose_device(device))
+        return
+    mixture = load_prior(found) if prior == "gmm" else None
     panel: Panel
     if model.num_classes and label is None:
         if pixels == "both":
@@ -77,6 +101,13 @@ def sample(
     caption = panel.caption
     if mixture is not None:
         caption = caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
+    elif hasattr(model, "encode_codes"):
+        caption += ", uniform codes, which those of images do not follow"
+        print(
+            f"note: {type(model).__name__} has no prior: its codes are drawn uniformly. See lit-vae encode and"
+            " lit_vae.models.CodePrior.",
+            file=sys.stderr,
+        )
     elif not hasattr(model, "prior"):
         caption += f", N(0, I), which the latents of {type(model).__name__} were not made to follow"
         print(f"note: {type(model).__name__} has no prior: drawn from N(0, I). See lit-vae fit-prior.", file=sys.stderr)
@@ -208,7 +239,7 @@ class Sampled:
         return z.unflatten(1, self._model.latent_shape).to(weight)
 
 
-def _check_label(model: "Autoencoder", label: int | None) -> None:
+def _check_label(model: "Model", label: int | None) -> None:
     if label is None:
         return
     if model.num_classes == 0:
@@ -227,7 +258,7 @@ def _draw_images(
     panel: "Panel", run: Run, verb: str, out: str | None, split: Split, data_root: str | None, device: str | None
 ) -> None:
     path = picture_path(run, out, verb)
-    model = load_model(run, choose_device(device))
+    model = load_autoencoder(verb, run, choose_device(device))
     images = OneSplit(load_data(run, model, data_root, [split]), split)
     caption = panel.caption.replace("Validation", split.capitalize()).replace("validation", split)
     _draw(panel, model, images, path, caption, shown=model)

@@ -73,7 +73,7 @@ def test_nothing_is_downloaded(fails: Fails, run_copy: RunCopy, tmp_path: Path) 
         (["sample", "half.ckpt"], "half.ckpt cannot be read"),
         (["sample", "python.ckpt"], "python.ckpt does not say what its model is"),
         (["sample", "elsewhere.ckpt"], "its model is nowhere.Model: No module named 'nowhere'"),
-        (["sample", "strange.ckpt"], "its model collections.OrderedDict is no Autoencoder."),
+        (["sample", "strange.ckpt"], "its model collections.OrderedDict is no Model."),
         (["sample", "old.ckpt"], "old.ckpt: not of this version of VAE: "),
         (["reconstruct", "RUN", "--n", 181], "n (=181) must be between 1 and the number of test images (=180)."),
         (["interpolate", "RUN", "--steps", 1], "lit-vae interpolate: --steps (=1) must be at least 2."),

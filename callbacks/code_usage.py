@@ -1,0 +1,99 @@
+"""How a model with codes uses them."""
+
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from callbacks.drawing import new_figure, rasterize
+from callbacks.periodic import Measurement
+from lit_vae.images import Batch
+from lit_vae.metrics import codes
+from lit_vae.models.base import Autoencoder
+from lit_vae.run.panels import log_panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class CodeUsage(Measurement):
+    """Logs perplexity and share of the codes used, over the whole set.
+
+    ``{val,test}/perplexity`` and ``code_usage`` of a model with one level of codes; ``perplexity_0``, ``code_usage_0``,
+    ``perplexity_1``, ... of one with several, coarsest first; and the panel ``code_use`` (of validations
+    ``code_use_val``). What these are: `lit_vae.codes.CodeStatistics`.
+
+    Args:
+        every_n_epochs: see `Periodic`; null: in tests only.
+    """
+
+    def __init__(self, every_n_epochs: int | None = 1) -> None:
+        super().__init__(every_n_epochs)
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Only a model with codes."""
+        if not hasattr(model, "encode_codes") or not hasattr(model, "num_embeddings"):
+            raise self._refuse(
+                f"{type(model).__name__} has no codes (encode_codes, num_embeddings).",
+                "Remove it from trainer.callbacks, or train a model with a codebook.",
+            )
+
+    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+        """Forget the counts."""
+        sizes: tuple[int, ...] = model.num_embeddings  # type: ignore[assignment]
+        self.metrics = [codes.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Count the codes of a batch."""
+        levels: tuple[Tensor, ...] = model.encode_codes(*batch)  # type: ignore[operator]
+        for metric, level in zip(self.metrics, levels, strict=True):
+            metric.update(level)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Perplexity and usage of each level."""
+        self.levels: list[codes.CodeStatistics] = [metric.compute() for metric in self.metrics]
+        values: dict[str, Tensor] = {}
+        for index, level in enumerate(self.levels):
+            suffix = f"_{index}" if len(self.levels) > 1 else ""
+            values |= {f"perplexity{suffix}": level.perplexity, f"code_usage{suffix}": level.usage}
+        return values
+
+    def report(self, trainer: Trainer, split: str) -> None:
+        """Draw how often each code is used."""
+        if trainer.is_global_zero:
+            name = "code_use" if split == "test" else f"code_use_{split}"
+            total = sum(int(level.counts.sum()) for level in self.levels)
+            caption = f"Share of every code among the {total} codes of the {split} images, most used first"
+            log_panel(trainer, name, rasterize(usage_figure(self.levels)), caption, self.step(trainer))
+
+
+def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":
+    """The share of each code, the most used first: one axes for each level, coarsest first."""
+    figure = new_figure(max(5.0, 4.0 * len(levels)), 3.0)
+    for index, (axes, level) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
+        _draw_level(axes, level)
+        heading = f"level {index}\n" if len(levels) > 1 else ""
+        axes.set_title(
+            f"{heading}perplexity {float(level.perplexity):.1f} of {len(level.counts)} codes, "
+            f"{100.0 * float(level.usage):.1f} % used",
+            fontsize=10,
+        )
+    figure.axes[0].set_ylabel("share of all codes")
+    return figure
+
+
+def _draw_level(axes: "Axes", level: codes.CodeStatistics) -> None:
+    shares = (level.counts.double() / level.counts.sum()).cpu().sort(descending=True).values
+    used, uniform = shares[shares > 0], 1.0 / len(shares)
+    # a logarithm has no bottom: the bars start at half of the least that is to be seen
+    bottom, top = 0.5 * min(float(used[-1]), uniform), 2.0 * max(float(used[0]), uniform)
+    edges = [rank + 0.5 for rank in range(len(used) + 1)]
+    axes.stairs(used.tolist(), edges, baseline=bottom, fill=True, color="tab:blue")
+    axes.axhline(uniform, color="black", linestyle="--", linewidth=1.0, label=f"uniform, 1/{len(shares)}")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, top)
+    axes.set_xlim(0.5, len(shares) + 0.5)
+    axes.set_xlabel("rank of the code, most used first")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.spines[["top", "right"]].set_visible(False)

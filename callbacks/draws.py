@@ -1,0 +1,91 @@
+"""Pictures of what an autoregressive model generates."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from torch import Generator, Tensor
+
+from callbacks.drawing import arrange, sheet
+from callbacks.panel import Images, Panel
+from callbacks.periodic import data_spec
+from lit_vae.codes import CodeSpec
+from lit_vae.models.module import Model
+from lit_vae.run.loading import load_stage1
+from lit_vae.sampling import CodeSampling
+
+
+class Draws(Panel):
+    """Exact draws, the same noise all through training: panel ``draws``. One row a class if the model is told labels.
+
+    For models that are sampled value by value: a `lit_vae.models.PixelCNN` draws pixels, a `lit_vae.models.CodePrior`
+    draws codes, and what is shown is the decoder mean of its stage 1 at them.
+
+    Args:
+        num_images: images on the sheet; rounded up to whole rows where there is one a class.
+        every_n_epochs: see `Periodic`.
+        sampling: how codes are drawn; of pixels only exact draws are.
+        seed: of the noise.
+    """
+
+    name = "draws"
+    accepts = Model
+    needs_images = False
+
+    def __init__(
+        self, num_images: int = 64, every_n_epochs: int = 1, sampling: CodeSampling | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(every_n_epochs)
+        if num_images < 1:
+            raise self._refuse(f"num_images (={num_images}) must be at least 1.", "Set init_args.num_images.")
+        self.num_images, self.seed = num_images, seed
+        self.sampling = CodeSampling() if sampling is None else sampling
+        self.caption = f"Draws from the model{_deviations(self.sampling)}"
+        self.decoder: Model | None = None
+        self.progress: Callable[[int, int], None] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the stage 1 that the data's codes are of, before anything is written."""
+        super().setup(trainer, pl_module, stage)
+        spec: Any = data_spec(trainer)
+        if stage in ("fit", "validate") and isinstance(spec, CodeSpec):
+            with torch.random.fork_rng(devices=[]):  # building it draws weights
+                self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
+
+    def check_model(self, model: Model) -> None:
+        """Only a model that draws by itself."""
+        if not hasattr(model, "sample_codes") and not hasattr(model, "network"):
+            raise self._refuse(
+                f"{type(model).__name__} is not autoregressive.", "Take callbacks.Samples in trainer.callbacks."
+            )
+        if not hasattr(model, "sample_codes") and self.sampling != CodeSampling():
+            raise self._refuse(
+                f"sampling (={self.sampling}) is of codes, and {type(model).__name__} draws pixels exactly.",
+                "Remove init_args.sampling.",
+            )
+
+    def draw(self, model: Model, images: Images | None = None) -> Image.Image:
+        """A nearly square sheet, or a row for each class."""
+        classes = model.num_classes
+        if not classes:
+            return sheet(arrange(self.images(model, model.labels_for(self.num_images, None))))
+        y = torch.arange(classes, device=model.device).repeat_interleave(-(-self.num_images // classes))
+        return sheet(self.images(model, y).unflatten(0, (classes, -1)), row_labels=[str(c) for c in range(classes)])
+
+    def images(self, model: Model, y: Tensor) -> Tensor:
+        """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; noise from the CPU, the same everywhere."""
+        generator = Generator().manual_seed(self.seed)
+        if self.decoder is None:
+            return model.sample(len(y), y, self.sampling.temperature, generator)  # type: ignore[operator]
+        codes = model.sample_codes(len(y), y, self.sampling, generator, self.progress)  # type: ignore[operator]
+        decoder = self.decoder.to(model.device)
+        return decoder.decode_codes(codes, y).mean.clamp(-1.0, 1.0)  # type: ignore[operator]
+
+
+def _deviations(sampling: CodeSampling) -> str:
+    said = [f"temperature {sampling.temperature:g}"] if sampling.temperature != 1.0 else []
+    said += [f"the {sampling.top_k} most probable codes"] if sampling.top_k is not None else []
+    said += [f"codes within the first {sampling.top_p:g} of the probability"] if sampling.top_p < 1.0 else []
+    return "".join(f", {text}" for text in said)

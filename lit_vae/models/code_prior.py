@@ -1,0 +1,235 @@
+"""Autoregressive priors over the codes of a trained autoencoder: stage 2 of VQ-VAE and VQ-VAE-2."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor, nn
+
+from lit_vae.codes import CodeBatch, CodeSpec
+from lit_vae.models.module import Model
+from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
+from lit_vae.networks.vqvae import join
+from lit_vae.sampling import CodeSampling
+
+Grid = tuple[int, int]
+ConditioningFactory = Callable[[int, int, Grid, Grid], nn.Module]
+"""``(in_channels, out_channels, in_grid, out_grid) -> network`` from the levels above to this one."""
+
+STAGE1 = "stage1"
+
+
+class CodePrior(Model):
+    """``p(codes | y) = prod_l p(c_l | c_<l, y)``, each level position by position: algorithm 2 of Razavi et al. 2019.
+
+    One autoregressive network for each level, the coarsest first; below the first, each is conditioned on the codes of
+    all levels above through a residual stack. All levels are trained together. They share no parameter, so that each
+    takes the steps that it would take alone (unless gradients are clipped by their joint norm).
+
+    The rate is the exact code length, and with the distortion of stage 1 it makes an ELBO of the images.
+
+    Args:
+        grids: ``[height, width]`` of each level's map of codes, the coarsest first.
+        num_embeddings: number of codes of each level.
+        networks: an autoregressive network for each level, such as `lit_vae.networks.GatedPixelCNN`.
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+        conditioning: network from the levels above to a level, `lit_vae.networks.ConditioningStack`; null with one.
+        embedding_dim: of the codes as this prior reads them.
+        num_classes: number of labels that it is told; 0: none.
+        label_smoothing: of the training loss; the rate that is reported is never smoothed.
+    """
+
+    def __init__(
+        self,
+        grids: list[list[int]],
+        num_embeddings: list[int],
+        networks: list[AutoregressiveFactory],
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        conditioning: ConditioningFactory | None = None,
+        embedding_dim: int = 64,
+        num_classes: int = 0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        levels = len(grids)
+        if not 0 < levels == len(num_embeddings) == len(networks) or (levels > 1) != (conditioning is not None):
+            raise ValueError(
+                f"CodePrior: grids (={levels} given), num_embeddings (={len(num_embeddings)}) and networks"
+                f" (={len(networks)}) must be one for each level, with a conditioning if there are several"
+                f" ({'none' if conditioning is None else 'one'} given). Set them in model.init_args."
+            )
+        per_level = [f"rate_{level}" for level in range(levels)] if levels > 1 else []
+        self.term_names = ("loss", "rate", *per_level)
+        super().__init__(optimizer, lr_scheduler)
+        self.grids: tuple[Grid, ...] = tuple((height, width) for height, width in grids)
+        self.num_embeddings = tuple(num_embeddings)
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.embeddings = nn.ModuleList(nn.Embedding(k, embedding_dim) for k in num_embeddings)
+        self.networks = nn.ModuleList()
+        self.conditionings = nn.ModuleList()
+        for level, (grid, k, network) in enumerate(zip(self.grids, num_embeddings, networks, strict=True)):
+            self.networks.append(network(embedding_dim, k, grid, num_classes, embedding_dim if level else 0))
+            if level and conditioning is not None:
+                above = level * embedding_dim
+                self.conditionings.append(conditioning(above, embedding_dim, self.grids[level - 1], grid))
+        self.stage1: dict[str, str] | None = None
+
+    # ---- the model --------------------------------------------------------------------------------------------------
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """One-hot labels ``(B, num_classes)``, or None."""
+        return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
+
+    def logits(self, level: int, codes: Sequence[Tensor], y: Tensor) -> Tensor:
+        """``(B, K_l, h_l, w_l)`` of ``p(c_l[i] | c_l[<i], c_<l, y)``, given the codes of this level and those above."""
+        h = self._embed(level, codes[level])
+        return self.networks[level](h, self.condition(y), self._spatial(level, codes))
+
+    def training_step(self, batch: CodeBatch, batch_idx: int) -> Tensor:
+        """Code length in nats per image, averaged over the batch (smoothed, if asked for)."""
+        terms = self._terms(batch, self.label_smoothing)
+        self.log_train(terms)
+        return terms["loss"].mean()
+
+    def evaluation_terms(self, batch: CodeBatch, generator: Generator | None) -> dict[str, Tensor]:
+        """The exact code length, of all levels and of each, ``(B,)`` nats."""
+        return self._terms(batch, 0.0)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        sampling: CodeSampling = CodeSampling(),  # noqa: B008  (frozen)
+        generator: Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each; ``progress(done, of all positions)``."""
+        cond = self.condition(self.labels_for(n, y))
+        positions = [math.prod(grid) for grid in self.grids]
+        device = self.device if generator is None else generator.device
+        codes: list[Tensor] = []
+
+        def draw(logits: Tensor) -> Tensor:
+            u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+            return sampling.draw(logits, u.to(logits.device))
+
+        def report(done: int, of: int) -> None:
+            if progress is not None:
+                progress(sum(positions[: len(codes)]) + done, sum(positions))
+
+        training = self.training
+        self.eval()
+        for level, network in enumerate(self.networks):
+            spatial = self._spatial(level, codes)
+            codes.append(generate(network, draw, self.embeddings[level], n, cond, spatial, report))  # type: ignore[arg-type]
+        self.train(training)
+        return tuple(codes)
+
+    def _terms(self, batch: CodeBatch, label_smoothing: float) -> dict[str, Tensor]:
+        codes, y = batch
+        losses, rates = [], []
+        for level in range(len(self.grids)):
+            logits = self.logits(level, codes, y)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            rates.append(F.cross_entropy(logits, codes[level], reduction="none").flatten(1).sum(1))
+            losses.append(rates[-1])
+            if label_smoothing:
+                smoothed = F.cross_entropy(logits, codes[level], reduction="none", label_smoothing=label_smoothing)
+                losses[-1] = smoothed.flatten(1).sum(1)
+        rate = torch.stack(rates).sum(0)
+        per_level = {f"rate_{level}": r for level, r in enumerate(rates)} if len(rates) > 1 else {}
+        return {"loss": torch.stack(losses).sum(0), "rate": rate, **per_level}
+
+    def _embed(self, level: int, codes: Tensor) -> Tensor:
+        """``(B, h, w)`` int64 ``-> (B, embedding_dim, h, w)``."""
+        return self.embeddings[level](codes).movedim(-1, 1)
+
+    def _spatial(self, level: int, codes: Sequence[Tensor]) -> Tensor | None:
+        """What a level is told of those above it."""
+        if not level:
+            return None
+        return self.conditionings[level - 1](join([self._embed(above, codes[above]) for above in range(level)]))
+
+    # ---- stage 1 ----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Remember whose codes these are."""
+        spec = self.data_spec
+        if self.stage1 is None and isinstance(spec, CodeSpec):
+            self.stage1 = {"path": spec.checkpoint, "sha256": spec.checkpoint_sha256}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep which checkpoint of stage 1 the codes are of: no other can decode them."""
+        if self.stage1 is not None:
+            checkpoint[STAGE1] = dict(self.stage1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse codes of another stage 1 than the prior was trained on.
+
+        Raises:
+            ValueError: naming both.
+        """
+        saved, spec = checkpoint.get(STAGE1), self.data_spec
+        if saved is not None and isinstance(spec, CodeSpec) and spec.checkpoint_sha256 != saved["sha256"]:
+            raise ValueError(
+                f"CodePrior: it was trained on codes of {saved['path']} (SHA-256 {saved['sha256'][:12]}), and data.root"
+                f" has codes of {spec.checkpoint} ({spec.checkpoint_sha256[:12]}). Encode with the former, or train"
+                " a new prior."
+            )
+        self.stage1 = saved
+
+    # ---- before training, and numbers -------------------------------------------------------------------------------
+
+    def problems(self, spec: Any) -> list[str]:
+        """Images instead of codes, other grids, too few codes, missing labels."""
+        if not isinstance(spec, CodeSpec):
+            return ["CodePrior: it is a prior of codes, and the data are images. Take lit_vae.data.Codes."]
+        found = []
+        if self.grids != spec.grids:
+            found.append(
+                f"CodePrior: model.grids (={_lists(self.grids)}) are not those of the codes, {_lists(spec.grids)}"
+                " (the coarsest first). Set model.init_args.grids."
+            )
+        elif any(mine < theirs for mine, theirs in zip(self.num_embeddings, spec.num_embeddings, strict=True)):
+            found.append(
+                f"CodePrior: model.num_embeddings (={list(self.num_embeddings)}) is too small for codes of"
+                f" {list(spec.num_embeddings)} embeddings. Set model.init_args.num_embeddings."
+            )
+        if self.num_classes and not 0 < spec.num_classes <= self.num_classes:
+            found.append(
+                f"CodePrior: model.num_classes (={self.num_classes}) must be the number of the codes' labels"
+                f" (={spec.num_classes}). Set model.init_args.num_classes, to 0 for a prior without labels."
+            )
+        return found
+
+    def check_networks(self) -> list[str]:
+        """Run one blank map of codes through each level."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                codes = tuple(torch.zeros(1, *grid, dtype=torch.int64, device=self.device) for grid in self.grids)
+                self._terms(CodeBatch(codes, self.labels_for(1, None)), 0.0)
+        except RuntimeError as error:
+            return [f"CodePrior: networks and conditioning do not fit together: {error}"]
+        return []
+
+    def _with_derived(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+        """Bits per code; with stage 1's distortion of the same images an ELBO, and bits per dimension if it has any."""
+        codes = sum(math.prod(grid) for grid in self.grids)
+        found = {**means, "bits_per_code": means["rate"] / (codes * math.log(2.0))}
+        spec = self.data_spec
+        if isinstance(spec, CodeSpec) and split in spec.distortion:
+            found["elbo"] = -(spec.distortion[split] + means["rate"])
+            if spec.bits_per_dim is not None:
+                dims, offset = spec.bits_per_dim
+                found["bits_per_dim"] = -found["elbo"] / (dims * math.log(2.0)) + offset
+        return found
+
+
+def _lists(grids: Sequence[Grid]) -> list[list[int]]:
+    return [list(grid) for grid in grids]

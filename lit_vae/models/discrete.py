@@ -1,0 +1,126 @@
+"""What families whose latents are codes share: maps of indices on one or several grids, the coarsest first."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor, nn
+
+from lit_vae.codes import code_statistics
+from lit_vae.distributions import Distribution
+from lit_vae.images import Batch
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.networks.vqvae import join
+from lit_vae.quantizers import Quantized, Quantizer
+
+
+class DiscreteAutoencoder(Autoencoder):
+    """Images to codes, one map of indices ``(B, h_l, w_l)`` int64 for each level, and back.
+
+    As a latent-variable model it has a posterior that puts all mass on the codes, and a uniform prior over them: the
+    rate is ``sum_l h_l w_l log K_l`` nats, a constant. An autoregressive prior fitted to the codes afterwards
+    (`lit_vae.models.CodePrior`) gives a shorter one, and samples. As a *tensor*, the latent of an image is the codes'
+    vectors of all levels, repeated to the finest grid and concatenated: ``(sum_l d_l, h, w)``.
+    """
+
+    term_names = ("loss", "elbo", "rate", "distortion", "quantization")
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        grids: Sequence[Sequence[int]],
+        quantizers: Sequence[Quantizer],
+        decoder: NetworkFactory,
+        likelihood: Likelihood,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None,
+    ) -> None:
+        if len(grids) != len(quantizers) or any(len(grid) != 2 or min(grid) < 1 for grid in grids):
+            raise ValueError(
+                f"{type(self).__name__}: grids (={[list(grid) for grid in grids]}) must be one [height, width] for each"
+                f" of the quantizers (={len(quantizers)} given). Set model.init_args.grids, or grid."
+            )
+        latent_shape = (sum(quantizer.embedding_dim for quantizer in quantizers), *grids[-1])
+        super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler)
+        self.grids = tuple((height, width) for height, width in grids)
+        self.num_embeddings = tuple(quantizer.num_embeddings for quantizer in quantizers)
+        self.quantizers = nn.ModuleList(quantizers)
+        decoder_shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
+        self.decoder = decoder(latent_shape, decoder_shape, 0)
+
+    @abstractmethod
+    def quantize(self, x: Tensor) -> list[Quantized]:
+        """What the quantizers make of images, the coarsest level first."""
+
+    def encode_codes(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """Codes of images, ``(B, h_l, w_l)`` int64 each, the coarsest first."""
+        return tuple(level.indices for level in self.quantize(x))
+
+    def lookup(self, codes: Sequence[Tensor]) -> Tensor:
+        """Codes to the latent that the decoder reads: ``-> (B, *latent_shape)``."""
+        return join([quantizer.lookup(c) for quantizer, c in zip(self.quantizers, codes, strict=True)])  # type: ignore[operator]
+
+    def decode_codes(self, codes: Sequence[Tensor], y: Tensor) -> Distribution:
+        """``p(x | codes)``."""
+        return self.decode(self.lookup(codes), y)
+
+    def embed(self, x: Tensor, y: Tensor) -> Tensor:
+        """The codes' vectors, ``(B, *latent_shape)``."""
+        return join([level.z_q for level in self.quantize(x)])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Van den Oord et al. 2017, eq. 3, in nats per image, averaged over the batch."""
+        x, y = batch
+        quantized = self.quantize(x)
+        terms = self._terms(x, y, quantized)
+        if self.logs_this_step:
+            raw = {
+                _of_level(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()
+            }
+            self.log_train({**terms, **raw}, **self._scalars(quantized))
+        return terms["loss"].mean()
+
+    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """Loss, ELBO under the uniform prior, rate, distortion and what the quantizers add to the loss, ``(B,)``."""
+        x, y = batch
+        return self._terms(x, y, self.quantize(x))
+
+    def _terms(self, x: Tensor, y: Tensor, quantized: Sequence[Quantized]) -> dict[str, Tensor]:
+        distortion = -self.decode(join([level.z_q for level in quantized]), y).log_prob(x)
+        quantization = torch.stack([level.loss for level in quantized]).sum(0)
+        nats = sum(math.prod(g) * math.log(k) for g, k in zip(self.grids, self.num_embeddings, strict=True))
+        rate = torch.full_like(distortion, nats)
+        return {
+            "loss": distortion + quantization,
+            "elbo": -(distortion + rate),
+            "rate": rate,
+            "distortion": distortion,
+            "quantization": quantization,
+        }
+
+    def _scalars(self, quantized: Sequence[Quantized]) -> dict[str, float]:
+        """Perplexity of this rank's batch, and what the quantizers say of themselves."""
+        found = {}
+        for i, (level, quantizer) in enumerate(zip(quantized, self.quantizers, strict=True)):
+            counts = torch.bincount(level.indices.flatten(), minlength=quantizer.num_embeddings)  # type: ignore[arg-type]
+            found[_of_level("perplexity", i, quantized)] = float(code_statistics(counts).perplexity)
+            found |= {_of_level(name, i, quantized): v for name, v in quantizer.scalars().items()}  # type: ignore[operator]
+        return found
+
+    def sample_latents(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
+    ) -> Tensor:
+        """Vectors of uniform codes: the prior of the rate, which codes of images do not follow. Temperature is moot."""
+        device = self.device if generator is None else generator.device
+        codes = [
+            torch.randint(k, (n, *grid), generator=generator, device=device).to(self.device)
+            for k, grid in zip(self.num_embeddings, self.grids, strict=True)
+        ]
+        return self.lookup(codes)
+
+
+def _of_level(name: str, level: int, levels: Sequence[Quantized]) -> str:
+    return name if len(levels) == 1 else f"{name}_{level}"

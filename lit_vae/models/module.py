@@ -1,0 +1,153 @@
+"""What every model of the project is: per-image terms that are logged and averaged exactly, an optimizer, labels.
+
+The algorithm of a family stands in its own file; nothing here knows an objective, or what the data are.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Generator, Tensor, nn
+from torchmetrics import MeanMetric
+
+EVALUATION_SEED = 2**31 - 1
+
+
+class Model(LightningModule, ABC):
+    """A LightningModule whose every number is a mean over images of a per-image term: ``{train,val,test}/<term>``."""
+
+    term_names: tuple[str, ...]
+    """Per-image terms of an evaluation, as in ``val/<term>``."""
+
+    num_classes: int = 0
+    """Number of labels that it is conditioned on; 0: labels are ignored."""
+
+    def __init__(self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
+        super().__init__()
+        # From the command line the plain configuration is kept, and a checkpoint alone builds the model again. From
+        # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters()
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        splits = ("val", "test")
+        # sums of a whole set in float64: the mean of 60,000 images then has no error worth the name
+        means = {
+            split: nn.ModuleDict({k: MeanMetric().set_dtype(torch.float64) for k in self.term_names})
+            for split in splits
+        }
+        self.epoch_means = nn.ModuleDict(means)
+        self._evaluation_noise: Generator | None = None
+        self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
+
+    @abstractmethod
+    def evaluation_terms(self, batch: Any, generator: Generator | None) -> dict[str, Tensor]:
+        """The per-image terms ``(B,)`` named in `term_names`, in nats."""
+
+    @abstractmethod
+    def problems(self, spec: Any) -> list[str]:
+        """Everything that keeps it from being trained on such data, each with its remedy; empty if nothing does."""
+
+    def check_networks(self) -> list[str]:
+        """What a pass of blanks through its networks says of wrong shapes, before any data is read."""
+        return []
+
+    def labels_for(self, n: int, y: Tensor | None) -> Tensor:
+        """``y`` if given; else one of each class in turn ``(n,)``, or -1 where labels mean nothing."""
+        if y is not None:
+            return y.to(self.device)
+        if self.num_classes:
+            return torch.arange(n, device=self.device) % self.num_classes
+        return torch.full((n,), -1, device=self.device)
+
+    def configure_optimizers(self) -> Any:
+        """The given optimizer over all parameters; a scheduler steps with every optimizer step."""
+        optimizer = self._optimizer(self.parameters())
+        if self._lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    # ---- numbers ----------------------------------------------------------------------------------------------------
+
+    @property
+    def data_spec(self) -> Any:
+        """What the data module at hand says of its data (`ImageSpec`, `CodeSpec`); None without one."""
+        trainer = self._trainer
+        return getattr(getattr(trainer, "datamodule", None), "spec", None) if trainer is not None else None
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether this is a training step whose terms are logged."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+    def log_train(self, terms: dict[str, Tensor], **scalars: float) -> None:
+        """Log means of per-image terms over the batches of all ranks as ``train/<term>``, on logging steps only.
+
+        A logged key costs Lightning a third of a millisecond on *every* step, as much as a small network's backward.
+        """
+        if not self.logs_this_step:
+            return
+        terms = self._reported(terms)
+        means = torch.stack([value.detach().mean() for value in terms.values()])
+        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        values = dict(zip(terms, means.unbind(), strict=True))
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in scalars.items()})
+        # loggers get it after the step's checkpoint is written: a run killed in between would miss a row
+        self.last_logged = self.global_step, {f"train/{name}": value for name, value in {**values, **scalars}.items()}
+
+    def _reported(self, terms: dict[str, Any]) -> dict[str, Any]:
+        """Those terms that mean something for the data at hand; by default all."""
+        return terms
+
+    def _with_derived(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+        """Epoch means and what follows from them, such as bits per dimension; by default nothing does."""
+        return means
+
+    def _evaluation_step(self, split: str, batch: Any) -> None:
+        for name, value in self.evaluation_terms(batch, self._evaluation_noise).items():
+            self.epoch_means[split][name].update(value)  # type: ignore[index]
+
+    def _evaluation_epoch_end(self, split: str) -> None:
+        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
+        for metric in self.epoch_means[split].values():  # type: ignore[operator]
+            metric.reset()
+        means = self._with_derived(means, split)
+        values = {f"{split}/{name}": value.float() for name, value in self._reported(means).items()}
+        # the means are those of all ranks already: syncing them again changes nothing and says so to Lightning
+        self.log_dict(values, prog_bar=split == "val", sync_dist=True)
+        self._evaluation_noise = None  # a generator on a GPU cannot be copied with the module
+
+    def _restart_evaluation_noise(self) -> None:
+        # The same noise at every evaluation: two epochs differ by the weights alone, and training's is not touched.
+        self._evaluation_noise = Generator(self.device).manual_seed(EVALUATION_SEED + self.global_rank)
+
+    def on_validation_epoch_start(self) -> None:
+        """See `_restart_evaluation_noise`."""
+        self._restart_evaluation_noise()
+
+    def on_test_epoch_start(self) -> None:
+        """See `_restart_evaluation_noise`."""
+        self._restart_evaluation_noise()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Accumulate ``val/<term>``."""
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Accumulate ``test/<term>``."""
+        self._evaluation_step("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/<term>``, exact means over all images of all ranks."""
+        self._evaluation_epoch_end("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/<term>``, exact means over all images of all ranks."""
+        self._evaluation_epoch_end("test")

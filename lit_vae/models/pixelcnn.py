@@ -1,0 +1,99 @@
+"""Autoregressive models of pixels: van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016."""
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor
+
+from lit_vae.images import Batch, ImageSpec
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import ImageModel
+from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
+
+
+class PixelCNN(ImageModel):
+    """``p(x) = prod_i p(x_i | x_<i)``, pixel by pixel in raster order: an exact likelihood, and no latent.
+
+    Any likelihood gives the distribution of one pixel (of all its channels) given those before it: `Bernoulli` for
+    binary images, `Categorical` or `DiscretizedLogisticMixture` for eight-bit ones.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        network: an autoregressive network, such as `lit_vae.networks.GatedPixelCNN`.
+        likelihood: ``p(x_i | x_<i)``.
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+        num_classes: number of labels that it is told; 0: none.
+    """
+
+    term_names = ("loss", "nll")
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        network: AutoregressiveFactory,
+        likelihood: Likelihood,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__(image_shape, likelihood, optimizer, lr_scheduler)
+        self.num_classes = num_classes
+        channels, height, width = self.image_shape
+        self.network = network(channels, likelihood.num_parameters(channels), (height, width), num_classes, 0)
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """One-hot labels ``(B, num_classes)``, or None."""
+        return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
+
+    def nll(self, x: Tensor, y: Tensor) -> Tensor:
+        """``-log p(x | y) = -sum_i log p(x_i | x_<i, y)``, ``(B,)`` nats."""
+        return -self.likelihood(self.network(x, self.condition(y))).log_prob(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Negative log-likelihood in nats per image, averaged over the batch."""
+        nll = self.nll(*batch)
+        self.log_train({"loss": nll, "nll": nll})
+        return nll.mean()
+
+    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """The exact negative log-likelihood, ``(B,)`` nats."""
+        nll = self.nll(*batch)
+        return {"loss": nll, "nll": nll}
+
+    def sample(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
+    ) -> Tensor:
+        """``n`` exact draws, clamped to [-1, 1], ``(n, C, H, W)``.
+
+        Raises:
+            ValueError: for a temperature other than 1, which a likelihood of pixels does not have.
+        """
+        if temperature != 1.0:
+            raise ValueError(f"{type(self).__name__}: temperature (={temperature}) must be 1: its draws are exact.")
+        cond = self.condition(self.labels_for(n, y))
+
+        def draw(parameters: Tensor) -> Tensor:
+            """``(B, P) -> (B, C)``: the likelihood of an image of one pixel."""
+            return self.likelihood(parameters[:, :, None, None]).sample(generator).flatten(1)
+
+        return generate(self.network, draw, lambda pixel: pixel, n, cond).clamp(-1.0, 1.0)
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Also: fewer classes than the data have, or data without labels."""
+        found = super().problems(spec)
+        if self.num_classes and isinstance(spec, ImageSpec) and not 0 < spec.num_classes <= self.num_classes:
+            found.append(
+                f"{type(self).__name__}: model.num_classes (={self.num_classes}) must be the number of the data's"
+                f" labels (={spec.num_classes}). Set model.init_args.num_classes, to 0 for a model without labels."
+            )
+        return found
+
+    def check_networks(self) -> list[str]:
+        """Run one blank image through the network."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                self.nll(torch.full((1, *self.image_shape), -1.0).to(self.device), self.labels_for(1, None))
+        except RuntimeError as error:
+            return [f"{type(self).__name__}: network and likelihood do not fit together: {error}"]
+        return []

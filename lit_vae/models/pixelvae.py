@@ -1,0 +1,110 @@
+"""A VAE with an autoregressive decoder: Gulrajani et al., "PixelVAE: A Latent Variable Model for Images", 2017."""
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor
+
+from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.images import Batch
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import NetworkFactory
+from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.networks.autoregressive import Autoregressive, AutoregressiveFactory, generate
+from lit_vae.objectives import Objective
+from lit_vae.priors import Prior
+
+
+class PixelVAE(VariationalAutoencoder):
+    """``p(x|z) = prod_i p(x_i | x_<i, f(z))``: the latent says what is where, a small PixelCNN paints the texture.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        prior: ``p(z)``; its ``shape`` is the latent's.
+        encoder: network from image to posterior mean and log-variance.
+        decoder: network from latent to features ``f(z)``, one vector for each pixel.
+        network: an autoregressive network that is conditioned on them; the smaller its receptive field, the more is
+            left to the latent.
+        likelihood: ``p(x_i | x_<i, z)``.
+        objective: the bound, and what is done to it (beta, free bits, IWAE).
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+        features: channels of ``f(z)``.
+    """
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        prior: Prior,
+        encoder: NetworkFactory,
+        decoder: NetworkFactory,
+        network: AutoregressiveFactory,
+        likelihood: Likelihood,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        features: int = 32,
+    ) -> None:
+        super().__init__(
+            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler,
+            decoder_channels=features,
+        )  # fmt: skip
+        channels, height, width = self.image_shape
+        self.network = network(channels, likelihood.num_parameters(channels), (height, width), 0, features)
+
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """``q(z | x)``, ``(B, *latent)``; ``y`` is ignored."""
+        return self._posterior(x, None)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Minus the bound of Gulrajani et al., eq. 1, in nats per image, averaged over the batch."""
+        x, y = batch
+        posterior = self.encode(x, y)  # q(z|x)
+        prior = self.prior(y)  # p(z)
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        self.log_train(terms.named(), **self.objective.scalars(self.global_step))
+        return terms.loss.mean()
+
+    def distribution(self, decoded: Tensor) -> Distribution:
+        """The pixels' distribution given features ``(..., features, H, W)``."""
+        return AutoregressivePixels(self.network, self.likelihood, decoded)
+
+
+class AutoregressivePixels(Distribution):
+    """``prod_i p(x_i | x_<i, features)`` of images ``(..., C, H, W)`` given ``features (..., F, H, W)``."""
+
+    def __init__(self, network: Autoregressive, likelihood: Likelihood, features: Tensor) -> None:
+        self.network, self.likelihood, self.features = network, likelihood, features
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``sum_i log p(x_i | x_<i, features)``: ``(..., C, H, W) -> (...)`` nats, exact."""
+        batch = self.features.shape[:-3]
+        every_x = x.expand(*batch, *x.shape[-3:]).flatten(0, -4)
+        parameters = self.network(every_x, None, self.features.flatten(0, -4))
+        return self.likelihood(parameters.unflatten(0, batch)).log_prob(x)
+
+    @property
+    def mean(self) -> Tensor:
+        """``E[x_i | x_<i, features]`` along one draw of the pixels, ``(..., C, H, W)``.
+
+        The mean itself is a sum over all images. This has the same expectation and is what the network thinks of each
+        pixel; the draw is from a fixed seed, so that it is a function of the features.
+        """
+        return self._visit(Generator().manual_seed(0))[1]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw for each element of the batch, pixel by pixel."""
+        return self._visit(generator)[0]
+
+    def _visit(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """A draw, and the mean of each pixel given the pixels that were drawn before it."""
+        batch, flat = self.features.shape[:-3], self.features.flatten(0, -4)
+
+        def draw(parameters: Tensor) -> Tensor:
+            """``(B, P) -> (B, 2, C)``."""
+            pixel = self.likelihood(parameters[:, :, None, None])
+            both = [pixel.sample(generator), pixel.mean]
+            return torch.stack([t.flatten(1) for t in both], 1)
+
+        visited = generate(self.network, draw, lambda value: value[:, 0], len(flat), None, flat)
+        sample, mean = visited.unflatten(0, batch).unbind(len(batch))
+        return sample, mean

@@ -1,0 +1,86 @@
+"""From a checkpoint to what wrote it: a model, a data module."""
+
+import hashlib
+import importlib
+from argparse import ArgumentError
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_vae.models.module import Model
+
+
+def identity(checkpoint: Path) -> str:
+    """SHA-256 of the file: what is fitted to one checkpoint is used with no other."""
+    with checkpoint.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_model(checkpoint: Path, device: torch.device) -> Model:
+    """The model of a checkpoint, in eval mode. `callbacks.EMA` leaves its average as the checkpoint's weights.
+
+    A checkpoint is read without executing anything of it; the classes that it names are imported, as those in a
+    configuration are.
+
+    Raises:
+        ValueError: the file is no checkpoint, does not say what its model is, or is of other code than this.
+    """
+    return build(checkpoint, class_in(checkpoint, "hyper_parameters", Model, "model"), {}, map_location=device).eval()
+
+
+def load_stage1(path: str, sha256: str, device: torch.device) -> Model:
+    """The model whose codes a prior was trained on, and no other.
+
+    Raises:
+        ValueError: it is not there, or is not what it was.
+    """
+    checkpoint = Path(path)
+    if not checkpoint.is_file():
+        raise ValueError(
+            f"stage 1 of the prior is not at {path}. Put the checkpoint back, or say where it is: --stage1."
+        )
+    if identity(checkpoint) != sha256:
+        raise ValueError(
+            f"{path} is not the checkpoint whose codes the prior was trained on (SHA-256 {sha256[:12]}...): it was"
+            " trained further, or is another. Put the old one back, or encode again and train a new prior."
+        )
+    return load_model(checkpoint, device)
+
+
+def class_in(checkpoint: Path, key: str, base: type, what: str) -> Any:
+    """The subclass of ``base`` that a checkpoint names."""
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+    content = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    given: Mapping[str, Any] = content.get(key, {})
+    class_path = given.get("_class_path")
+    if class_path is None:
+        raise ValueError(
+            f"{checkpoint} does not say what its {what} is: it was not written by a run of the command line"
+            " (lightning fit). Draw it from Python, with callbacks.Samples(...).draw(model) and the like."
+        )
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{checkpoint}: its {what} is {class_path}: {error}. Install what defines it.") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{checkpoint}: its {what} {class_path} is no {base.__name__}. Give another checkpoint.")
+    return found
+
+
+def build(checkpoint: Path, of: Any, arguments: dict[str, Any], **kwargs: Any) -> Any:
+    """What a checkpoint holds of that class, with some of its arguments replaced.
+
+    Raises:
+        ValueError: the checkpoint is of other code than this.
+    """
+    try:
+        # of the class itself: asked of a base class, Lightning drops the arguments that the base class does not take
+        return of.load_from_checkpoint(checkpoint, weights_only=True, **kwargs, **arguments)
+    except (ArgumentError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint}: not of this version of {of.__name__}: {error}. Use the version that trained it."
+        ) from error
