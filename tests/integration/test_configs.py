@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,67 @@ from typing import Any
 import pytest
 import yaml
 
+from lit_vae.tools.codes import encode
+
 Lightning = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "overlays")
 OVERLAYS = sorted((ROOT / "configs" / "overlays").glob("*.yaml"))
 
 
+FEW = {"num_train": 24, "num_val": 24, "num_test": 24, "batch_size": 12}
+SHORT = {"max_epochs": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 1}
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT / "configs"))
+
+
+HEAVY = {  # seconds a step on a processor
+    "pixelcnn/cifar10.yaml",
+    "pixelcnn/mnist.yaml",
+    "pixelcnn/mnist_binary_large.yaml",
+    "prior/vqvae2_ffhq256.yaml",
+    "vqvae2/ffhq256.yaml",
+    "vqvae2/imagenet256.yaml",
+}
+MARKED = [pytest.param(p, marks=pytest.mark.slow if name(p) in HEAVY else (), id=name(p)) for p in CONFIGS]
+
+
+def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning) -> Path:
+    """The configuration with few images, or codes of them, in place of its data."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    if config["data"]["class_path"] != "lit_vae.data.Codes":
+        return on_fake_images(path, tmp_path)
+    config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
+    config["data"]["init_args"] |= {"batch_size": 2 if name(path) in HEAVY else 12, "collapse_threshold": 0.0}
+    config["trainer"].update(SHORT)
+    if name(path) in HEAVY:
+        config["trainer"]["callbacks"] = []  # 5120 codes are not drawn one by one in a test
+    fake = tmp_path / path.name
+    fake.write_text(yaml.safe_dump(config))
+    return fake
+
+
+def fake_codes(prior: dict[str, Any], tmp_path: Path, lightning: Lightning) -> Path:
+    """Codes of a small stage 1 with the grids and the numbers of codes that a prior is for."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "vqvae2" / "cifar10.yaml").read_text())
+    size = 2 * prior["grids"][-1][0]
+    quantizer = {"class_path": "lit_vae.quantizers.VectorQuantizer", "init_args": {"embedding_dim": 4}}
+    model = config["model"]["init_args"]
+    model |= {"image_shape": [1, size, size], "grids": prior["grids"]}
+    model["quantizers"] = [
+        {**quantizer, "init_args": {**quantizer["init_args"], "num_embeddings": k}} for k in prior["num_embeddings"]
+    ]
+    for network in ("encoder", "decoder"):
+        model[network]["init_args"] = {"width": 8, "residual_width": 4, "blocks": 1}
+    init_args = {"channels": 1, "size": size, "num_classes": prior.get("num_classes", 0), "values": "uint8", **FEW}
+    config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": init_args}
+    config["trainer"] = {**SHORT, "callbacks": []}
+    (tmp_path / "stage1.yaml").write_text(yaml.safe_dump(config))
+    lightning("fit", "--config", tmp_path / "stage1.yaml", "--run_dir", tmp_path / "stage1")
+    encode(str(tmp_path / "stage1"), str(tmp_path / "codes"), checkpoint="last")
+    return tmp_path / "codes"
 
 
 def on_fake_images(path: Path, tmp_path: Path) -> Path:
@@ -26,9 +80,13 @@ def on_fake_images(path: Path, tmp_path: Path) -> Path:
     spec = getattr(importlib.import_module(module), cls)(**config["data"].get("init_args", {})).spec
     assert spec.height == spec.width
     init_args = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}
-    few = {"num_train": 24, "num_val": 24, "num_test": 24, "batch_size": 12}
+    few = {key: 4 if key.startswith("num") else 2 for key in FEW} if name(path) in HEAVY else FEW
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}
-    config["trainer"].update({"max_epochs": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 1})
+    config["trainer"].update(SHORT)
+    config["trainer"].pop("val_check_interval", None)
+    if name(path) in HEAVY:
+        kept = [c for c in config["trainer"]["callbacks"] if c["class_path"] != "callbacks.Draws"]
+        config["trainer"]["callbacks"] = kept
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"] == "callbacks.ImportanceSampledNLL":
             callback["init_args"] = {"num_samples": 3, "chunk": 2}
@@ -37,17 +95,20 @@ def on_fake_images(path: Path, tmp_path: Path) -> Path:
     return fake
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=name)
+@pytest.mark.parametrize("path", MARKED)
 def test_a_configuration_trains_draws_and_tests(path: Path, lightning: Lightning, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    lightning("fit", "--config", on_fake_images(path, tmp_path), "--run_dir", run)
-    panels = {folder.name for folder in (run / "media").iterdir()}
+    lightning("fit", "--config", on_fake_data(path, tmp_path, lightning), "--run_dir", run)
+    panels = {folder.name for folder in (run / "media").glob("*")}
     wanted = {callback["class_path"] for callback in yaml.safe_load(path.read_text())["trainer"]["callbacks"]}
     assert ("callbacks.Reconstructions" in wanted) == ("reconstructions" in panels)
     assert ("callbacks.LatentScatter" in wanted) == ("latent_scatter" in panels)
+    assert ("callbacks.Draws" in wanted and name(path) not in HEAVY) == ("draws" in panels)
     lightning("test", "--config", run / "config.yaml", "--ckpt_path", "last")
     metrics = json.loads((run / "test_metrics.json").read_text())["metrics"]
-    assert metrics["test/psnr"] > 0.0
+    assert ("callbacks.ImageQuality" in wanted) == ("test/psnr" in metrics)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert {"test/elbo", "test/distortion", "test/nll", "test/rate"} & set(metrics)
     if "callbacks.ImportanceSampledNLL" in wanted:
         # a tighter bound of the same quantity; three samples of a handful of images can miss by chance, not by much
         assert metrics["test/nll_iw3"] < -metrics["test/elbo"] + 0.05 * abs(metrics["test/elbo"])
