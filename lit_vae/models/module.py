@@ -128,6 +128,10 @@ class Model(LightningModule, ABC):
         # The same noise at every evaluation: two epochs differ by the weights alone, and training's is not touched.
         self._evaluation_noise = Generator(self.device).manual_seed(EVALUATION_SEED + self.global_rank)
 
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """The per-image terms of an evaluation; families with latents give those instead."""
+        return self.evaluation_terms(batch, None)
+
     def on_validation_epoch_start(self) -> None:
         """See `_restart_evaluation_noise`."""
         self._restart_evaluation_noise()

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.quantizers.ranks import sum_over_ranks
@@ -143,4 +144,5 @@ CodebookFactory = Callable[[int, int], Codebook]
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """``||a - b||^2`` summed over all but the first dimension: ``(B, ...) -> (B,)``."""
-    return (a - b).square().flatten(1).sum(1)
+    # one function keeps fewer intermediate tensors than a square of a difference
+    return F.mse_loss(a, b, reduction="none").flatten(1).sum(1)

@@ -117,7 +117,7 @@ def test_a_mistake_is_one_clear_error(
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ([], "what is to be done? Give one of sample, reconstruct, interpolate, traverse, fit-prior, table."),
+        ([], "what is to be done? Give one of sample, reconstruct, interpolate, traverse, encode, fit-prior, table."),
         (["smple", "RUN"], "invalid choice: 'smple'"),
         (["sample"], "the following arguments are required: run\nSee lit-vae"),
         (["table"], "the following arguments are required: runs\nSee lit-vae"),
@@ -138,7 +138,7 @@ def test_a_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
         main()
 
 
-@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate", "traverse", "fit-prior", "table"])
+@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate", "traverse", "encode", "fit-prior", "table"])
 def test_help_says_what_every_option_is(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
