@@ -39,7 +39,7 @@ def load_stage1(path: str, sha256: str, device: torch.device) -> Model:
     checkpoint = Path(path)
     if not checkpoint.is_file():
         raise ValueError(
-            f"stage 1 of the prior is not at {path}. Put the checkpoint back, or say where it is: --stage1."
+            f"stage 1 of the prior is not at {path}. Put the checkpoint back; lit-vae sample also takes --stage1 FILE."
         )
     if identity(checkpoint) != sha256:
         raise ValueError(

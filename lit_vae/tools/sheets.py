@@ -98,19 +98,7 @@ def sample(
         panel = ClassSheet(-(-n // model.num_classes), temperature=temperature, pixels=pixels, seed=seed)
     else:
         panel = Samples(n, temperature=temperature, pixels=pixels, seed=seed)
-    caption = panel.caption
-    if mixture is not None:
-        caption = caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
-    elif hasattr(model, "encode_codes"):
-        caption += ", uniform codes, which those of images do not follow"
-        print(
-            f"note: {type(model).__name__} has no prior: its codes are drawn uniformly. See lit-vae encode and"
-            " lit_vae.models.CodePrior.",
-            file=sys.stderr,
-        )
-    elif not hasattr(model, "prior"):
-        caption += f", N(0, I), which the latents of {type(model).__name__} were not made to follow"
-        print(f"note: {type(model).__name__} has no prior: drawn from N(0, I). See lit-vae fit-prior.", file=sys.stderr)
+    caption = _with_prior(panel.caption, model, mixture, temperature)
     if label is not None:
         caption += f", label {label}"
     _draw(panel, model, None, path, caption, shown=Sampled(model, label, mixture))
@@ -237,6 +225,25 @@ class Sampled:
         z = self._mixture.sample(y.cpu(), temperature, generator.initial_seed())
         weight = next(self._model.parameters())
         return z.unflatten(1, self._model.latent_shape).to(weight)
+
+
+def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", temperature: float) -> str:
+    """The caption with what the latents were drawn from, and a note where that is no prior of theirs."""
+    name = type(model).__name__
+    if mixture is not None:
+        return caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
+    if hasattr(model, "encode_codes"):
+        if temperature != 1.0:
+            raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
+        print(
+            f"note: {name} has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them.",
+            file=sys.stderr,
+        )
+        return caption + ", uniform codes, which those of images do not follow"
+    if not hasattr(model, "prior"):
+        print(f"note: {name} has no prior: drawn from N(0, I). See lit-vae fit-prior.", file=sys.stderr)
+        return f"{caption}, N(0, I), which the latents of {name} were not made to follow"
+    return caption
 
 
 def _check_label(model: "Model", label: int | None) -> None:

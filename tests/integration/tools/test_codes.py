@@ -113,9 +113,8 @@ def test_stage_1_moved_or_changed(tools: Tools, fails: Fails, two_stages: TwoSta
     content["stage1"]["path"] = str(tmp_path / "gone.ckpt")
     torch.save(content, checkpoint)
     message = fails(1, "sample", run, "--n", 4)
-    expected = f"stage 1 of the prior is not at {tmp_path / 'gone.ckpt'}. Put the checkpoint back, or say where it is"
-    assert expected in message
-    assert "--stage1" in message
+    assert f"stage 1 of the prior is not at {tmp_path / 'gone.ckpt'}. Put the checkpoint back" in message
+    assert "lit-vae sample also takes --stage1 FILE." in message
 
     there = two_stages.stage1 / "checkpoints" / "best.ckpt"
     tools("sample", run, "--n", 4, "--stage1", there)
@@ -162,6 +161,7 @@ def test_stage_1_alone_draws_uniform_codes_and_says_so(
         (["sample", "PIXELCNN", "--top_p", 0.5], "are for a prior of codes, not for PixelCNN. Leave them out."),
         (["sample", "PIXELCNN", "--temperature", 0.5],
          "PixelCNN: temperature (=0.5) must be 1: its draws are exact."),
+        (["sample", "STAGE1", "--temperature", 0.5], "--temperature is not for the uniform codes of VQVAE."),
         (["sample", "PIXELCNN", "--label", 1], "--label 1: PixelCNN is not told labels. Leave --label out"),
         (["reconstruct", "PRIOR"], "lit-vae reconstruct: "),
         (["reconstruct", "PRIOR"], "is a CodePrior, which has no latents. Give a run of an autoencoder."),

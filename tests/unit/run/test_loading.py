@@ -71,7 +71,8 @@ def test_stage_1_is_loaded_if_it_is_what_it_was(checkpoint: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_stage1(str(checkpoint), sha256, CPU)
     assert str(error.value) == (
-        f"stage 1 of the prior is not at {checkpoint}. Put the checkpoint back, or say where it is: --stage1."
+        f"stage 1 of the prior is not at {checkpoint}. Put the checkpoint back; lit-vae sample also takes"
+        " --stage1 FILE."
     )
 
 
