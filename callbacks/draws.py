@@ -12,6 +12,7 @@ from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel
 from callbacks.periodic import data_spec
 from lit_vae.codes import CodeSpec
+from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
 from lit_vae.run.loading import load_stage1
 from lit_vae.sampling import CodeSampling
@@ -56,9 +57,10 @@ class Draws(Panel):
 
     def check_model(self, model: Model) -> None:
         """Only a model that draws by itself."""
-        if not hasattr(model, "sample_codes") and not hasattr(model, "network"):
+        if isinstance(model, Autoencoder) or (not hasattr(model, "sample_codes") and not hasattr(model, "network")):
             raise self._refuse(
-                f"{type(model).__name__} is not autoregressive.", "Take callbacks.Samples in trainer.callbacks."
+                f"{type(model).__name__} is no model of pixels or codes alone.",
+                "Take callbacks.Samples in trainer.callbacks.",
             )
         if not hasattr(model, "sample_codes") and self.sampling != CodeSampling():
             raise self._refuse(

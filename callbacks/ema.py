@@ -18,6 +18,8 @@ class EMA(WeightAveraging):
     resumed bit by bit. Both hold for a checkpoint written at any moment, in the middle of a validation too.
     After training the model holds the average.
 
+    Buffers are copied: a codebook is a moving average already, and a revived code must not lag behind.
+
     Lightning's `WeightAveraging` does the bookkeeping. This class differs from its ``EMAWeightAveraging`` where that
     one puts the weights back before other callbacks have seen the average, tests a checkpoint after a fit with the
     wrong weights, averages on the CPU for a model on a GPU, and updates one parameter at a time.
@@ -36,7 +38,7 @@ class EMA(WeightAveraging):
                 f"EMA: every_n_steps (={every_n_steps}) must be at least 1. Set init_args.every_n_steps of"
                 " callbacks.EMA."
             )
-        super().__init__(multi_avg_fn=self._update)
+        super().__init__(multi_avg_fn=self._update, use_buffers=False)
         self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
         self._average_in_model = False
 
@@ -50,11 +52,8 @@ class EMA(WeightAveraging):
 
     @torch.no_grad()
     def _update(self, average: Any, current: Any, num_updates: Tensor | int) -> None:
-        """One update of all tensors of a dtype; counters, which have no average, are copied."""
-        if torch.is_floating_point(average[0]):
-            torch._foreach_lerp_(average, current, 1.0 - self.decay_at(int(num_updates)))
-        else:
-            torch._foreach_copy_(average, current)
+        """One update of all parameters of a dtype."""
+        torch._foreach_lerp_(average, current, 1.0 - self.decay_at(int(num_updates)))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start an average for a fit; outside a fit there is none, and the model's weights are used as they are."""

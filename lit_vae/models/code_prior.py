@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from lit_vae.codes import CodeBatch, CodeSpec
 from lit_vae.models.module import Model
-from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
+from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
 from lit_vae.networks.vqvae import join
 from lit_vae.sampling import CodeSampling
 
@@ -72,11 +72,15 @@ class CodePrior(Model):
         self.embeddings = nn.ModuleList(nn.Embedding(k, embedding_dim) for k in num_embeddings)
         self.networks = nn.ModuleList()
         self.conditionings = nn.ModuleList()
+        self.embeddings_above = nn.ModuleList()  # each level's own, so that none is trained by two levels
         for level, (grid, k, network) in enumerate(zip(self.grids, num_embeddings, networks, strict=True)):
             self.networks.append(network(embedding_dim, k, grid, num_classes, embedding_dim if level else 0))
             if level and conditioning is not None:
                 above = level * embedding_dim
                 self.conditionings.append(conditioning(above, embedding_dim, self.grids[level - 1], grid))
+                self.embeddings_above.append(
+                    nn.ModuleList(nn.Embedding(k, embedding_dim) for k in num_embeddings[:level])
+                )
         self.stage1: dict[str, str] | None = None
 
     # ---- the model --------------------------------------------------------------------------------------------------
@@ -87,7 +91,7 @@ class CodePrior(Model):
 
     def logits(self, level: int, codes: Sequence[Tensor], y: Tensor) -> Tensor:
         """``(B, K_l, h_l, w_l)`` of ``p(c_l[i] | c_l[<i], c_<l, y)``, given the codes of this level and those above."""
-        h = self._embed(level, codes[level])
+        h = _embed(self.embeddings[level], codes[level])
         return self.networks[level](h, self.condition(y), self._spatial(level, codes))
 
     def training_step(self, batch: CodeBatch, batch_idx: int) -> Tensor:
@@ -123,12 +127,10 @@ class CodePrior(Model):
             if progress is not None:
                 progress(sum(positions[: len(codes)]) + done, sum(positions))
 
-        training = self.training
-        self.eval()
-        for level, network in enumerate(self.networks):
-            spatial = self._spatial(level, codes)
-            codes.append(generate(network, draw, self.embeddings[level], n, cond, spatial, report))  # type: ignore[arg-type]
-        self.train(training)
+        with evaluating(self), torch.autocast(self.device.type, enabled=False):
+            for level, network in enumerate(self.networks):
+                spatial = self._spatial(level, codes)
+                codes.append(generate(network, draw, self.embeddings[level], n, cond, spatial, report))  # type: ignore[arg-type]
         return tuple(codes)
 
     def _terms(self, batch: CodeBatch, label_smoothing: float) -> dict[str, Tensor]:
@@ -146,15 +148,12 @@ class CodePrior(Model):
         per_level = {f"rate_{level}": r for level, r in enumerate(rates)} if len(rates) > 1 else {}
         return {"loss": torch.stack(losses).sum(0), "rate": rate, **per_level}
 
-    def _embed(self, level: int, codes: Tensor) -> Tensor:
-        """``(B, h, w)`` int64 ``-> (B, embedding_dim, h, w)``."""
-        return self.embeddings[level](codes).movedim(-1, 1)
-
     def _spatial(self, level: int, codes: Sequence[Tensor]) -> Tensor | None:
         """What a level is told of those above it."""
         if not level:
             return None
-        return self.conditionings[level - 1](join([self._embed(above, codes[above]) for above in range(level)]))
+        tables: Any = self.embeddings_above[level - 1]
+        return self.conditionings[level - 1](join([_embed(table, c) for table, c in zip(tables, codes, strict=False)]))
 
     # ---- stage 1 ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +181,7 @@ class CodePrior(Model):
                 f" has codes of {spec.checkpoint} ({spec.checkpoint_sha256[:12]}). Encode with the former, or train"
                 " a new prior."
             )
-        self.stage1 = saved
+        self.stage1 = saved or self.stage1
 
     # ---- before training, and numbers -------------------------------------------------------------------------------
 
@@ -229,6 +228,12 @@ class CodePrior(Model):
                 dims, offset = spec.bits_per_dim
                 found["bits_per_dim"] = -found["elbo"] / (dims * math.log(2.0)) + offset
         return found
+
+
+def _embed(table: nn.Module, codes: Tensor) -> Tensor:
+    """``(B, h, w)`` int64 ``-> (B, embedding_dim, h, w)``."""
+    vectors: Tensor = table(codes)
+    return vectors.movedim(-1, 1)
 
 
 def _lists(grids: Sequence[Grid]) -> list[list[int]]:

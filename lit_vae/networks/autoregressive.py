@@ -96,7 +96,7 @@ AutoregressiveFactory = Callable[[int, int, tuple[int, int], int, int], Autoregr
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode; then every module's own mode again, since a frozen part may be in another than the whole."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -124,17 +124,18 @@ def generate(
         draw: output at one position to the value there, ``(B, out_channels) -> (B, *value)``.
         embed: the value to what the network reads, ``(B, *value) -> (B, in_channels)``.
         batch: number of images B.
-        cond: see `Autoregressive`.
-        spatial: see `Autoregressive`.
+        cond: see `Autoregressive`; in any precision.
+        spatial: see `Autoregressive`; in any precision.
         progress: called with the number of positions done, and of all, after each.
 
     Returns:
         ``(B, *value, H, W)``.
     """
     height, width = network.grid
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
+    cond, spatial = (None if given is None else given.to(weight.dtype) for given in (cond, spatial))
     values = []
-    with _evaluating(network), torch.autocast(device.type, enabled=False):
+    with evaluating(network), torch.autocast(weight.device.type, enabled=False):
         incremental = network.incremental(batch, cond, spatial)
         for position in range(height * width):
             values.append(draw(incremental.parameters()))

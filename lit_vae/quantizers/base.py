@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+MOST_EMBEDDINGS = 2**24
+
 
 class Quantized(NamedTuple):
     """What a quantizer makes of a batch.
@@ -36,8 +38,14 @@ class Quantizer(nn.Module, ABC):
         for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if value < 1:
                 raise ValueError(
-                    f"{type(self).__name__}: {name} (={value}) must be at least 1. Set model.init_args.quantizer of it."
+                    f"{type(self).__name__}: {name} (={value}) must be at least 1. Set it in the init_args of the"
+                    " quantizer."
                 )
+        if num_embeddings > MOST_EMBEDDINGS:
+            raise ValueError(
+                f"{type(self).__name__}: num_embeddings (={num_embeddings}) must be at most {MOST_EMBEDDINGS}, since"
+                " the use of each is counted. Take fewer codes, levels or dimensions."
+            )
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
 
     @abstractmethod

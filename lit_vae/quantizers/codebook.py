@@ -77,8 +77,9 @@ class EMACodebook(Codebook):
 
         N_k <- g N_k + (1 - g) n_k,    m_k <- g m_k + (1 - g) s_k,    e_k = m_k / N_k,
 
-    where ``N_k`` is smoothed to ``(N_k + epsilon) / (N + K epsilon) N``, ``N = sum_k N_k``. The counts start at one and
-    the sums at the codes: from zero, a code not used at once would be divided by ``epsilon``.
+    where ``N_k`` is smoothed to ``(N_k + epsilon) / (N + K epsilon) N``, ``N = sum_k N_k``, for the codes that a batch
+    has chosen; the others stay. The counts start at one and the sums at the codes: from zero, a code not used at once
+    would be divided by ``epsilon``.
 
     Args:
         num_embeddings: given by the quantizer.
@@ -109,7 +110,9 @@ class EMACodebook(Codebook):
         self.sums.lerp_(sums, 1.0 - self.decay)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + len(counts) * self.epsilon) * total
-        torch.div(self.sums, smoothed.unsqueeze(1), out=self.weight)
+        # m / N of a code that nothing chose is what it was; smoothed, it would shrink to zero as N falls below epsilon
+        chosen = (counts > 0.0).unsqueeze(1)
+        self.weight.copy_(torch.where(chosen, self.sums / smoothed.unsqueeze(1), self.weight))
 
     @torch.no_grad()
     def replace(self, indices: Tensor, vectors: Tensor) -> None:

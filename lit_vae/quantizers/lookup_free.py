@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
+from lit_vae.quantizers.base import MOST_EMBEDDINGS, Quantized, VectorwiseQuantizer
 from lit_vae.quantizers.codebook import squared_error
 from lit_vae.quantizers.entropy import sign_entropy
 from lit_vae.quantizers.estimators import StraightThrough
@@ -30,10 +30,10 @@ class FSQ(VectorwiseQuantizer):
     places: Tensor
 
     def __init__(self, levels: list[int]) -> None:
-        if not levels or min(levels) < 3 or math.prod(levels) >= 2**63:
+        if not levels or min(levels) < 3 or math.prod(levels) > MOST_EMBEDDINGS:
             raise ValueError(
                 f"FSQ: levels (={levels}) must be at least 3 for each channel, e.g. [8, 5, 5, 5], and their product"
-                " below 2^63. Set model.init_args.quantizer.init_args.levels; for two levels take LFQ."
+                " at most 2^24. Set model.init_args.quantizer.init_args.levels; for two levels take LFQ."
             )
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
@@ -86,9 +86,9 @@ class LFQ(VectorwiseQuantizer):
         entropy_weight: float = 0.1,
         temperature: float = 1.0,
     ) -> None:
-        if not 1 <= embedding_dim <= 62:
+        if not 1 <= embedding_dim <= 24:
             raise ValueError(
-                f"LFQ: embedding_dim (={embedding_dim}) must be in [1, 62], the bits of an index."
+                f"LFQ: embedding_dim (={embedding_dim}) must be in [1, 24], the bits of an index."
                 " Set model.init_args.quantizer.init_args.embedding_dim."
             )
         if commitment_cost < 0.0 or entropy_weight < 0.0 or not temperature > 0.0:

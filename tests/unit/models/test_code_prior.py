@@ -68,7 +68,9 @@ def test_probabilities_of_all_pairs_of_levels_sum_to_one():
 def test_every_fine_position_sees_every_coarse_one_and_no_later_fine_one():
     model = prior([[2, 2], [4, 4]], [3, 3])
     codes = (torch.randint(3, (1, 2, 2)), torch.randint(3, (1, 4, 4)))
-    vectors = [model._embed(level, c).detach().requires_grad_() for level, c in enumerate(codes)]
+    vectors = [
+        table(c).movedim(-1, 1).detach().requires_grad_() for table, c in zip(model.embeddings, codes, strict=True)
+    ]
     spatial = model.conditionings[0](vectors[0])
     logits = model.networks[1](vectors[1], None, spatial)
     for row, column in itertools.product(range(4), range(4)):
@@ -112,12 +114,24 @@ def test_label_smoothing_is_in_the_loss_and_never_in_the_rate():
 def test_training_one_level_does_not_touch_the_other():
     model = prior([[2, 2], [4, 4]], [3, 3])
     terms = model._terms(CodeBatch((torch.zeros(1, 2, 2).long(), torch.zeros(1, 4, 4).long()), labels(1)), 0.0)
-    terms["rate_0"].sum().backward(retain_graph=True)
-    assert all(p.grad is None for p in model.networks[1].parameters())
-    assert all(p.grad is None for p in model.conditionings.parameters())
-    model.zero_grad()
-    terms["rate_1"].sum().backward()
-    assert all(p.grad is None for p in model.networks[0].parameters())
+    trained = []
+    for level in (0, 1):
+        model.zero_grad()
+        terms[f"rate_{level}"].sum().backward(retain_graph=True)
+        trained.append({name for name, p in model.named_parameters() if p.grad is not None})
+    assert not trained[0] & trained[1]
+    assert trained[0] | trained[1] == {name for name, _ in model.named_parameters()}
+
+
+def test_draws_are_the_same_under_autocast_and_leave_every_module_in_its_mode():
+    model = prior([[2, 2], [4, 4]], [3, 3]).float().train()
+    model.networks[0].eval()  # frozen
+    expected = model.sample_codes(8, generator=Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = model.sample_codes(8, generator=Generator().manual_seed(0))
+    assert all(map(torch.equal, codes, expected))
+    assert model.networks[1].training
+    assert not model.networks[0].training
 
 
 # ---- what does not fit ----------------------------------------------------------------------------------------------

@@ -115,3 +115,12 @@ def test_pixelvae_means_have_the_expectation_of_its_draws():
     draws = pixels.sample(Generator().manual_seed(1)).mean(0)
     torch.testing.assert_close(pixels.mean.mean(0), draws, rtol=0, atol=0.03)
     assert set(pixels.sample(Generator().manual_seed(1)).unique().tolist()) == {-1.0, 1.0}
+
+
+def test_pixelvae_is_drawn_with_features_of_half_precision():
+    """A prediction of a run in bf16-mixed is made under autocast."""
+    model = pixelvae().float()
+    x, y = torch.ones(3, 1, 2, 2, dtype=torch.float32), torch.zeros(3, dtype=torch.int64)
+    with torch.autocast("cpu", torch.bfloat16):
+        x_hat = model.predict_step(Batch(x, y), 0)["x_hat"]
+    torch.testing.assert_close(x_hat, model.predict_step(Batch(x, y), 0)["x_hat"], rtol=0, atol=0.05)

@@ -94,6 +94,19 @@ def test_without_memory_a_step_is_one_of_lloyd(float64):
     torch.testing.assert_close(quantizer.codebook.weight, torch.from_numpy(lloyd.cluster_centers_))
 
 
+def test_a_code_that_nothing_chooses_stays_where_it_is(float64):
+    """However long: smoothed by epsilon, its average would shrink to zero."""
+    quantizer = VectorQuantizer(4, 2, codebook=partial(EMACodebook, decay=0.5, epsilon=1e-5))
+    quantizer.codebook.replace(torch.arange(4), torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]]))
+    before = quantizer.codebook.weight.clone()
+    for _ in range(60):  # 0.5 ** 60 is far below epsilon
+        quantizer(0.1 * torch.randn(8, 2, 3, 3))
+    torch.testing.assert_close(quantizer.codebook.weight[1:], before[1:], rtol=0, atol=0)
+    assert not torch.equal(quantizer.codebook.weight[0], before[0])
+    quantizer(torch.tensor([9.5, 0.5]).view(1, 2, 1, 1))  # and the average goes on once it is chosen again
+    torch.testing.assert_close(quantizer.codebook.weight[1], torch.tensor([9.5, 0.5]), rtol=1e-3, atol=0)
+
+
 def test_moving_averages_against_numpy(float64):
     k, g, eps = 7, 0.9, 1e-2
     quantizer = VectorQuantizer(k, 3, codebook=partial(EMACodebook, decay=g, epsilon=eps))
@@ -105,7 +118,8 @@ def test_moving_averages_against_numpy(float64):
         one_hot = np.eye(k)[((z[:, None] - e) ** 2).sum(2).argmin(1)]
         n = g * n + (1 - g) * one_hot.sum(0)
         m = g * m + (1 - g) * one_hot.T @ z
-        e = m / ((n + eps) / (n.sum() + k * eps) * n.sum())[:, None]
+        updated = m / ((n + eps) / (n.sum() + k * eps) * n.sum())[:, None]
+        e = np.where(one_hot.any(0)[:, None], updated, e)
         quantizer(z_e)
     np.testing.assert_allclose(quantizer.codebook.counts.numpy(), n, rtol=1e-12)
     np.testing.assert_allclose(quantizer.codebook.sums.numpy(), m, rtol=1e-12)
@@ -161,8 +175,8 @@ def test_the_state_in_half_precision_is_refused():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: VectorQuantizer(0, 4), r"VectorQuantizer: num_embeddings \(=0\) must be at least 1\. Set model"),
-        (lambda: VectorQuantizer(4, 0), r"VectorQuantizer: embedding_dim \(=0\) must be at least 1\. Set model"),
+        (lambda: VectorQuantizer(0, 4), r"VectorQuantizer: num_embeddings \(=0\) must be at least 1\. Set it in"),
+        (lambda: VectorQuantizer(4, 0), r"VectorQuantizer: embedding_dim \(=0\) must be at least 1\. Set it in"),
         (lambda: VectorQuantizer(4, 4, -1.0), r"commitment_cost \(=-1.0\) must be at least 0\. Set model"),
         (lambda: EMACodebook(4, 4, decay=1.0), r"EMACodebook: decay \(=1.0\) must be in \[0, 1\)\. Set model"),
         (lambda: GradientCodebook(4, 4, decay=-0.1), r"GradientCodebook: decay \(=-0.1\) must be in \[0, 1\)"),
