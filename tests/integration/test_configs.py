@@ -19,6 +19,7 @@ OVERLAYS = sorted((ROOT / "configs" / "overlays").glob("*.yaml"))
 
 
 FEW = {"num_train": 24, "num_val": 24, "num_test": 24, "batch_size": 12}
+ONE_BATCH = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
 SHORT = {"max_epochs": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 1}
 
 
@@ -43,10 +44,11 @@ def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning) -> Path:
     if config["data"]["class_path"] != "lit_vae.data.Codes":
         return on_fake_images(path, tmp_path)
     config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
-    config["data"]["init_args"] |= {"batch_size": 2 if name(path) in HEAVY else 12, "collapse_threshold": 0.0}
+    config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
     config["trainer"].update(SHORT)
-    if name(path) in HEAVY:
-        config["trainer"]["callbacks"] = []  # 5120 codes are not drawn one by one in a test
+    if name(path) in HEAVY:  # and 5120 codes are not drawn one by one in a test
+        config["trainer"] |= {"callbacks": [], **ONE_BATCH}
+        config["data"]["init_args"]["batch_size"] = 1
     fake = tmp_path / path.name
     fake.write_text(yaml.safe_dump(config))
     return fake
@@ -80,13 +82,13 @@ def on_fake_images(path: Path, tmp_path: Path) -> Path:
     spec = getattr(importlib.import_module(module), cls)(**config["data"].get("init_args", {})).spec
     assert spec.height == spec.width
     init_args = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}
-    few = {key: 4 if key.startswith("num") else 2 for key in FEW} if name(path) in HEAVY else FEW
+    few = {**FEW, "batch_size": 2} if name(path) in HEAVY else FEW
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}
     config["trainer"].update(SHORT)
     config["trainer"].pop("val_check_interval", None)
     if name(path) in HEAVY:
         kept = [c for c in config["trainer"]["callbacks"] if c["class_path"] != "callbacks.Draws"]
-        config["trainer"]["callbacks"] = kept
+        config["trainer"] |= {"callbacks": kept, **ONE_BATCH}
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"] == "callbacks.ImportanceSampledNLL":
             callback["init_args"] = {"num_samples": 3, "chunk": 2}
