@@ -200,12 +200,7 @@ class CodePrior(Model):
                 f"CodePrior: model.num_embeddings (={list(self.num_embeddings)}) is too small for codes of"
                 f" {list(spec.num_embeddings)} embeddings. Set model.init_args.num_embeddings."
             )
-        if self.num_classes and not 0 < spec.num_classes <= self.num_classes:
-            found.append(
-                f"CodePrior: model.num_classes (={self.num_classes}) must be the number of the codes' labels"
-                f" (={spec.num_classes}). Set model.init_args.num_classes, to 0 for a prior without labels."
-            )
-        return found
+        return found + self._label_problems(spec.num_classes)
 
     def check_networks(self) -> list[str]:
         """Run one blank map of codes through each level."""

@@ -63,6 +63,15 @@ class Model(LightningModule, ABC):
             return torch.arange(n, device=self.device) % self.num_classes
         return torch.full((n,), -1, device=self.device)
 
+    def _label_problems(self, num_classes: int) -> list[str]:
+        """Why the labels of data with ``num_classes`` of them do not do; a model without labels takes any data."""
+        if not self.num_classes or 0 < num_classes <= self.num_classes:
+            return []
+        return [
+            f"{type(self).__name__}: model.num_classes (={self.num_classes}) must be the number of the data's labels"
+            f" (={num_classes}). Set model.init_args.num_classes, to 0 for a model without labels."
+        ]
+
     def configure_optimizers(self) -> Any:
         """The given optimizer over all parameters; a scheduler steps with every optimizer step."""
         optimizer = self._optimizer(self.parameters())

@@ -82,12 +82,7 @@ class PixelCNN(ImageModel):
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: fewer classes than the data have, or data without labels."""
         found = super().problems(spec)
-        if self.num_classes and isinstance(spec, ImageSpec) and not 0 < spec.num_classes <= self.num_classes:
-            found.append(
-                f"{type(self).__name__}: model.num_classes (={self.num_classes}) must be the number of the data's"
-                f" labels (={spec.num_classes}). Set model.init_args.num_classes, to 0 for a model without labels."
-            )
-        return found
+        return found + self._label_problems(spec.num_classes)
 
     def check_networks(self) -> list[str]:
         """Run one blank image through the network."""

@@ -192,8 +192,8 @@ def codes_copy(two_stages: TwoStages, folder: Path, **changed: Any) -> Path:
         (["--data.root=CODES", "--model.grids=[[2,2],[4,4]]"],
          "CodePrior: grids (=2 given), num_embeddings (=1) and networks (=1) must be one for each level"),
         (["--data.root=UNLABELLED"],
-         "CodePrior: model.num_classes (=10) must be the number of the codes' labels (=0)."
-         " Set model.init_args.num_classes, to 0 for a prior without labels."),
+         "CodePrior: model.num_classes (=10) must be the number of the data's labels (=0)."
+         " Set model.init_args.num_classes, to 0 for a model without labels."),
         (["--data", "lit_vae.data.Digits"],
          "CodePrior: it is a prior of codes, and the data are images. Take lit_vae.data.Codes."),
     ],
