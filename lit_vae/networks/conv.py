@@ -126,3 +126,8 @@ class ConvDecoder(nn.Module):
         for layer in self.body:
             h = layer(h, cond) if isinstance(layer, ResidualBlock) else layer(h)
         return self.head(F.silu(self.norm(h)))
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the last layer."""
+        return self.head.weight

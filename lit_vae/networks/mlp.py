@@ -44,3 +44,8 @@ class MLP(nn.Module):
         if cond is not None:
             h = torch.cat([h, cond], 1)
         return self.layers(h).unflatten(1, self.out_shape)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the last layer."""
+        return self.layers[-1].weight  # type: ignore[return-value]

@@ -178,6 +178,11 @@ class VQVAEDecoder(nn.Module):
             h = layer(F.relu(h))
         return h
 
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the last layer."""
+        return self.up[-1].weight  # type: ignore[return-value]
+
 
 class HierarchicalEncoder(nn.Module):
     """Image to the latents of several levels, each given the quantized levels above it (VQ-VAE-2, algorithm 1).

@@ -18,11 +18,15 @@ Decode = Callable[[Tensor], Distribution]
 
 
 class Terms(NamedTuple):
-    """Per-image terms, each ``(B,)`` in nats: what is minimised, and the ELBO's parts whatever is minimised."""
+    """Per-image terms, each ``(B,)`` in nats: what is minimised, and the ELBO's parts whatever is minimised.
+
+    ``decoded`` is the likelihood of the L samples that they are of, parameters ``(L, B, ...)``.
+    """
 
     loss: Tensor
     rate: Tensor
     distortion: Tensor
+    decoded: Distribution
 
     def named(self) -> dict[str, Tensor]:
         """The terms and the ELBO, ``-(rate + distortion)``, by the names that they are logged under."""
@@ -32,6 +36,9 @@ class Terms(NamedTuple):
 
 class Objective(ABC):
     """Minimised by training; evaluated with its schedules at their final value by validation and test."""
+
+    is_additive: bool = True
+    """Whether a term of the decoded images may be added to the loss; not where gradients on their way are changed."""
 
     @abstractmethod
     def __call__(
@@ -109,13 +116,14 @@ class ELBO(Objective):
     ) -> Terms:
         """Per-image terms; see `Objective`."""
         z = posterior.rsample(self.num_samples, generator)
-        rate, distortion = rate_distortion(x, decode(z), posterior, prior)
+        decoded = decode(z)
+        rate, distortion = rate_distortion(x, decoded, posterior, prior)
         paid_rate = rate
         if self.free_bits > 0.0:
             # ranks evaluate different numbers of batches: a collective there would wait for ever
             paid_rate = free_bits(posterior.kl_per_dim(prior), self.free_bits, across_ranks=step is not None)
         beta = self.beta.final if step is None else self.beta(step)
-        return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion)
+        return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion, decoded)
 
 
 class IWAE(Objective):
@@ -140,10 +148,11 @@ class IWAE(Objective):
     ) -> Terms:
         """Per-image terms; see `Objective`. ``rate`` and ``distortion`` are those of the ELBO of the same samples."""
         z = posterior.rsample(self.num_samples, generator)
-        log_likelihood = decode(z).log_prob(x)  # log p(x|z), (k, B)
+        decoded = decode(z)
+        log_likelihood = decoded.log_prob(x)  # log p(x|z), (k, B)
         log_w = log_likelihood + prior.log_prob(z) - posterior.log_prob(z)
         bound = importance_weighted_bound(log_w)
-        return Terms(-bound, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0))
+        return Terms(-bound, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0), decoded)
 
 
 class DReG(IWAE):
@@ -153,6 +162,8 @@ class DReG(IWAE):
     gets ``sum_k w~_k^2 d log w_k / dz_k dz_k/dphi`` (its score term is gone, and with it the vanishing signal-to-noise
     ratio at large k); decoder and prior keep the usual ``sum_k w~_k grad log p(x, z_k)``. The value is that of `IWAE`.
     """
+
+    is_additive = False
 
     def __call__(
         self,
@@ -165,11 +176,12 @@ class DReG(IWAE):
     ) -> Terms:
         """Per-image terms; see `Objective`."""
         z = posterior.rsample(self.num_samples, generator)
-        log_likelihood = decode(z).log_prob(x)  # log p(x|z), (k, B)
+        decoded = decode(z)
+        log_likelihood = decoded.log_prob(x)  # log p(x|z), (k, B)
         log_w = log_likelihood + prior.log_prob(z) - posterior.detach().log_prob(z)  # phi acts through z alone
         weights = log_w.detach().softmax(0)  # w~, (k, B)
         if z.requires_grad:  # on its way through z the gradient picks up the second factor w~
             z.register_hook(lambda grad: grad * weights.reshape(*weights.shape, *[1] * (grad.ndim - 2)))
         surrogate = -(weights * log_w).sum(0)
         loss = surrogate + (-importance_weighted_bound(log_w.detach()) - surrogate.detach())
-        return Terms(loss, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0))
+        return Terms(loss, posterior.kl(prior).detach(), -log_likelihood.detach().mean(0), decoded)
