@@ -1,7 +1,7 @@
 """``python -m benchmarks [section ...] [--write]``: measures here and now, and prints a Markdown table.
 
-About seven minutes on two cores of which nobody else wants one. ``--device cuda`` measures on a GPU, where only the
-ratios of the feed have a target. The section ``quantizer`` compares with a package of ``pip install -e '.[bench]'``.
+About ten minutes on two cores of which nobody else wants one. ``--device cuda`` measures on a GPU, where only the
+ratios of the feed have a target. Some sections compare with packages of ``pip install -e '.[bench]'``.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTIONS = ("step", "feed", "precision", "quantizer", "sampling")
+SECTIONS = ("step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial")
 
 
 def main(args: Sequence[str] | None = None) -> None:

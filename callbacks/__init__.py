@@ -1,36 +1,51 @@
 """Pictures, measurements and weight averaging, as Lightning callbacks: ``class_path: callbacks.Samples``."""
 
 from callbacks.code_usage import CodeUsage
+from callbacks.compile import Compile
 from callbacks.curves import Curves
 from callbacks.draws import Draws
 from callbacks.ema import EMA
+from callbacks.frechet import ReconstructionFrechet
+from callbacks.gan_health import BackOff, GANHealth
 from callbacks.image_quality import ImageQuality
+from callbacks.latent_report import LatentReport
 from callbacks.latent_statistics import LatentStatistics
 from callbacks.likelihood import ImportanceSampledNLL
 from callbacks.memory_format import ChannelsLast
+from callbacks.nan_guard import NaNGuard
 from callbacks.panel import Panel
+from callbacks.perceptual_distance import PerceptualDistance
 from callbacks.periodic import Measurement, Periodic
 from callbacks.reconstructions import Reconstructions
 from callbacks.samples import ClassSheet, Samples
 from callbacks.scatter import LatentScatter
+from callbacks.start_from import StartFrom
 from callbacks.walks import Interpolations, Traversals
 
 __all__ = [
     "EMA",
+    "BackOff",
     "ChannelsLast",
     "ClassSheet",
     "CodeUsage",
+    "Compile",
     "Curves",
     "Draws",
+    "GANHealth",
     "ImageQuality",
     "ImportanceSampledNLL",
     "Interpolations",
+    "LatentReport",
     "LatentScatter",
     "LatentStatistics",
     "Measurement",
+    "NaNGuard",
     "Panel",
+    "PerceptualDistance",
     "Periodic",
+    "ReconstructionFrechet",
     "Reconstructions",
     "Samples",
+    "StartFrom",
     "Traversals",
 ]

@@ -14,6 +14,7 @@ from lit_vae.run.panels import log_panel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UNITLESS = ("perceptual", "adversarial", "discriminator", "discriminator_accuracy", "accuracy")
 COLOURS = {"train": "tab:gray", "val": "tab:blue"}
 
 
@@ -77,8 +78,13 @@ class Curves(Periodic):
                     marker = "o" if len(self.steps) < 30 else ""
                     axes.plot(self.steps, values, color=colour, marker=marker, markersize=3, label=split)
             axes.set_xlabel("optimizer step")
-            axes.set_ylabel(f"{term} (nats per image)")
+            axes.set_ylabel(_label(term))
             axes.grid(alpha=0.2, linewidth=0.5)
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(frameon=False)
         return figure
+
+
+def _label(term: str) -> str:
+    """A term with its unit: where one is logged raw and weighted, ``<term>_nats`` is the weighted one."""
+    return term if term in UNITLESS else f"{term.removesuffix('_nats')} (nats per image)"

@@ -1,4 +1,4 @@
-"""How near reconstructions are to their originals."""
+"""How near reconstructions are to their originals, and how sharp."""
 
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -6,6 +6,7 @@ from torch import Tensor
 from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics.image_quality import ImageQualityMetric
+from lit_vae.metrics.sharpness import SMALLEST_SIZE, SharpnessMetric
 from lit_vae.models.base import Autoencoder
 
 
@@ -14,6 +15,9 @@ class ImageQuality(Measurement):
 
     ``psnr`` is the mean of the images' PSNRs. Images too small for SSIM's window of 11 x 11 pixels have
     ``ssim_uniform7`` instead, and below 7 pixels none; see `lit_vae.metrics.image_quality`.
+
+    Also ``sharpness`` and ``laplacian_ratio``: the fine structure of all reconstructions over that of their originals,
+    1 being as sharp; see `lit_vae.metrics.sharpness`.
 
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
@@ -24,12 +28,18 @@ class ImageQuality(Measurement):
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new means."""
-        self.metric = ImageQualityMetric(*model.image_shape[1:]).to(model.device)
+        height, width = model.image_shape[1:]
+        self.metrics: list[ImageQualityMetric | SharpnessMetric] = [ImageQualityMetric(height, width)]
+        if min(height, width) >= SMALLEST_SIZE:
+            self.metrics.append(SharpnessMetric())
+        self.metrics = [metric.to(model.device) for metric in self.metrics]
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Reconstruct."""
-        self.metric.update(model.reconstruct(batch.x, batch.y), batch.x)
+        x_hat = model.reconstruct(batch.x, batch.y)
+        for metric in self.metrics:
+            metric.update(x_hat, batch.x)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means."""
-        return self.metric.compute()
+        """The means and the ratios."""
+        return {name: value for metric in self.metrics for name, value in metric.compute().items()}

@@ -49,6 +49,11 @@ class Samples(Panel):
         }
         self.caption = f"{shown[pixels]}, temperature {temperature:g}"
 
+    def check_model(self, model: Autoencoder) -> None:
+        """Any will do; where its latents do not follow what is drawn from, the caption says so."""
+        if model.not_its_prior and model.not_its_prior not in self.caption:
+            self.caption += f"; {type(model).__name__}: {model.not_its_prior}"
+
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:
         """A nearly square sheet; with both, pairs of rows."""
         y = model.labels_for(self.num_images, None)

@@ -25,6 +25,7 @@ from lit_vae import __version__
 from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
+from lit_vae.run.errors import TrainingStopped
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 
@@ -210,7 +211,8 @@ def main() -> None:
         )
     except (ValueError, FileNotFoundError, MisconfigurationException, RuntimeError) as error:
         of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
-        if RunDirectory.begun or of_the_program or os.environ.get("LIT_VAE_TRACEBACK"):
+        in_the_run = RunDirectory.begun and not isinstance(error, TrainingStopped)
+        if in_the_run or of_the_program or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
         print(f"error: {_without_noise(str(error))}", file=sys.stderr)
         sys.exit(1)

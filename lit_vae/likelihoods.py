@@ -36,6 +36,14 @@ class Likelihood(nn.Module, ABC):
     def forward(self, parameters: Tensor) -> D.Distribution:
         """``(..., num_parameters(C), H, W)`` to a distribution over ``(..., C, H, W)``."""
 
+    @property
+    def temperature(self) -> Tensor:
+        """What it divides a squared or absolute error, summed over an image, by: ``-log p = error / t + normaliser``.
+
+        One where it has no such form. Terms that are weighed against the *error* are divided by it, too.
+        """
+        return torch.ones(())
+
     def problems(self, spec: ImageSpec) -> list[str]:
         """Why it cannot describe such images; empty if it can."""
         if spec.values in self.expects:
@@ -119,6 +127,11 @@ class FixedGaussian(Likelihood):
         log_var = torch.tensor(math.log(_positive(self, "variance", variance)))
         self.register_buffer("log_var", log_var, persistent=False)  # an argument: a checkpoint must not override it
 
+    @property
+    def temperature(self) -> Tensor:
+        """Twice the variance."""
+        return 2.0 * self.log_var.exp()
+
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
         return channels
@@ -140,6 +153,11 @@ class LearnedGaussian(Likelihood):
     def __init__(self, initial_variance: float = 1.0) -> None:
         super().__init__()
         self.log_var = nn.Parameter(torch.tensor(math.log(_positive(self, "initial_variance", initial_variance))))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Twice the variance."""
+        return 2.0 * self.log_var.exp()
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
@@ -182,6 +200,11 @@ class Laplace(Likelihood):
     def __init__(self, scale: float = 1.0, learned: bool = True) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(_positive(self, "scale", scale))), requires_grad=learned)
+
+    @property
+    def temperature(self) -> Tensor:
+        """The scale."""
+        return self.log_scale.exp()
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""

@@ -3,6 +3,7 @@
 from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
 from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures, frechet_distance
 from lit_vae.metrics.image_quality import ImageQualityMetric, mse_per_image, psnr_per_image, ssim_per_image, ssim_window
+from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
 from lit_vae.metrics.latents import (
     LatentSummary,
     PosteriorStatistics,
@@ -10,18 +11,26 @@ from lit_vae.metrics.latents import (
     log_aggregate_posterior,
     summarize_posteriors,
 )
+from lit_vae.metrics.perceptual import PerceptualDistanceMetric
+from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
 
 __all__ = [
     "CodeStatistics",
     "CodeUsage",
     "FrechetDistance",
     "ImageQualityMetric",
+    "LatentChannels",
+    "LatentMoments",
     "LatentSummary",
     "PCAFeatures",
+    "PerceptualDistanceMetric",
     "PosteriorStatistics",
+    "SharpnessMetric",
     "active_units",
     "code_statistics",
     "frechet_distance",
+    "high_frequency_energy",
+    "laplacian_variance",
     "log_aggregate_posterior",
     "mse_per_image",
     "psnr_per_image",

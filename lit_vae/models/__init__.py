@@ -3,6 +3,8 @@
 from lit_vae.models.ae import AE
 from lit_vae.models.code_prior import CodePrior
 from lit_vae.models.cvae import CVAE
+from lit_vae.models.feature_net import FeatureNet
+from lit_vae.models.kl_autoencoder import KLAutoencoder
 from lit_vae.models.pca import PCA
 from lit_vae.models.pixelcnn import PixelCNN
 from lit_vae.models.pixelvae import PixelVAE
@@ -10,4 +12,16 @@ from lit_vae.models.vae import VAE
 from lit_vae.models.vqvae import VQVAE
 from lit_vae.models.vqvae2 import VQVAE2
 
-__all__ = ["AE", "CVAE", "PCA", "VAE", "VQVAE", "VQVAE2", "CodePrior", "PixelCNN", "PixelVAE"]
+__all__ = [
+    "AE",
+    "CVAE",
+    "PCA",
+    "VAE",
+    "VQVAE",
+    "VQVAE2",
+    "CodePrior",
+    "FeatureNet",
+    "KLAutoencoder",
+    "PixelCNN",
+    "PixelVAE",
+]

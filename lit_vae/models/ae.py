@@ -7,6 +7,7 @@ from lit_vae.distributions import standard_normal
 from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.realism import Realism
 
 
 class AE(Autoencoder):
@@ -22,9 +23,11 @@ class AE(Autoencoder):
         likelihood: ``p(x|z)``; `FixedGaussian` makes it the squared error.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
+        realism: perceptual and adversarial terms; null: none.
     """
 
     term_names = ("loss", "distortion")
+    not_its_prior = "it has no prior: drawn from N(0, I). See lit-vae fit-prior."
 
     def __init__(
         self,
@@ -35,8 +38,9 @@ class AE(Autoencoder):
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
     ) -> None:
-        super().__init__(image_shape, tuple(latent_shape), likelihood, optimizer, lr_scheduler)
+        super().__init__(image_shape, tuple(latent_shape), likelihood, optimizer, lr_scheduler, realism)
         self.encoder = encoder(self.image_shape, self.latent_shape, 0)
         decoder_shape: Shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
         self.decoder = decoder(self.latent_shape, decoder_shape, 0)
@@ -48,16 +52,16 @@ class AE(Autoencoder):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Distortion in nats per image, averaged over the batch."""
         x, y = batch
-        z = self.embed(x, y)
-        distortion = -self.decode(z, y).log_prob(x)
-        self.log_train({"loss": distortion, "distortion": distortion})
-        return distortion.mean()
+        decoded = self.decode(self.embed(x, y), y)
+        distortion = -decoded.log_prob(x)
+        return self.training_loss(x, {"loss": distortion, "distortion": distortion}, decoded)
 
     def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """Distortion, ``(B,)`` nats."""
         x, y = batch
-        distortion = -self.decode(self.embed(x, y), y).log_prob(x)
-        return {"loss": distortion, "distortion": distortion}
+        decoded = self.decode(self.embed(x, y), y)
+        distortion = -decoded.log_prob(x)
+        return self.with_realism(x, {"loss": distortion, "distortion": distortion}, decoded)
 
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

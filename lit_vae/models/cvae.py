@@ -59,8 +59,7 @@ class CVAE(VariationalAutoencoder):
         posterior = self.encode(x, y)  # q(z|x,y)
         prior = self.prior(y)  # p(z|y)
         terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
-        self.log_train(terms.named(), **self.objective.scalars(self.global_step))
-        return terms.loss.mean()
+        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: data without labels, more labels than it was made for."""

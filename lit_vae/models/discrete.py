@@ -15,6 +15,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.networks.vqvae import join
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.realism import Realism
 
 
 class DiscreteAutoencoder(Autoencoder):
@@ -27,6 +28,7 @@ class DiscreteAutoencoder(Autoencoder):
     """
 
     term_names = ("loss", "elbo", "rate", "distortion", "quantization")
+    not_its_prior = "it has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them."
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class DiscreteAutoencoder(Autoencoder):
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
+        realism: Realism | None = None,
     ) -> None:
         if len(grids) != len(quantizers) or any(len(grid) != 2 or min(grid) < 1 for grid in grids):
             raise ValueError(
@@ -44,7 +47,7 @@ class DiscreteAutoencoder(Autoencoder):
                 f" of the quantizers (={len(quantizers)} given). Set model.init_args.grids, or grid."
             )
         latent_shape = (sum(quantizer.embedding_dim for quantizer in quantizers), *grids[-1])
-        super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler)
+        super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler, realism)
         self.grids = tuple((height, width) for height, width in grids)
         self.num_embeddings = tuple(quantizer.num_embeddings for quantizer in quantizers)
         self.quantizers = nn.ModuleList(quantizers)
@@ -75,21 +78,23 @@ class DiscreteAutoencoder(Autoencoder):
         """Van den Oord et al. 2017, eq. 3, in nats per image, averaged over the batch."""
         x, y = batch
         quantized = self.quantize(x)
-        terms = self._terms(x, y, quantized)
-        if self.logs_this_step:
-            raw = {
-                _of_level(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()
-            }
-            self.log_train({**terms, **raw}, **self._scalars(quantized))
-        return terms["loss"].mean()
+        decoded = self._decoded(quantized, y)
+        raw = {_of_level(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
+        scalars = self._scalars(quantized) if self.logs_this_step else {}
+        return self.training_loss(x, {**self._terms(x, decoded, quantized), **raw}, decoded, **scalars)
 
     def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """Loss, ELBO under the uniform prior, rate, distortion and what the quantizers add to the loss, ``(B,)``."""
         x, y = batch
-        return self._terms(x, y, self.quantize(x))
+        quantized = self.quantize(x)
+        decoded = self._decoded(quantized, y)
+        return self.with_realism(x, self._terms(x, decoded, quantized), decoded)
 
-    def _terms(self, x: Tensor, y: Tensor, quantized: Sequence[Quantized]) -> dict[str, Tensor]:
-        distortion = -self.decode(join([level.z_q for level in quantized]), y).log_prob(x)
+    def _decoded(self, quantized: Sequence[Quantized], y: Tensor) -> Distribution:
+        return self.decode(join([level.z_q for level in quantized]), y)
+
+    def _terms(self, x: Tensor, decoded: Distribution, quantized: Sequence[Quantized]) -> dict[str, Tensor]:
+        distortion = -decoded.log_prob(x)
         quantization = torch.stack([level.loss for level in quantized]).sum(0)
         nats = sum(math.prod(g) * math.log(k) for g, k in zip(self.grids, self.num_embeddings, strict=True))
         rate = torch.full_like(distortion, nats)

@@ -42,6 +42,7 @@ class Model(LightningModule, ABC):
         self.epoch_means = nn.ModuleDict(means)
         self._evaluation_noise: Generator | None = None
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
+        self.last_terms: dict[str, Tensor] = {}
 
     @abstractmethod
     def evaluation_terms(self, batch: Any, generator: Generator | None) -> dict[str, Tensor]:
@@ -72,9 +73,13 @@ class Model(LightningModule, ABC):
             f" (={num_classes}). Set model.init_args.num_classes, to 0 for a model without labels."
         ]
 
+    def parameter_groups(self) -> Any:
+        """What the optimizer is over: all parameters, in one group."""
+        return self.parameters()
+
     def configure_optimizers(self) -> Any:
         """The given optimizer over all parameters; a scheduler steps with every optimizer step."""
-        optimizer = self._optimizer(self.parameters())
+        optimizer = self._optimizer(self.parameter_groups())
         if self._lr_scheduler is None:
             return optimizer
         return {
@@ -95,11 +100,12 @@ class Model(LightningModule, ABC):
         """Whether this is a training step whose terms are logged."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
-    def log_train(self, terms: dict[str, Tensor], **scalars: float) -> None:
+    def log_train(self, terms: dict[str, Tensor], **scalars: Tensor | float) -> None:
         """Log means of per-image terms over the batches of all ranks as ``train/<term>``, on logging steps only.
 
         A logged key costs Lightning a third of a millisecond on *every* step, as much as a small network's backward.
         """
+        self.last_terms = {name: value.detach() for name, value in terms.items()}
         if not self.logs_this_step:
             return
         terms = self._reported(terms)
@@ -107,9 +113,10 @@ class Model(LightningModule, ABC):
         means = self.trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip(terms, means.unbind(), strict=True))
         self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in scalars.items()})
+        numbers = {f"train/{name}": float(value) for name, value in scalars.items()}
+        self.log_dict(numbers)
         # loggers get it after the step's checkpoint is written: a run killed in between would miss a row
-        self.last_logged = self.global_step, {f"train/{name}": value for name, value in {**values, **scalars}.items()}
+        self.last_logged = self.global_step, {**{f"train/{name}": value for name, value in values.items()}, **numbers}
 
     def _reported(self, terms: dict[str, Any]) -> dict[str, Any]:
         """Those terms that mean something for the data at hand; by default all."""

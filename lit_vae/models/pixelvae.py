@@ -61,8 +61,7 @@ class PixelVAE(VariationalAutoencoder):
         posterior = self.encode(x, y)  # q(z|x)
         prior = self.prior(y)  # p(z)
         terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
-        self.log_train(terms.named(), **self.objective.scalars(self.global_step))
-        return terms.loss.mean()
+        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
 
     def distribution(self, decoded: Tensor) -> Distribution:
         """The pixels' distribution given features ``(..., features, H, W)``."""

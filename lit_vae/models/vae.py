@@ -10,6 +10,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
+from lit_vae.realism import Realism
 
 
 class VAE(VariationalAutoencoder):
@@ -24,6 +25,7 @@ class VAE(VariationalAutoencoder):
         objective: the bound, and what is done to it (beta, free bits, IWAE).
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
+        realism: perceptual and adversarial terms; null: none.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class VAE(VariationalAutoencoder):
         objective: Objective,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
     ) -> None:
-        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
+        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, realism)
 
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
         """``q(z | x)``, ``(B, *latent)``; ``y`` is ignored."""
@@ -49,5 +52,4 @@ class VAE(VariationalAutoencoder):
         posterior = self.encode(x, y)  # q(z|x)
         prior = self.prior(y)  # p(z)
         terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
-        self.log_train(terms.named(), **self.objective.scalars(self.global_step))
-        return terms.loss.mean()
+        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))

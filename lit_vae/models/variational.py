@@ -13,6 +13,7 @@ from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.objectives import Objective
 from lit_vae.objectives.elbo import importance_weighted_bound, log_weights
 from lit_vae.priors import Prior
+from lit_vae.realism import Realism
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -30,10 +31,11 @@ class VariationalAutoencoder(Autoencoder):
         objective: Objective,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
+        realism: Realism | None = None,
         cond_dim: int = 0,
         decoder_channels: int | None = None,
     ) -> None:
-        super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler)
+        super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler, realism)
         self.prior = prior
         self.objective = objective
         posterior_shape: Shape = (2 * prior.shape[0], *prior.shape[1:])
@@ -61,8 +63,13 @@ class VariationalAutoencoder(Autoencoder):
         return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: a prior of other classes than the model is told."""
+        """Also: a prior of other classes than the model is told, an objective that takes no term beside its own."""
         found = super().problems(spec)
+        if self.realism is not None and not self.objective.is_additive:
+            found.append(
+                f"{type(self).__name__}: {type(self.objective).__name__} changes gradients on their way to the encoder,"
+                " those of model.realism too. Take lit_vae.objectives.ELBO, or leave realism out."
+            )
         prior_classes = getattr(self.prior, "num_classes", 0)
         if prior_classes and prior_classes != self.num_classes:
             remedy = (
@@ -79,7 +86,8 @@ class VariationalAutoencoder(Autoencoder):
     def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats."""
         x, y = batch
-        return self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, generator).named()
+        terms = self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, generator)
+        return self.with_realism(x, terms.named(), terms.decoded)
 
     @torch.no_grad()
     def importance_weighted_nll(

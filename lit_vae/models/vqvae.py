@@ -7,6 +7,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.discrete import DiscreteAutoencoder
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.realism import Realism
 
 
 class VQVAE(DiscreteAutoencoder):
@@ -25,6 +26,7 @@ class VQVAE(DiscreteAutoencoder):
         likelihood: ``p(x | codes)``.
         optimizer: over all parameters (a codebook of moving averages has none).
         lr_scheduler: stepped with every optimizer step.
+        realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class VQVAE(DiscreteAutoencoder):
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
     ) -> None:
-        super().__init__(image_shape, [grid], [quantizer], decoder, likelihood, optimizer, lr_scheduler)
+        super().__init__(image_shape, [grid], [quantizer], decoder, likelihood, optimizer, lr_scheduler, realism)
         self.encoder = encoder(self.image_shape, self.latent_shape, 0)
 
     def quantize(self, x: Tensor) -> list[Quantized]:

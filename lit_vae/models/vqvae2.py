@@ -11,6 +11,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.discrete import DiscreteAutoencoder
 from lit_vae.networks.vqvae import HierarchicalEncoder
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.realism import Realism
 
 HierarchyFactory = Callable[[Shape, Sequence[Shape]], HierarchicalEncoder]
 """``(in_shape, out_shapes) -> encoder``, coarsest level first."""
@@ -30,6 +31,7 @@ class VQVAE2(DiscreteAutoencoder):
         likelihood: ``p(x | codes)``.
         optimizer: over all parameters (a codebook of moving averages has none).
         lr_scheduler: stepped with every optimizer step.
+        realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class VQVAE2(DiscreteAutoencoder):
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
     ) -> None:
-        super().__init__(image_shape, grids, quantizers, decoder, likelihood, optimizer, lr_scheduler)
+        super().__init__(image_shape, grids, quantizers, decoder, likelihood, optimizer, lr_scheduler, realism)
         shapes = [(q.embedding_dim, *grid) for q, grid in zip(quantizers, self.grids, strict=True)]
         self.encoder = encoder(self.image_shape, shapes)
 

@@ -2,6 +2,9 @@
 
 from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder
+from lit_vae.networks.discriminator import PatchDiscriminator
+from lit_vae.networks.feature_net import RandomTranslation, ResidualFeatures
+from lit_vae.networks.ldm import LDMDecoder, LDMEncoder
 from lit_vae.networks.mlp import MLP
 from lit_vae.networks.pixelcnn import GatedPixelCNN
 from lit_vae.networks.transformer import CausalTransformer
@@ -15,6 +18,11 @@ __all__ = [
     "ConvEncoder",
     "GatedPixelCNN",
     "HierarchicalEncoder",
+    "LDMDecoder",
+    "LDMEncoder",
+    "PatchDiscriminator",
+    "RandomTranslation",
+    "ResidualFeatures",
     "VQVAEDecoder",
     "VQVAEEncoder",
 ]

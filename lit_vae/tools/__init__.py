@@ -14,6 +14,10 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.tools.codes import encode
+from lit_vae.tools.export import export
+from lit_vae.tools.imported import import_autoencoder
+from lit_vae.tools.latents import latents
+from lit_vae.tools.prepare import prepare
 from lit_vae.tools.prior import fit_prior
 from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
 from lit_vae.tools.table import table
@@ -26,7 +30,13 @@ VERBS: dict[str, Callable[..., None]] = {
     "encode": encode,
     "fit-prior": fit_prior,
     "table": table,
+    "latents": latents,
+    "prepare": prepare,
+    "export": export,
+    "import": import_autoencoder,
 }
+SEVERAL = {table: ("runs", "RUN", "Run directories."), prepare: ("names", "NAME", "vgg16, alexnet.")}
+"""Arguments that are given any number of times: name, placeholder, help."""
 
 
 class Parser(ArgumentParser):
@@ -63,10 +73,12 @@ def _parser() -> Parser:
     subcommands = parser.add_subcommands(dest="verb")
     for name, function in VERBS.items():
         sub = Parser(description=(function.__doc__ or "").split("\n    Args:")[0])
-        several: set[str | int] = {"runs"} if function is table else set()
-        if several:
-            sub.add_argument("runs", nargs="+", metavar="RUN", help="Run directories.")
-        sub.add_function_arguments(function, as_group=False, as_positional=True, skip=several)
+        skip: set[str | int] = set()
+        if function in SEVERAL:
+            argument, placeholder, explanation = SEVERAL[function]
+            sub.add_argument(argument, nargs="+", metavar=placeholder, help=explanation)
+            skip = {argument}
+        sub.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
         subcommands.add_subcommand(name, sub, help=(function.__doc__ or "").partition("\n")[0])
     return parser
 

@@ -232,18 +232,12 @@ def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", t
     name = type(model).__name__
     if mixture is not None:
         return caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
-    if hasattr(model, "encode_codes"):
-        if temperature != 1.0:
-            raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
-        print(
-            f"note: {name} has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them.",
-            file=sys.stderr,
-        )
-        return caption + ", uniform codes, which those of images do not follow"
-    if not hasattr(model, "prior"):
-        print(f"note: {name} has no prior: drawn from N(0, I). See lit-vae fit-prior.", file=sys.stderr)
-        return f"{caption}, N(0, I), which the latents of {name} were not made to follow"
-    return caption
+    if hasattr(model, "encode_codes") and temperature != 1.0:
+        raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
+    if not model.not_its_prior:
+        return caption
+    print(f"note: {name}: {model.not_its_prior}", file=sys.stderr)
+    return f"{caption}; {name}: {model.not_its_prior}"
 
 
 def _check_label(model: "Model", label: int | None) -> None:

@@ -22,19 +22,25 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.priors": ("lit_vae.distributions",),
     "lit_vae.objectives": ("lit_vae.objectives", "lit_vae.distributions", "lit_vae.schedules"),
     "lit_vae.networks": ("lit_vae.networks",),
+    "lit_vae.features": ("lit_vae.features", "lit_vae.networks", "lit_vae.run.loading"),
+    "lit_vae.interop": ("lit_vae.interop", "lit_vae.models.base", "lit_vae.networks", "lit_vae.quantizers"),
+    "lit_vae.realism": (
+        "lit_vae.realism", "lit_vae.features", "lit_vae.objectives.adversarial", "lit_vae.schedules",
+    ),
     "lit_vae.models": (
         "lit_vae.models", "lit_vae.objectives", "lit_vae.networks", "lit_vae.likelihoods", "lit_vae.priors",
         "lit_vae.distributions", "lit_vae.schedules", "lit_vae.metrics", "lit_vae.quantizers", "lit_vae.sampling",
+        "lit_vae.realism",
     ),
     "lit_vae.data": ("lit_vae.data",),
-    "lit_vae.metrics": ("lit_vae.metrics", "lit_vae.distributions"),
+    "lit_vae.metrics": ("lit_vae.metrics", "lit_vae.distributions", "lit_vae.features"),
     "lit_vae.run": ("lit_vae.run", "lit_vae.models.base", "lit_vae.models.module"),
     "lit_vae.tools": ("lit_vae", "callbacks"),
     "lit_vae.cli": ("lit_vae",),
     # what the interface of base.py returns is a distribution, and panels ask which
     "callbacks": (
         "callbacks", "lit_vae.models.base", "lit_vae.models.module", "lit_vae.metrics", "lit_vae.run",
-        "lit_vae.distributions", "lit_vae.sampling",
+        "lit_vae.distributions", "lit_vae.sampling", "lit_vae.features", "lit_vae.interop", "lit_vae.realism",
     ),
     "lit_vae": ("lit_vae.__version__",),
 }  # fmt: skip

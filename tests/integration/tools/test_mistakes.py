@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tools_helpers import Fails, RunCopy, Tools
 
-from lit_vae.tools import main
+from lit_vae.tools import VERBS, main
 
 
 def test_data_elsewhere(tools: Tools, fails: Fails, run_copy: RunCopy, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_mistake_is_one_clear_error(
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ([], "what is to be done? Give one of sample, reconstruct, interpolate, traverse, encode, fit-prior, table."),
+        ([], f"what is to be done? Give one of {', '.join(VERBS)}."),
         (["smple", "RUN"], "invalid choice: 'smple'"),
         (["sample"], "the following arguments are required: run\nSee lit-vae"),
         (["table"], "the following arguments are required: runs\nSee lit-vae"),

@@ -97,4 +97,4 @@ def test_draws_from_a_family_without_a_prior_are_said_to_be_from_a_stand_in(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["lit-vae", "sample", str(runs["AE"])])
     main()
-    assert "note: AE has no prior: drawn from N(0, I). See lit-vae fit-prior." in capsys.readouterr().err
+    assert "note: AE: it has no prior: drawn from N(0, I). See lit-vae fit-prior." in capsys.readouterr().err

@@ -22,7 +22,16 @@ def test_every_section_makes_rows_of_positive_numbers(capsys: pytest.CaptureFixt
     main(["--quick", "--threads", str(torch.get_num_threads())])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert {row[0].split(",")[0] for row in rows} == {"step", "feed", "precision", "quantizer", "sampling"}
+    assert {row[0].split(",")[0] for row in rows} == {
+        "step",
+        "feed",
+        "precision",
+        "quantizer",
+        "sampling",
+        "lpips",
+        "ldm",
+        "adversarial step",
+    }
     assert len({(row[0], row[1]) for row in rows}) == len(rows)
     for row in rows:
         numbers = [float(number) for number in re.findall(r"[\d.e+-]+(?=[ )])", f"{row[2]} {row[3]}")]

@@ -30,6 +30,19 @@ def test_means_at_the_latents_of_a_generator_on_the_cpu(new_model):
     np.testing.assert_array_equal(cells(picture, 2, 3), expected(means).reshape(2, 3, 8, 8))
 
 
+def test_a_caption_says_where_latents_do_not_follow_what_is_drawn_from(new_model):
+    """Decoding N(0, I) from an autoencoder with a KL of small weight gives noise, and people ask why."""
+    captions = {}
+    for family in ("VAE", "AE"):
+        panel = Samples(6)
+        for _ in range(2):  # a fit checks the model, a test does again
+            panel.check_model(new_model(family))
+        captions[family] = panel.caption
+    plain = "Decoder means at draws from the prior, temperature 1"
+    assert captions["VAE"] == plain
+    assert captions["AE"] == f"{plain}; AE: it has no prior: drawn from N(0, I). See lit-vae fit-prior."
+
+
 @pytest.mark.parametrize("family", ["VAE", "CVAE", "AE"])
 def test_the_same_however_often_and_whenever_it_is_drawn(family, new_model):
     model, panel = new_model(family), Samples(9, pixels="both")

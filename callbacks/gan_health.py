@@ -1,0 +1,239 @@
+"""Whether a decoder and a discriminator still learn from each other: numbers, a picture, warnings, a way back."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.drawing import new_figure, rasterize
+from callbacks.periodic import Periodic
+from lit_vae.models.base import Autoencoder
+from lit_vae.realism import Adversary
+from lit_vae.run.panels import log_panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NUMBERS = (
+    "discriminator_accuracy",
+    "logits_real",
+    "logits_fake",
+    "logit_gap",
+    "adaptive_weight",
+    "grad_norm_nll",
+    "grad_norm_adversarial",
+    "adversarial",
+    "adversarial_nats",
+)
+WON, LOST = 0.98, 0.55
+"""Mean accuracies over a window above and below which neither side learns from the other."""
+
+
+class BackOff:
+    """Turns the adversarial weight down, by ``factor``, at each window in which the discriminator wins.
+
+    Args:
+        threshold: mean accuracy of a window above which it does.
+        factor: of the weight that is left.
+        least: what is left of the weight at least.
+    """
+
+    def __init__(self, threshold: float = WON, factor: float = 0.5, least: float = 0.01) -> None:
+        if not (0.5 < threshold < 1.0 and 0.0 < factor < 1.0 and 0.0 <= least < 1.0):
+            raise ValueError(
+                f"BackOff: threshold (={threshold}) must be in (0.5, 1), factor (={factor}) in (0, 1) and least"
+                f" (={least}) in [0, 1). Set them in the init_args of back_off of callbacks.GANHealth."
+            )
+        self.threshold, self.factor, self.least = threshold, factor, least
+
+    @torch.no_grad()
+    def apply(self, adversary: Adversary) -> None:
+        """Turn it down once."""
+        adversary.scale.mul_(self.factor).clamp_(min=self.least)
+
+
+class GANHealth(Periodic):
+    """Remembers what the game between decoder and discriminator logs, draws it, and warns, once, when it is over.
+
+    Panel ``gan_health``: the discriminator's accuracy and logits, the gradient norms behind the adaptive weight, the
+    generator's term; of the training batches of logging steps, over all ranks. The history is in the checkpoint.
+
+    It warns when, over a whole window, the mean accuracy is above 0.98 while the decoder feels the discriminator; when
+    it is below 0.55 in spite of a window of training before; and when lambda has been at its largest throughout.
+
+    Args:
+        every_n_epochs: see `Periodic`; epochs between two pictures.
+        window: optimizer steps that a judgement is of.
+        back_off: what to do when the discriminator wins; null: only warn. What is left of the weight is logged as
+            ``train/adversarial_scale`` and saved with the model.
+    """
+
+    name = "gan_health"
+
+    def __init__(self, every_n_epochs: int = 1, window: int = 200, back_off: BackOff | None = None) -> None:
+        super().__init__(every_n_epochs)
+        if window < 1:
+            raise self._refuse(f"window (={window}) must be at least 1 step.", "Set init_args.window.")
+        self.window, self.back_off = window, back_off
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {name: [] for name in NUMBERS}
+        self._warned: list[str] = []
+        self._backed_off = -window
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Only a model with an adversary."""
+        if _adversary(model) is None:
+            raise self._refuse(
+                f"{type(model).__name__} has no adversary.",
+                "Set model.init_args.realism.init_args.adversary, or remove it from trainer.callbacks.",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history; tensors, since there are many numbers."""
+        values = {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in self.values.items()}
+        return {
+            "steps": torch.tensor(self.steps, dtype=torch.int64),
+            "values": values,
+            "warned": list(self._warned),
+            "backed_off": self._backed_off,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the history."""
+        self.steps = state_dict["steps"].tolist()
+        self.values = {name: state_dict["values"][name].tolist() for name in NUMBERS}
+        self._warned, self._backed_off = list(state_dict["warned"]), state_dict["backed_off"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember a logged step, and judge the window that it ends."""
+        assert isinstance(pl_module, Autoencoder)  # by `setup`
+        step, logged = pl_module.last_logged
+        if step != trainer.global_step - 1 or not logged or (self.steps and step <= self.steps[-1]):
+            return
+        adversary = _adversary(pl_module)
+        assert adversary is not None  # by `check_model`
+        self.steps.append(step)
+        for name, numbers in self.values.items():
+            numbers.append(float(logged.get(f"train/{name}", math.nan)))
+        self._judge(adversary)
+        if self.back_off is not None:
+            scale = float(adversary.scale)
+            pl_module.log("train/adversarial_scale", scale)
+            logged["train/adversarial_scale"] = scale  # with the step's other numbers, where a checkpoint keeps them
+
+    def _judge(self, adversary: Adversary) -> None:
+        """All ranks have the same numbers, and come to the same decision."""
+        step, felt = self.steps[-1], self.felt_since
+        accuracy = _mean(self._window("discriminator_accuracy"))
+        if felt is not None and step - felt + 1 >= self.window:
+            if accuracy > WON:
+                self._warn(
+                    f"over the last {self.window} steps the discriminator told {accuracy:.3f} of the patches right: it"
+                    " wins, and the decoder learns little from it. Lower its learning rate (adversary.optimizer), add"
+                    " augmentations or a penalty (LeCAM, R1), or give GANHealth a back_off.",
+                    "won",
+                )
+            most, adaptive = adversary.most_adaptive, self._window("adaptive_weight")
+            if most is not None and adaptive and min(adaptive) >= most:
+                self._warn(
+                    f"for the last {self.window} steps lambda was at its largest (most_adaptive = {most:g}): the"
+                    " discriminator has no gradient for the decoder, or the reconstruction's is too large. See"
+                    " grad_norm_adversarial in media/gan_health; raise adversary.most_adaptive, or set it to null.",
+                    "capped",
+                )
+            waited = step - self._backed_off >= self.window
+            if self.back_off is not None and waited and accuracy > self.back_off.threshold:
+                self.back_off.apply(adversary)
+                self._backed_off = step
+        if step - adversary.train_from + 1 >= 2 * self.window and accuracy < LOST:
+            self._warn(
+                f"over the last {self.window} steps the discriminator told {accuracy:.3f} of the patches right, after"
+                f" {step - adversary.train_from + 1} steps of training: it learns nothing, or there is nothing left to"
+                " tell. Raise its learning rate (adversary.optimizer) or width, take fewer augmentations or a smaller"
+                " penalty.",
+                "lost",
+            )
+
+    @property
+    def felt_since(self) -> int | None:
+        """The first remembered step at which the decoder felt the discriminator."""
+        felt = zip(self.steps, self.values["adversarial"], strict=True)
+        return next((step for step, value in felt if math.isfinite(value)), None)
+
+    def _window(self, name: str) -> list[float]:
+        """Values of the last window's logged steps."""
+        first = len(self.steps)
+        while first > 0 and self.steps[first - 1] > self.steps[-1] - self.window:
+            first -= 1
+        return [value for value in self.values[name][first:] if math.isfinite(value)]
+
+    def _warn(self, what: str, key: str) -> None:
+        if key not in self._warned:
+            self._warned.append(key)
+            rank_zero_warn(f"GANHealth: {what}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the history so far."""
+        if trainer.state.fn == TrainerFn.FITTING and self.due(trainer) and trainer.is_global_zero and self.steps:
+            caption = "Accuracy and logits of the discriminator, gradient norms at the last layer, generator's term"
+            log_panel(trainer, self.name, rasterize(self.figure()), caption)
+
+    def figure(self) -> "Figure":
+        """Four plots over the optimizer steps; a dotted line where the decoder began to feel the discriminator."""
+        figure = new_figure(8.0, 5.6)
+        accuracy, logits, norms, term = figure.subplots(2, 2, sharex=True).flat
+        self._plot(accuracy, {"discriminator_accuracy": ("accuracy", "tab:blue", "-")})
+        accuracy.axhline(0.5, color="tab:gray", linestyle="--", linewidth=1.0, label="chance")
+        accuracy.set(title="discriminator", ylabel="share of patches told right", ylim=(-0.02, 1.02))
+        real, fake = ("images", "tab:blue", "-"), ("reconstructions", "tab:orange", "-")
+        self._plot(logits, {"logits_real": real, "logits_fake": fake, "logit_gap": ("gap", "tab:gray", "--")})
+        logits.set(title="mean logits", ylabel="logit")
+        nll, adversarial = ("reconstruction", "tab:green", "-"), ("adversarial", "tab:red", "-")
+        balance = {"grad_norm_nll": nll, "grad_norm_adversarial": adversarial}
+        self._plot(norms, {**balance, "adaptive_weight": (r"ratio $\lambda$", "black", "--")})
+        norms.set(title="gradients at the decoder's last layer", ylabel="norm")
+        if any(value > 0.0 for name in (*balance, "adaptive_weight") for value in self.values[name]):
+            norms.set_yscale("log")
+        self._plot(term, {"adversarial_nats": ("weighted", "tab:red", "-")})
+        term.set(title="generator's term")
+        term.set_ylabel("weighted (nats per image)", color="tab:red")
+        raw = term.twinx()
+        self._plot(raw, {"adversarial": ("raw", "tab:purple", "-")})
+        raw.set_ylabel("raw", color="tab:purple")
+        if self.felt_since is not None:
+            accuracy.plot([], [], color="black", linestyle=":", linewidth=1.0, label="the decoder feels it")
+        for axes in (accuracy, logits, norms, term):
+            if self.felt_since is not None:
+                axes.axvline(self.felt_since, color="black", linestyle=":", linewidth=1.0)
+            axes.title.set_fontsize(10)
+            axes.grid(alpha=0.2, linewidth=0.5)
+            axes.spines["top"].set_visible(False)
+            if axes is not term and axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, fontsize=8)
+        raw.spines["top"].set_visible(False)
+        for axes in (norms, term):
+            axes.set_xlabel("optimizer step")
+        return figure
+
+    def _plot(self, axes: "Axes", series: dict[str, tuple[str, str, str]]) -> None:
+        """Those that have a value: label, colour and style by name."""
+        for name, (label, colour, style) in series.items():
+            if any(map(math.isfinite, self.values[name])):
+                marker = "o" if len(self.steps) < 30 else ""
+                values = self.values[name]
+                axes.plot(self.steps, values, style, color=colour, lw=1.0, label=label, marker=marker, markersize=3)
+
+
+def _adversary(model: Autoencoder) -> Adversary | None:
+    return None if model.realism is None else model.realism.adversary
+
+
+def _mean(values: list[float]) -> float:
+    """NaN, which no comparison holds for, of none."""
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,81 @@
+"""How large the latents are: what a diffusion model on them has to know."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.periodic import Measurement
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch
+from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
+from lit_vae.models.base import Autoencoder
+
+KEY = "latent_report"
+
+
+class LatentReport(Measurement):
+    """Logs ``latent_std`` of all values, ``latent_std_min`` and ``latent_std_max`` over channels, for val and test.
+
+    Of draws from the posterior, in closed form; of a model without one, of its latents; see
+    `lit_vae.metrics.LatentChannels`. Every checkpoint holds the last validation's report as ``latent_report``: mean and
+    std of each channel, ``shift_factor`` and ``scale_factor``, the split, the number of images and the step. A model
+    with `callbacks.EMA` is measured with its average, which is what its checkpoint holds.
+
+    Args:
+        every_n_epochs: see `Periodic`; null: in tests only, and then in no checkpoint.
+    """
+
+    def __init__(self, every_n_epochs: int | None = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.saved: dict[str, Any] | None = None
+
+    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+        """Start new moments."""
+        self.metric = LatentChannels().to(model.device)
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Take in the latents of a batch."""
+        self.metric.update(latents_of(model, batch))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Three numbers of many."""
+        self.moments: LatentMoments = self.metric.compute()
+        std = self.moments.std
+        return {"latent_std": self.moments.total_std, "latent_std_min": std.min(), "latent_std_max": std.max()}
+
+    def report(self, trainer: Trainer, split: str) -> None:
+        """Keep a validation's for the checkpoints."""
+        if split == "val":
+            self.saved = {**self.moments.report(), "split": split, "step": self.step(trainer)}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say how large the latents are."""
+        if self.saved is not None:
+            checkpoint[KEY] = self.saved
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up what a checkpoint says."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self.saved = checkpoint.get(KEY)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it to whoever trains a diffusion model next."""
+        if self.saved is not None and trainer.is_global_zero:
+            print(in_one_line(self.saved))
+
+
+def latents_of(model: Autoencoder, batch: Batch) -> DiagonalGaussian | Tensor:
+    """Posteriors of a batch, or, of a model that has none, latents."""
+    return model.encode(*batch) if hasattr(model, "encode") else model.embed(*batch)  # type: ignore[operator]
+
+
+def in_one_line(report: Mapping[str, Any]) -> str:
+    """A report for a person."""
+    std = report["std"]
+    return (
+        f"latents: scale_factor {report['scale_factor']:.5f}, shift_factor {report['shift_factor']:.5f}, std of the"
+        f" {len(std)} channels {min(std):.3g} to {max(std):.3g} (step {report['step']}, {report['num_images']}"
+        f" {report['split']} images)"
+    )

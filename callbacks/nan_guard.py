@@ -1,0 +1,135 @@
+"""An end with a reason, at the step where training would be ruined."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_vae.models.module import Model
+from lit_vae.run.checkpoints import CHECKPOINTS, AtomicCheckpointIO
+from lit_vae.run.errors import TrainingStopped
+
+NAMED = 5  # parameters in a message
+IMAGES, LOSS = "the images themselves", "loss of the batch"
+SUMS = ("elbo", "loss")  # of other terms, one of which is at fault
+
+
+class NaNGuard(Callback):
+    """Stops before the optimizer's step when a term of the loss, or a gradient, is not finite: the weights still are.
+
+    The error names the terms and in how many images of the step's batch they are not finite, the first parameters with
+    such gradients, and the checkpoint to go on from. All ranks stop at the same step with the same numbers. It costs
+    one wait for the device a step. With float16 and its loss scaler, gradients that overflow are the scaler's business:
+    it skips their step; then only terms are looked at.
+
+    Args:
+        check_gradients: also look at every gradient: a pass over as many numbers as there are weights.
+    """
+
+    def __init__(self, check_gradients: bool = True) -> None:
+        self.check_gradients = check_gradients
+        self._forget()
+
+    def _forget(self) -> None:
+        self._num_images = 0
+        self._counts: dict[str, Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model whose terms it cannot see, before training starts."""
+        self._forget()
+        if not isinstance(pl_module, Model):
+            raise ValueError(
+                f"NaNGuard: it needs a lit_vae.models.module.Model, the model is a {type(pl_module).__name__}."
+                " Remove callbacks.NaNGuard from trainer.callbacks."
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count images that are not finite before any network sees them."""
+        x = batch[0]
+        if isinstance(x, Tensor) and x.is_floating_point():
+            self._count(IMAGES, torch.where(torch.isfinite(x), 0.0, torch.nan).flatten(1).sum(1))
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Count in how many images each term is not finite; the batches of one step add up."""
+        assert isinstance(pl_module, Model)  # by `setup`
+        for name, term in pl_module.last_terms.items():
+            self._count(name, term)
+        self._num_images += max((len(term) for term in pl_module.last_terms.values()), default=0)
+        self._count(LOSS, loss)
+
+    def _count(self, name: str, values: Tensor) -> None:
+        self._counts[name] = self._counts.get(name, 0) + (~torch.isfinite(values.detach())).sum()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Stop, or begin the next step.
+
+        Raises:
+            TrainingStopped: something is not finite.
+        """
+        names, num_images = list(self._counts), self._num_images * trainer.world_size
+        found = [*self._counts.values(), self._unusable_gradients(trainer, optimizer)]
+        self._forget()
+        counts = trainer.strategy.reduce(torch.stack([count.to(pl_module.device) for count in found]), reduce_op="sum")
+        if not bool(counts.any()):
+            return
+        terms = {name: count for name, count in zip(names, counts.tolist(), strict=False) if count and name != LOSS}
+        terms = dict(sorted(terms.items(), key=lambda item: item[0] in SUMS))
+        parts = [f"{name} ({count} of {num_images} images)" for name, count in terms.items()]
+        gradients = _not_finite({name: p.grad for name, p in pl_module.named_parameters()})
+        if gradients:
+            more = f" and {len(gradients) - NAMED} more" if len(gradients) > NAMED else ""
+            parts.append(f"gradients of {', '.join(gradients[:NAMED])}{more}")
+        if not terms and LOSS in names and counts[names.index(LOSS)]:
+            parts.insert(0, "the loss, and none of its terms for each image: a penalty on the networks")
+        raise TrainingStopped(
+            f"NaNGuard: not finite at step {trainer.global_step}, before the optimizer changed a weight:"
+            f" {'; '.join(parts)}.\n{_where_to_go_on(trainer)}\n{_advice(terms, str(trainer.precision))}"
+        )
+
+    def _unusable_gradients(self, trainer: Trainer, optimizer: Optimizer) -> Tensor:
+        """How many of the optimizer's parameters have a gradient that is not finite, ``()`` int64 on its device."""
+        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+        groups = optimizer.param_groups if self.check_gradients and not scales else []
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return torch.zeros((), dtype=torch.int64)
+        # the largest absolute value: a sum of squares may overflow where no gradient does
+        largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
+        return (~torch.isfinite(largest)).sum()
+
+
+def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of those tensors, among anything else, that hold a value that is not finite."""
+    return [
+        name for name, value in tensors.items() if isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
+    ]
+
+
+def _where_to_go_on(trainer: Trainer) -> str:
+    """The newest checkpoint of the run that is whole and whose weights are finite."""
+    folder = Path(trainer.default_root_dir) / CHECKPOINTS
+    spoilt = []
+    for path in (folder / "last.ckpt", folder / "best.ckpt"):
+        if not path.is_file():
+            continue
+        content = AtomicCheckpointIO().load_checkpoint(path)
+        if not _not_finite({**content["state_dict"], **content.get("current_model_state", {})}):
+            return f"{path} of step {content['global_step']} has finite weights: go on from it with --ckpt_path {path}."
+        spoilt.append(path.name)
+    return f"No checkpoint to go on from in {folder}{': not finite are ' + ', '.join(spoilt) if spoilt else ''}."
+
+
+def _advice(terms: Mapping[str, int], precision: str) -> str:
+    """What helps most often, by what failed."""
+    if IMAGES in terms:
+        return "Try: mend or remove those images; the model has no part in it."
+    remedies = ["a lower or warmed up learning rate"]
+    if not terms:
+        remedies.append("trainer.gradient_clip_val, since only gradients are at fault")
+    if "16" in precision:
+        remedies.append(f"trainer.precision 32-true in place of {precision}")
+    return f"Try: {'; '.join(remedies)}."

@@ -1,0 +1,40 @@
+"""How far reconstructions are from their originals for a frozen network."""
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from callbacks.periodic import Measurement
+from lit_vae import features
+from lit_vae.images import Batch
+from lit_vae.metrics.perceptual import PerceptualDistanceMetric
+from lit_vae.models.base import Autoencoder
+
+
+class PerceptualDistance(Measurement):
+    """Logs ``{val,test}/<name>`` of reconstructions, such as ``lpips_alex``: the exact mean over images and ranks.
+
+    Args:
+        distance: between images; `lit_vae.features`.
+        every_n_epochs: see `Periodic`; null: in tests only.
+    """
+
+    def __init__(self, distance: features.PerceptualDistance, every_n_epochs: int | None = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.distance = distance
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Weights that are missing, or images that cannot be measured."""
+        if problems := self.distance.problems(model.image_shape):
+            raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
+
+    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+        """Start a new mean."""
+        self.metric = PerceptualDistanceMetric(self.distance).to(model.device)
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Reconstruct."""
+        self.metric.update(model.reconstruct(batch.x, batch.y), batch.x)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean."""
+        return {self.distance.name: self.metric.compute()}

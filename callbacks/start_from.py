@@ -1,0 +1,122 @@
+"""Training that begins with the weights of another."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lit_vae.interop import load_into
+from lit_vae.interop.architecture import differences, shapes_of
+from lit_vae.models.base import Autoencoder
+from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+OF_A_RECIPE = ("likelihood", "objective", "realism")
+"""Parts that a recipe may change: they start anew where the checkpoint has others, or none."""
+
+TRAINED_WITH_A_DECODER = ("decoder", *OF_A_RECIPE)
+
+
+class StartFrom(Callback):
+    """Starts a fit with the weights of a checkpoint of this project, of a diffusers folder or of a CompVis file.
+
+    A run that is resumed goes on with what its own checkpoint holds. Networks, quantizers and prior must be those of
+    the checkpoint, whose average is taken where it has one (`callbacks.EMA`). Likelihood, objective and realism (the
+    discriminator) are taken if they are the same, and start anew if not, which is said; files of other libraries have
+    none of the three.
+
+    ``train: decoder`` fine-tunes the decoder and leaves latents what they were, to the last bit: a diffusion model on
+    them needs no other training (sd-vae-ft-mse). Everything else than decoder, likelihood and realism is then neither
+    trained nor moved by itself, as a codebook is.
+
+    Args:
+        path: of the weights.
+        train: all, or decoder alone.
+    """
+
+    def __init__(self, path: str, train: Literal["all", "decoder"] = "all") -> None:
+        if train not in ("all", "decoder"):
+            raise ValueError(
+                f"StartFrom: train (={train!r}) must be all or decoder. Set init_args.train of callbacks.StartFrom."
+            )
+        self.path = Path(path)
+        self.train = train
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Freeze what is not to be trained, before the optimizer and the ranks' buckets are made."""
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, Autoencoder):
+            raise ValueError(
+                f"StartFrom: it needs an autoencoder, the model is a {type(pl_module).__name__}."
+                " Remove callbacks.StartFrom from trainer.callbacks; go on with a run by --ckpt_path."
+            )
+        for part in self._frozen(pl_module):
+            part.requires_grad_(False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the weights; only here it is known whether the run is resumed.
+
+        Raises:
+            ValueError: there is no such file, or it does not fit; all that differs is named.
+        """
+        assert isinstance(pl_module, Autoencoder)  # by `setup`
+        if trainer.ckpt_path is not None:
+            return
+        if not self.path.exists():
+            raise ValueError(
+                f"StartFrom: path (={str(self.path)!r}) must be a .ckpt file of a run, a diffusers folder or a CompVis"
+                " file, and there is none. Set init_args.path of callbacks.StartFrom."
+            )
+        if (state := _of_this_project(self.path)) is None:
+            load_into(pl_module, self.path)
+        else:
+            self._load(pl_module, state)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluation mode for what is frozen; validations put back the modes that they find."""
+        for part in self._frozen(pl_module):
+            part.eval()
+
+    def _frozen(self, model: LightningModule) -> list[nn.Module]:
+        if self.train == "all":
+            return []
+        return [part for name, part in model.named_children() if name not in TRAINED_WITH_A_DECODER]
+
+    def _load(self, model: Autoencoder, state: Mapping[str, Tensor]) -> None:
+        own = shapes_of(model.state_dict())
+        given = {name: value for name, value in state.items() if _part(name) not in OF_A_RECIPE}
+        expected = {name: shape for name, shape in own.items() if _part(name) not in OF_A_RECIPE}
+        if different := differences(shapes_of(given), expected):
+            raise ValueError(
+                f"StartFrom: {self.path} is not of this {type(model).__name__}: {different}. Take the model.init_args"
+                " of its run (config.yaml), or another checkpoint."
+            )
+        anew = []
+        for part in OF_A_RECIPE:
+            theirs = {name: value for name, value in state.items() if _part(name) == part}
+            expected = {name: shape for name, shape in own.items() if _part(name) == part}
+            if shapes_of(theirs) == expected:
+                given |= theirs
+            elif expected:
+                anew.append(part)
+        model.load_state_dict(given, strict=False)
+        rank_zero_info(f"StartFrom: weights of {self.path}" + (f"; anew: {', '.join(anew)}." if anew else "."))
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _of_this_project(path: Path) -> Mapping[str, Tensor] | None:
+    """Weights of a checkpoint that Lightning wrote with names of ours; None for what others have written."""
+    if path.is_dir() or path.suffix == ".safetensors":
+        return None
+    try:
+        state: Mapping[str, Tensor] = AtomicCheckpointIO().load_checkpoint(path).get("state_dict", {})
+    except ValueError:
+        return None  # `read_autoencoder` says what is wrong with it
+    theirs = any(name.endswith("encoder.conv_in.weight") for name in state)
+    return None if theirs or not state else state

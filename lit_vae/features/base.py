@@ -1,0 +1,100 @@
+"""Frozen networks that look at images, and distances made of what they see."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+
+EPS = 1e-10
+"""Inside the root of a norm: at a zero of all channels the gradient is finite (PerceptualSimilarity #69)."""
+
+
+class Frozen(nn.Module):
+    """A network that is looked through, never trained, and no part of the model that owns it.
+
+    It is held outside of the registry of modules: in no ``parameters()``, no ``state_dict``, no bucket of DDP. It stays
+    in eval mode whatever its owner does, its weights take no gradient, and images pass their gradient through it.
+    ``.to()``, ``.cuda()``, ``.double()`` of the owner move it, too. A deep copy, such as an average of weights, shares
+    it: weights that never change need no average.
+
+    Args:
+        make: builds the network, when it is first needed: a model can be built, and drawn from, without the file
+            that only its training needs.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self._make = make
+        self._held: tuple[nn.Module, ...] = ()  # within a tuple, nn.Module does not see it
+        self._like = torch.empty(0)  # on the device and in the dtype that the network is to have
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, built if it was not."""
+        if not self._held:
+            # a first use may be in the middle of anything: in a validation's inference mode, whose weights no training
+            # could differentiate through; or in a step whose random numbers must not depend on it
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+                network = self._make().to(self._like).requires_grad_(False).eval()
+            self._held = (network,)
+        return self._held[0]
+
+    def forward(self, x: Tensor) -> Any:
+        """What the network says of ``x``."""
+        return self.network(x)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
+        super()._apply(fn, recurse)
+        self._like = fn(self._like)
+        for network in self._held:
+            network._apply(fn, recurse)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        return self
+
+
+class PerceptualDistance(nn.Module, ABC):
+    """A distance between images that a frozen network sees.
+
+    Images are ``(B, C, H, W)`` in [-1, 1]. There is nothing to train in it and nothing to save.
+    """
+
+    name: str
+    """What its numbers are logged as; it says what the network is."""
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> list[Tensor]:
+        """Features of unit length at each place, in float32 at least: one ``(B, C_l, H_l, W_l)`` for each layer.
+
+        There is a graph from them to ``x``; targets are embedded under ``torch.no_grad``.
+        """
+
+    @abstractmethod
+    def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
+        """From the features of ``x``, as `embed` gives them, to images ``x_hat``: ``(B,)``."""
+
+    def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """``d(x, x_hat)``, ``(B,)``, with a gradient to ``x_hat`` alone."""
+        with torch.no_grad():
+            target = self.embed(x)
+        return self.distance(target, x_hat)
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Everything that keeps it from measuring images ``(C, H, W)``, each with its remedy; empty if nothing does."""
+        return []
+
+
+def unit_length(h: Tensor) -> Tensor:
+    """``h / sqrt(|h|^2 + eps)`` over the channels of ``(B, C, H, W)``, in float32 at least."""
+    h = h.to(torch.promote_types(h.dtype, torch.float32))
+    return h * torch.rsqrt(h.square().sum(1, keepdim=True) + EPS)
+
+
+def squared_difference(a: Tensor, b: Tensor) -> Tensor:
+    """``(a - b)^2`` averaged over places: ``(B, C, H, W) -> (B, C)``."""
+    return (a - b).square().mean((2, 3))

@@ -1,0 +1,136 @@
+"""What a `lit_vae.models.FeatureNet` of the user's own data sees: a perceptual distance and Fréchet features."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.features.base import Frozen, PerceptualDistance, squared_difference, unit_length
+from lit_vae.images import Shape
+from lit_vae.networks.feature_net import FeatureNetwork
+
+
+class FeatureNetDistance(PerceptualDistance):
+    """``mean_l mean_hw sum_c (y_lc - y_hat_lc)^2`` over a FeatureNet's maps, each of unit length over its channels.
+
+    LPIPS without heads (Zhang et al. 2018, eq. 1 with w = 1), and the *mean* over layers in place of the sum: it is at
+    most 2 whatever the number of layers, since the maps are not negative. It compares between models that were measured
+    with one and the same checkpoint, and is logged as ``lpips_featurenet``. A FeatureNet of colour images measures grey
+    ones by repetition.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
+    """
+
+    name = "lpips_featurenet"
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.seen_by = Frozen(partial(load_network, checkpoint))
+
+    def embed(self, x: Tensor) -> list[Tensor]:
+        """See `PerceptualDistance`."""
+        network = _network(self.seen_by)
+        return [unit_length(h) for h in network.maps(_in_channels(x, network.in_channels))]
+
+    def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
+        """See `PerceptualDistance`."""
+        layers = zip(target, self.embed(x_hat), strict=True)
+        return torch.stack([squared_difference(y, y_hat).sum(1) for y, y_hat in layers]).mean(0)
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """No such checkpoint, or images that its network was not made for."""
+        return _problems("FeatureNetDistance", self.seen_by, image_shape)
+
+
+class FeatureNetFeatures(nn.Module):
+    """What a FeatureNet classifies by, the largest value of each channel of its last map.
+
+    ``x (B, C, H, W) -> (B, num_features)`` in float32 at least.
+
+    For a Fréchet distance named ``fd_featurenet``.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
+    """
+
+    name = "featurenet"
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.seen_by = Frozen(partial(load_network, checkpoint))
+
+    @property
+    def num_features(self) -> int:
+        """Length of the features of an image."""
+        return _network(self.seen_by).num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        network = _network(self.seen_by)
+        h = network.pooled(_in_channels(x, network.in_channels))
+        return h.to(torch.promote_types(h.dtype, torch.float32))
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """No such checkpoint, or images that its network was not made for."""
+        return _problems("FeatureNetFeatures", self.seen_by, image_shape)
+
+
+def load_network(checkpoint: str) -> FeatureNetwork:
+    """The network of a FeatureNet's checkpoint.
+
+    Raises:
+        ValueError: there is no such file, or it is of another model.
+    """
+    from lit_vae.run.loading import load_model
+
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise ValueError(
+            f"checkpoint (={checkpoint!r}) must be a .ckpt file of a FeatureNet, and there is none. Train one:"
+            "  lightning fit --config configs/feature_net/mnist.yaml --run_dir runs/feature_net/mnist  (or with"
+            " another configuration of that folder), and give its checkpoints/best.ckpt."
+        )
+    model = load_model(path, torch.device("cpu"))
+    network = getattr(model, "network", None)
+    if not isinstance(network, FeatureNetwork):
+        raise ValueError(
+            f"checkpoint (={checkpoint!r}) must be of a FeatureNet, not of a {type(model).__name__}. Give one that"
+            " was trained with a configuration in configs/feature_net."
+        )
+    return network
+
+
+def _network(frozen: Frozen) -> FeatureNetwork:
+    network = frozen.network
+    assert isinstance(network, FeatureNetwork)
+    return network
+
+
+def _in_channels(x: Tensor, channels: int) -> Tensor:
+    """Grey images repeated to ``channels``."""
+    return x.expand(-1, channels, -1, -1)
+
+
+def _problems(component: str, frozen: Frozen, image_shape: Shape) -> list[str]:
+    try:
+        network = _network(frozen)
+    except ValueError as error:
+        return [f"{component}: {error}"]
+    channels, height, width = image_shape
+    found = []
+    if channels not in (1, network.in_channels):
+        found.append(
+            f"{component}: its FeatureNet is of images with {network.in_channels} channels, and these have {channels}."
+            " Train one on images like these."
+        )
+    if min(height, width) < network.smallest_size:
+        found.append(
+            f"{component}: its FeatureNet needs images of at least {network.smallest_size} x {network.smallest_size}"
+            f" pixels, not {height} x {width}. Train one with fewer widths."
+        )
+    return found

@@ -1,0 +1,163 @@
+"""LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018."""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lit_vae.features import weights as published
+from lit_vae.features.base import Frozen, PerceptualDistance, squared_difference, unit_length
+from lit_vae.images import Shape
+
+# of ImageNet's colours, for images in [-1, 1]; the published heads were trained with these
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+RANDOM_SEED = 0
+
+
+class Trunk(NamedTuple):
+    """Which of torchvision's networks, and where it is tapped."""
+
+    short_name: str
+    ends: tuple[int, ...]
+    """Of its ``features``, the layers from 0 to each of these (not included) end with a ReLU that is compared."""
+
+    smallest_size: int
+    """Height and width, in pixels, of the smallest image that reaches the last of them."""
+
+
+TRUNKS = {
+    "vgg16": Trunk("vgg", (4, 9, 16, 23, 30), 16),
+    "alexnet": Trunk("alex", (2, 5, 8, 10, 12), 31),
+}
+
+
+class LPIPSNetwork(nn.Module):
+    """Scaling, the layers of a trunk in slices, and the published linear heads, version 0.1.
+
+    ``x (B, 3, H, W)`` in [-1, 1] to one map for each slice.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, features: nn.Sequential, ends: tuple[int, ...], heads: list[Tensor]) -> None:
+        super().__init__()
+        self.slices = nn.ModuleList(features[start:end] for start, end in pairwise((0, *ends)))
+        self.heads = nn.ParameterList(heads)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """See the class. Grey images are repeated."""
+        h = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale
+        maps = []
+        for layers in self.slices:
+            h = layers(h)
+            maps.append(h)
+        return maps
+
+
+class LPIPS(PerceptualDistance):
+    """``sum_l mean_hw sum_c w_lc (y_lc - y_hat_lc)^2``, y of unit length over the channels (eq. 1 of the paper).
+
+    The function of the package ``lpips``, version 0.1, with one difference: eps stands inside the root of the length,
+    and the gradient at ``x = x_hat`` is zero, not undefined. Grey images are repeated to three channels. The trunk may
+    run under autocast; lengths and differences are in float32 at least.
+
+    Args:
+        network: ``vgg16`` for a loss, ``alexnet`` for the number that most papers report.
+        weights: ``cache``: the trunk's file in torch hub's cache; or the file's path; or ``random``, for tests: such
+            a distance is no LPIPS, and both its name and a warning say so.
+    """
+
+    def __init__(self, network: Literal["vgg16", "alexnet"] = "vgg16", weights: str = "cache") -> None:
+        super().__init__()
+        if network not in TRUNKS:
+            raise ValueError(
+                f"LPIPS: network (={network!r}) must be one of {', '.join(TRUNKS)}. Set init_args.network of LPIPS."
+            )
+        self.network = network
+        self.weights = weights
+        self.name = f"lpips_{TRUNKS[network].short_name}" + ("_random" if weights == "random" else "")
+        self.trunk = Frozen(partial(build_network, network, weights))
+
+    def embed(self, x: Tensor) -> list[Tensor]:
+        """See `PerceptualDistance`."""
+        return [unit_length(h) for h in self.trunk(x)]
+
+    def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
+        """See `PerceptualDistance`."""
+        heads: Sequence[Tensor] = self.trunk.network.heads  # type: ignore[assignment]
+        layers = zip(target, self.trunk(x_hat), heads, strict=True)
+        # the weighted sum is of (B, C) numbers: `mv` would be in half precision under autocast
+        return torch.stack([(squared_difference(y, unit_length(h)) * w).sum(1) for y, h, w in layers]).sum(0)
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Images that are too small, or neither grey nor in colour; weights that are not there."""
+        channels, height, width = image_shape
+        smallest = TRUNKS[self.network].smallest_size
+        found = []
+        if channels not in (1, 3):
+            found.append(f"LPIPS: it compares images of 1 or 3 channels, not of {channels}. Leave it out.")
+        if min(height, width) < smallest:
+            found.append(
+                f"LPIPS: network (={self.network!r}) needs images of at least {smallest} x {smallest} pixels, not"
+                f" {height} x {width}. Take lit_vae.features.FeatureNetDistance, or larger images."
+            )
+        try:
+            _ = self.trunk.network
+        except ValueError as error:
+            found.append(f"LPIPS: {error}")
+        return found
+
+
+def build_network(network: str, weights: str) -> LPIPSNetwork:
+    """The trunk of that name with weights from the cache, from a path, or random ones, and the published heads.
+
+    Raises:
+        ValueError: there is no such file, or it is another.
+    """
+    from torchvision import models
+
+    with torch.device("meta"):  # its classifier, nine tenths of the weights, is never allocated
+        features: nn.Sequential = getattr(models, network)().features
+    if weights == "random":
+        rank_zero_warn(
+            f"LPIPS: weights (='random') of {network}: the numbers are no LPIPS, and compare with nothing but"
+            " themselves."
+        )
+        _initialize(features.to_empty(device="cpu"))
+    else:
+        file = published.find(network, None if weights == "cache" else Path(weights))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        prefix = "features."
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        features.load_state_dict(state, assign=True)
+    trunk = TRUNKS[network]
+    built = LPIPSNetwork(features, trunk.ends, _heads(trunk.short_name))
+    return built.to(memory_format=torch.channels_last)
+
+
+def _initialize(features: nn.Sequential) -> None:
+    """He's normal weights from a fixed seed, without touching the global random state."""
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+def _heads(short_name: str) -> list[Tensor]:
+    """The linear heads ``(C_l,)`` by Zhang et al., which torchmetrics has in its wheel."""
+    folder = resources.files("torchmetrics") / "functional" / "image" / "lpips_models"
+    with resources.as_file(folder / f"{short_name}.pth") as file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    return [state[f"lin{layer}.model.1.weight"].flatten() for layer in range(5)]

@@ -1,0 +1,152 @@
+"""What an autoencoder of LDM networks is made of, and the weights that it so has."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_vae.images import Shape
+from lit_vae.models.base import Autoencoder
+from lit_vae.networks import LDMDecoder, LDMEncoder
+
+CODEBOOK = "quantizers.0.codebook.weight"
+"""The name, in a `lit_vae.models.VQVAE`, of the vectors that the codes stand for."""
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of an autoencoder whose networks are `LDMEncoder` and `LDMDecoder`.
+
+    Attributes:
+        image_channels: of the images.
+        latent_channels: of the latent that the decoder reads.
+        channels: at each resolution, the finest first.
+        blocks: residual blocks of the encoder at each resolution.
+        attention: the resolutions, counted from the finest, whose blocks are followed by attention.
+        norm_groups: of every GroupNorm.
+        num_embeddings: codes of a VQ-VAE; None for a Gaussian posterior.
+    """
+
+    image_channels: int
+    latent_channels: int
+    channels: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...] = ()
+    norm_groups: int = 32
+    num_embeddings: int | None = None
+
+    def init_args(self, height: int) -> dict[str, Any]:
+        """Arguments of both networks for images of that height, as a configuration has them."""
+        width = math.gcd(*self.channels)
+        return {
+            "width": width,
+            "multipliers": [c // width for c in self.channels],
+            "blocks": self.blocks,
+            "attention": [height >> level for level in self.attention],
+            "norm_groups": self.norm_groups,
+        }
+
+    def latent_shape(self, height: int, width: int) -> Shape:
+        """``(c, h, w)`` of the latent of an image.
+
+        Raises:
+            ValueError: the size does not halve often enough.
+        """
+        factor = 2 ** (len(self.channels) - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"images of {height}x{width}: both sides must be divisible by {factor}, since the networks halve an"
+                f" image {len(self.channels) - 1} times. Give another size."
+            )
+        return self.latent_channels, height // factor, width // factor
+
+    def shapes(self) -> dict[str, Shape]:
+        """Names and shapes of all weights, as the model of this project has them."""
+        size = 2 ** (len(self.channels) - 1)
+        image, latent = (self.image_channels, size, size), self.latent_shape(size, size)
+        encoded = latent if self.num_embeddings else (2 * latent[0], *latent[1:])
+        with torch.device("meta"):
+            encoder = LDMEncoder(image, encoded, **self.init_args(size))
+            decoder = LDMDecoder(latent, image, **self.init_args(size))
+        found = {f"encoder.{name}": shape for name, shape in shapes_of(encoder.state_dict()).items()}
+        found |= {f"decoder.{name}": shape for name, shape in shapes_of(decoder.state_dict()).items()}
+        return found | ({CODEBOOK: (self.num_embeddings, self.latent_channels)} if self.num_embeddings else {})
+
+
+def architecture_of(model: Autoencoder) -> Architecture:
+    """That of a model's networks.
+
+    Raises:
+        ValueError: they are not those of latent diffusion.
+    """
+    encoder, decoder = getattr(model, "encoder", None), model.decoder
+    if not isinstance(encoder, LDMEncoder) or not isinstance(decoder, LDMDecoder):
+        raise ValueError(
+            f"its networks are {type(encoder).__name__} and {type(decoder).__name__}, which others do not have. Train a"
+            " model of lit_vae.networks.LDMEncoder and LDMDecoder."
+        )
+    shapes = shapes_of(model.state_dict())
+    return Architecture(
+        image_channels=encoder.stem.in_channels,
+        latent_channels=decoder.post_quant.in_channels,
+        norm_groups=encoder.norm.num_groups,
+        num_embeddings=shapes[CODEBOOK][0] if CODEBOOK in shapes else None,
+        **deduced(shapes, "levels", "blocks", "attention"),
+    )
+
+
+def is_shared(name: str) -> bool:
+    """Whether a weight of a model is one that others have, too: of a network, or the vectors of its codes."""
+    return name.startswith(("encoder.", "decoder.")) or name == CODEBOOK
+
+
+def deduced(shapes: Mapping[str, Shape], level: str, block: str, attention: str) -> dict[str, Any]:
+    """Channels, blocks and resolutions with attention of an encoder, from the names and shapes of its weights.
+
+    Args:
+        shapes: by name.
+        level: what a resolution is called in the names, as in ``encoder.<level>.0.<block>.0.conv1.weight``.
+        block: what a residual block is called.
+        attention: what a block of attention is called.
+    """
+
+    def count(prefix: str) -> int:
+        return len({name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)})
+
+    levels = range(count(f"encoder.{level}."))
+    firsts = [f"encoder.{level}.{i}.{block}.0.conv1.weight" for i in levels]
+    return {
+        "channels": tuple(shapes[first][0] for first in firsts if first in shapes),
+        "blocks": count(f"encoder.{level}.0.{block}."),
+        "attention": tuple(i for i in levels if count(f"encoder.{level}.{i}.{attention}.")),
+    }
+
+
+def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
+    """What is missing, unexpected or of another shape among weights, given by name and shape; empty if nothing is."""
+    kinds = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {given[name]} for {shape}"
+            for name, shape in expected.items()
+            if name in given and given[name] != shape
+        ],
+    }
+    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names)
+
+
+def some(names: list[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Shapes by name."""
+    return {name: tuple(value.shape) for name, value in state.items()}

@@ -1,0 +1,97 @@
+"""A classifier of labelled images: not a family, but a source of features to measure the families with."""
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Generator, Tensor, nn
+
+from lit_vae.images import Batch, ImageSpec, Shape
+from lit_vae.models.module import Model
+from lit_vae.networks.feature_net import FeatureNetworkFactory
+
+
+class FeatureNet(Model):
+    """Minimises ``-log p(y | x)`` of a softmax; its maps are what `lit_vae.features.FeatureNetDistance` compares.
+
+    Where networks trained on photographs make no sense (digits) or cannot be had. Its numbers compare between models of
+    the same data measured with the same checkpoint, and with nothing else.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        num_classes: number of labels.
+        network: the classifier, such as `lit_vae.networks.ResidualFeatures`.
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+        augmentation: applied to training images, such as `lit_vae.networks.RandomTranslation`; null: none.
+    """
+
+    term_names = ("loss", "cross_entropy", "accuracy")
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        num_classes: int,
+        network: FeatureNetworkFactory,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        augmentation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler)
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(
+                f"FeatureNet: image_shape (={image_shape}) must be [channels, height, width]."
+                " Set model.init_args.image_shape."
+            )
+        if num_classes < 2:
+            raise ValueError(
+                f"FeatureNet: num_classes (={num_classes}) must be at least 2. Set model.init_args.num_classes."
+            )
+        self.image_shape: Shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.network = network(self.image_shape[0], num_classes)
+        self.augmentation = nn.Identity() if augmentation is None else augmentation
+
+    def terms(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy in nats and accuracy (0 or 1) of each image, ``(B,)``."""
+        logits = self.network(x).float()
+        cross_entropy = F.cross_entropy(logits, y, reduction="none")
+        accuracy = (logits.argmax(1) == y).float()
+        return {"loss": cross_entropy, "cross_entropy": cross_entropy, "accuracy": accuracy}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy in nats per image, averaged over the batch."""
+        x, y = batch
+        terms = self.terms(self.augmentation(x), y)
+        self.log_train(terms)
+        return terms["loss"].mean()
+
+    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """See `terms`."""
+        return self.terms(*batch)
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Images of another shape, or labels that it does not have."""
+        if not isinstance(spec, ImageSpec):
+            return [f"FeatureNet: it is a model of images, and the data are a {type(spec).__name__}. Take image data."]
+        found = self._label_problems(spec.num_classes)
+        if self.image_shape != spec.shape:
+            found.append(
+                f"FeatureNet: model.image_shape (={list(self.image_shape)}) is not the shape of the data's images"
+                f" {list(spec.shape)} ([channels, height, width]). Change model.init_args.image_shape or the data."
+            )
+        if (smallest := self.network.smallest_size) > min(self.image_shape[1:]):
+            found.append(
+                f"FeatureNet: its network halves images until nothing is left below {smallest} pixels, and"
+                f" model.image_shape is {list(self.image_shape)}. Set fewer widths in"
+                " model.init_args.network.init_args."
+            )
+        return found
+
+    def check_networks(self) -> list[str]:
+        """Run one blank image through the network."""
+        try:
+            with torch.no_grad():
+                self.network(torch.zeros(1, *self.image_shape).to(self.device))
+        except RuntimeError as error:
+            return [f"FeatureNet: the network does not take images {list(self.image_shape)}: {error}"]
+        return []

@@ -1,0 +1,74 @@
+"""The first stage of latent diffusion: Rombach et al., "High-Resolution Image Synthesis with LDMs", 2022."""
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lit_vae.distributions import DiagonalGaussian
+from lit_vae.images import Batch
+from lit_vae.likelihoods import Likelihood
+from lit_vae.models.base import NetworkFactory
+from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.objectives import Objective
+from lit_vae.priors import StandardNormal
+from lit_vae.realism import Realism
+
+
+class KLAutoencoder(VariationalAutoencoder):
+    """Images to a *map* of latents and back: ``distortion + beta KL``, perceptual and adversarial terms (app. G).
+
+    A VAE in its mathematics, an autoencoder by its weights: the KL of beta 1e-6 keeps the latents' scale bounded and
+    their space smooth, and makes nobody follow N(0, I). So its `sample` decodes noise that no image has: expect noise,
+    and fit a prior, such as a diffusion model, to the latents (which are to be scaled first: ``lit-vae latents``).
+
+    Published weights are of sums over an image, as ours are: ``L1 + w LPIPS`` of each value is a `Laplace` of scale 1
+    with `Perceptual` of weight w, ``kl_weight`` is ``beta``. Where a log-variance is learned beside them, it is the
+    Laplace's scale.
+
+    Args:
+        image_shape: ``[channels, height, width]`` of the images.
+        latent_shape: ``[c, h, w]``.
+        encoder: network from image to posterior mean and log-variance.
+        decoder: network from latent to the likelihood's parameters.
+        likelihood: ``p(x|z)``.
+        objective: `ELBO` with a small beta.
+        optimizer: over all parameters.
+        lr_scheduler: stepped with every optimizer step.
+        realism: perceptual and adversarial terms; null: none.
+    """
+
+    not_its_prior = (
+        "its KL has a small weight: latents drawn from N(0, I) are not those of images, and decode to noise. Fit a"
+        " prior to the latents (lit-vae fit-prior, or a diffusion model)."
+    )
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        latent_shape: list[int],
+        encoder: NetworkFactory,
+        decoder: NetworkFactory,
+        likelihood: Likelihood,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
+    ) -> None:
+        if len(latent_shape) != 3 or min(latent_shape) < 1:
+            raise ValueError(
+                f"KLAutoencoder: latent_shape (={latent_shape}) must be a map [channels, height, width]."
+                " Set model.init_args.latent_shape; for a vector take lit_vae.models.VAE."
+            )
+        prior = StandardNormal(latent_shape)
+        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, realism)
+
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """``q(z | x)``, ``(B, c, h, w)``; ``y`` is ignored."""
+        return self._posterior(x, None)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Eq. 25 of Rombach et al., in nats per image, averaged over the batch; both players' losses."""
+        x, y = batch
+        posterior = self.encode(x, y)  # q(z|x)
+        prior = self.prior(y)  # N(0, I)
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))

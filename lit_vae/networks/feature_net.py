@@ -1,0 +1,141 @@
+"""A compact residual classifier whose intermediate maps are features of images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae.networks.layers import group_norm
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """A classifier that shows what it sees on the way."""
+
+    in_channels: int
+    """Channels of the images."""
+
+    num_features: int
+    """Channels of the last map."""
+
+    smallest_size: int
+    """Height and width, in pixels, below which nothing is left of an image."""
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Maps of features from the finest to the coarsest: ``(B, C, H, W) -> [(B, C_l, H_l, W_l)]``."""
+
+    @abstractmethod
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of the classes from `pooled` features: ``(B, num_features) -> (B, num_classes)``."""
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The largest value of each channel of the last map: ``(B, C, H, W) -> (B, num_features)``."""
+        return self.maps(x)[-1].amax((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the classes, ``(B, num_classes)``."""
+        return self.classify(self.pooled(x))
+
+
+FeatureNetworkFactory = Callable[[int, int], FeatureNetwork]
+"""``(in_channels, num_classes) -> network``: a subclass whose own arguments are given."""
+
+
+class _Block(nn.Module):
+    """Convolution, norm, ReLU, convolution, norm, beside a shortcut, then ReLU.
+
+    He et al., "Deep Residual Learning for Image Recognition", 2016, sec. 3.3, with GroupNorm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = group_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = group_norm(out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(B, in_channels, H, W) -> (B, out_channels, H, W)``."""
+        residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(h)))))
+        return F.relu(self.shortcut(h) + residual)
+
+
+class ResidualFeatures(FeatureNetwork):
+    """Residual blocks at each resolution, halved by averaging in between; each resolution's output is a map.
+
+    No norm over the batch: a map is a function of its image alone. Any size of at least ``smallest_size`` will do.
+
+    Args:
+        in_channels: given by the model.
+        num_classes: given by the model.
+        widths: channels at each resolution, from the finest to the coarsest.
+        blocks: residual blocks at each resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        widths: list[int] = [32, 64, 128],  # noqa: B006
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1 or blocks < 1:
+            raise ValueError(
+                f"ResidualFeatures: widths (={widths}) must be positive, one for each resolution, e.g."
+                f" [32, 64, 128], and blocks (={blocks}) at least 1. Set model.init_args.network.init_args."
+            )
+        self.in_channels = in_channels
+        self.num_features = widths[-1]
+        self.smallest_size = 2 ** (len(widths) - 1)
+        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        channels = [widths[0], *widths]
+        self.stages = nn.ModuleList(
+            nn.Sequential(_Block(before, width), *(_Block(width, width) for _ in range(blocks - 1)))
+            for before, width in zip(channels, widths, strict=False)
+        )
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """See `FeatureNetwork`; behind a ReLU each."""
+        h = F.relu(self.stem(x))
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            h = stage(F.avg_pool2d(h, 2) if maps else h)
+            maps.append(h)
+        return maps
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """One linear layer."""
+        return self.head(pooled)
+
+
+class RandomTranslation(nn.Module):
+    """Shifts every training image by up to so many pixels each way, repeating its border; the identity in eval mode.
+
+    Args:
+        max_pixels: the largest shift.
+    """
+
+    def __init__(self, max_pixels: int = 2) -> None:
+        super().__init__()
+        if max_pixels < 1:
+            raise ValueError(
+                f"RandomTranslation: max_pixels (={max_pixels}) must be at least 1."
+                " Set model.init_args.augmentation.init_args.max_pixels, or leave augmentation out."
+            )
+        self.max_pixels = max_pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, C, H, W)``."""
+        if not self.training:
+            return x
+        n, _, height, width = x.shape
+        shift = torch.randint(-self.max_pixels, self.max_pixels + 1, (2, n, 1), device=x.device)
+        rows = (torch.arange(height, device=x.device) + shift[0]).clamp(0, height - 1)
+        columns = (torch.arange(width, device=x.device) + shift[1]).clamp(0, width - 1)
+        image = torch.arange(n, device=x.device)[:, None, None]
+        return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,21 @@
+"""What makes reconstructions look real: perceptual and adversarial terms that any family switches on."""
+
+from lit_vae.realism.adversary import Adversary
+from lit_vae.realism.augment import Augmentation, Color, Cutout, Translation
+from lit_vae.realism.component import Realism, Verdict
+from lit_vae.realism.penalties import R1, LeCAM, Penalty
+from lit_vae.realism.perceptual import Perceptual
+
+__all__ = [
+    "R1",
+    "Adversary",
+    "Augmentation",
+    "Color",
+    "Cutout",
+    "LeCAM",
+    "Penalty",
+    "Perceptual",
+    "Realism",
+    "Translation",
+    "Verdict",
+]

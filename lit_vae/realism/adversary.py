@@ -1,0 +1,145 @@
+"""The adversary: a discriminator, its loss, and how hard the decoder feels it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, in_float32
+from lit_vae.realism.augment import Augmentation
+from lit_vae.realism.graft import graft
+from lit_vae.realism.penalties import Penalty
+from lit_vae.schedules import Schedule, as_schedule
+
+DiscriminatorFactory = Callable[[Shape], nn.Module]
+"""``in_shape -> network`` from images to logits ``(B, 1, h, w)``."""
+
+
+class Judgement(NamedTuple):
+    """What the discriminator's side of a step comes to: its ``loss ()``, and what is logged, ``(B,)`` each."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class Adversary(nn.Module):
+    """``d(t) lambda L_G`` for the autoencoder, and the discriminator that it is against, trained in the same step.
+
+    One step is of both players at the same weights: the autoencoder sees the discriminator before its step, and the
+    discriminator images that were made before the autoencoder's. They are two parameter groups of one optimizer, each
+    with settings of its own; so a batch is one optimizer step, which schedules and checkpoints count, and gradient
+    accumulation, clipping (of each player by itself) and loss scaling are Lightning's.
+
+    A discriminator that begins with the decoder's first sight of it ruins reconstructions: give ``weight`` a
+    `lit_vae.schedules.LinearWarmup` with a ``delay`` of more than ``train_from``.
+
+    Args:
+        discriminator: `lit_vae.networks.PatchDiscriminator`.
+        loss: `lit_vae.objectives.Hinge`, `NonSaturating` or `LeastSquares`.
+        weight: d(t), a number or a schedule of optimizer steps; 0 in the beginning.
+        train_from: optimizer steps before the discriminator learns.
+        most_adaptive: the largest lambda; null: lambda is 1, and ``weight`` is in nats.
+        optimizer: what the discriminator's parameter group has of its own, as ``{lr: 2.0e-4, betas: [0.5, 0.9]}``.
+        penalties: of the discriminator.
+        augmentations: of all that it sees.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        discriminator: DiscriminatorFactory,
+        loss: AdversarialLoss,
+        weight: float | Schedule,
+        train_from: int = 0,
+        most_adaptive: float | None = 1e4,
+        optimizer: dict[str, Any] = {},  # noqa: B006  (never mutated)
+        penalties: list[Penalty] = [],  # noqa: B006
+        augmentations: list[Augmentation] = [],  # noqa: B006
+    ) -> None:
+        super().__init__()
+        if train_from < 0 or (most_adaptive is not None and not most_adaptive > 0.0):
+            raise ValueError(
+                f"Adversary: train_from (={train_from}) must be at least 0 steps and most_adaptive (={most_adaptive})"
+                " positive, or null. Set them in the init_args of realism.adversary."
+            )
+        self.make_discriminator = discriminator
+        self.discriminator: nn.Module | None = None
+        self.loss = loss
+        self.weight = as_schedule(weight)
+        self.train_from = train_from
+        self.most_adaptive = most_adaptive
+        self.optimizer = optimizer
+        self.penalties = nn.ModuleList(penalties)
+        self.augmentations = augmentations
+        self.register_buffer("scale", torch.ones(()))  # turned down by callbacks.GANHealth, and kept in checkpoints
+
+    def build(self, image_shape: Shape) -> None:
+        """Make the discriminator of such images."""
+        self.discriminator = self.make_discriminator(image_shape)
+
+    def learns(self, step: int) -> bool:
+        """Whether the discriminator is trained at this step."""
+        return step >= self.train_from
+
+    def is_felt(self, step: int) -> bool:
+        """Whether the autoencoder is trained against it at this step."""
+        return self.weight(step) > 0.0
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What the discriminator says of images as it sees them: ``(B, C, H, W) -> (B, 1, h, w)``."""
+        for augmentation in self.augmentations:
+            x = augmentation(x)
+        assert self.discriminator is not None
+        return self.discriminator(x)
+
+    def generator_loss(self, x_hat: Tensor) -> Tensor:
+        """L_G ``(B,)``, with gradient to ``x_hat`` and to no weight of the discriminator."""
+        return graft(lambda image: self.loss.generator(self.logits(image)), x_hat)
+
+    def balance(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
+        """Lambda and the two gradient norms behind it, ``()`` each; of ``(B,)`` terms, over all ranks."""
+        if self.most_adaptive is None:
+            return {"adaptive_weight": reconstruction.new_ones(())}
+        norms = gradient_norms([reconstruction, generator], last_layer)
+        chosen = adaptive_weight(norms[0], norms[1], self.most_adaptive)
+        return {"adaptive_weight": chosen, "grad_norm_nll": norms[0], "grad_norm_adversarial": norms[1]}
+
+    def judge(self, x: Tensor, x_hat: Tensor, step: int) -> Judgement:
+        """The discriminator's loss at images and (detached) reconstructions, of one forward pass over both."""
+        real, fake = self.logits(torch.cat([x, x_hat.detach()])).chunk(2)
+        per_image = self.loss.discriminator(real, fake)
+        loss = per_image.mean()
+        for penalty in self.penalties:
+            loss = loss + penalty(self.discriminator, x, real, fake, step)
+        real, fake = (in_float32(side.detach()).flatten(1) for side in (real, fake))
+        right = (real > self.loss.threshold), (fake < self.loss.threshold)
+        terms = {
+            "discriminator": per_image,
+            "logits_real": real.mean(1),
+            "logits_fake": fake.mean(1),
+            "logit_gap": real.mean(1) - fake.mean(1),
+            "discriminator_accuracy": torch.stack([side.float().mean(1) for side in right]).mean(0),
+        }
+        return Judgement(loss, terms)
+
+    def idle(self) -> Tensor:
+        """Zero, by way of every parameter: DistributedDataParallel waits for a gradient of each at every step."""
+        return 0.0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
+
+    def forget_idle_gradients(self) -> None:
+        """So that the optimizer does not count steps in which nothing was learned."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Why it cannot judge such images, or begins too late."""
+        first = next((step for step in range(self.train_from) if self.is_felt(step)), None)
+        if first is None:
+            return []
+        return [
+            f"Adversary: the decoder feels the discriminator from step {first}, before it is trained: train_from"
+            f" (={self.train_from}). Give weight a schedule with a delay of at least train_from, or lower that."
+        ]

@@ -1,0 +1,80 @@
+"""Augmentations of what a discriminator sees, real and fake alike: Zhao et al., "DiffAugment", 2020.
+
+All are differentiable, so the generator learns through them, and none is in the generator's images.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Augmentation(ABC):
+    """A random change of images, drawn anew for each: ``(B, C, H, W) -> (B, C, H, W)``."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Change images in [-1, 1]."""
+
+
+class Color(Augmentation):
+    """Brightness, saturation and contrast: ``+ U(-1/2, 1/2)``, ``x U(0, 2)``, ``x U(1/2, 3/2)``.
+
+    In units of [0, 1] as published, which a shift of twice the size is on [-1, 1].
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Saturation moves values from their pixel's mean, contrast from their image's."""
+        brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
+        x = x + (2.0 * brightness - 1.0)
+        grey = x.mean(1, keepdim=True)
+        x = grey + (x - grey) * (2.0 * saturation)
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return mean + (x - mean) * (contrast + 0.5)
+
+
+class Translation(Augmentation):
+    """A shift of up to ``ratio`` of each side; what comes in is grey, 0."""
+
+    def __init__(self, ratio: float = 0.125) -> None:
+        self.ratio = _of_a_side("Translation", ratio)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Whole pixels."""
+        batch, _, height, width = x.shape
+        rows, columns = (_shifts(batch, size, int(size * self.ratio + 0.5), x) for size in (height, width))
+        inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None]
+        image = torch.arange(batch, device=x.device)[:, None, None]
+        row, column = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
+        shifted = x.permute(0, 2, 3, 1)[image, row, column].permute(0, 3, 1, 2)
+        return torch.where(inside, shifted, 0.0)
+
+
+class Cutout(Augmentation):
+    """A square of ``ratio`` of each side, its centre anywhere, becomes grey, 0."""
+
+    def __init__(self, ratio: float = 0.5) -> None:
+        self.ratio = _of_a_side("Cutout", ratio)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The square may lie across the border."""
+        batch, _, height, width = x.shape
+        hits = []
+        for size in (height, width):
+            side = int(size * self.ratio + 0.5)
+            start = torch.randint(-(side // 2), size - side // 2, (batch, 1), device=x.device)
+            at = torch.arange(size, device=x.device)
+            hits.append((at >= start) & (at < start + side))
+        return torch.where(hits[0][:, None, :, None] & hits[1][:, None, None, :], 0.0, x)
+
+
+def _shifts(batch: int, size: int, most: int, like: Tensor) -> Tensor:
+    """Positions ``(batch, size)`` that each image is read at."""
+    shift = torch.randint(-most, most + 1, (batch, 1), device=like.device)
+    return torch.arange(size, device=like.device) + shift
+
+
+def _of_a_side(name: str, ratio: float) -> float:
+    if 0.0 < ratio <= 1.0:
+        return ratio
+    raise ValueError(f"{name}: ratio (={ratio}) must be in (0, 1]. Set it in the init_args of the augmentation.")

@@ -1,0 +1,111 @@
+"""The component itself: what a training step pays beside the family's own terms."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_vae.images import Shape
+from lit_vae.realism.adversary import Adversary
+from lit_vae.realism.graft import graft
+from lit_vae.realism.perceptual import Perceptual
+
+
+class Verdict(NamedTuple):
+    """Of a training step.
+
+    Attributes:
+        loss: what the autoencoder pays, ``(B,)`` nats, with gradient to it alone.
+        discriminator_loss: ``()``, with gradient to the discriminator alone.
+        terms: raw and weighted terms by name, ``(B,)``.
+        scalars: weights and norms by name, ``()``.
+    """
+
+    loss: Tensor
+    discriminator_loss: Tensor
+    terms: dict[str, Tensor]
+    scalars: dict[str, Tensor | float]
+
+
+class Realism(nn.Module):
+    """``w D LPIPS(x, x_hat) / temperature + d(t) lambda L_G(x_hat)``: the terms of VQGAN and of latent diffusion.
+
+    Esser et al., "Taming Transformers", 2021, eq. 6 and 7; Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", 2022, app. G. Neither is a likelihood: ``distortion`` and ``elbo`` of a family stay what they
+    are, and the two have names of their own.
+
+    Args:
+        perceptual: a distance between features; null: none.
+        adversary: a discriminator; null: none.
+    """
+
+    def __init__(self, perceptual: Perceptual | None = None, adversary: Adversary | None = None) -> None:
+        super().__init__()
+        if perceptual is None and adversary is None:
+            raise ValueError("Realism: perceptual and adversary are both null. Give one, or leave model.realism out.")
+        self.perceptual = perceptual
+        self.adversary = adversary
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Per-image terms that it adds to an evaluation: the adversary's game has no meaning there."""
+        return ("perceptual", "perceptual_nats") if self.perceptual is not None else ()
+
+    def build(self, image_shape: Shape) -> None:
+        """Make what depends on the images."""
+        if self.adversary is not None:
+            self.adversary.build(image_shape)
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Everything that keeps it from being trained on such images."""
+        parts = [part for part in (self.perceptual, self.adversary) if part is not None]
+        return [problem for part in parts for problem in part.problems(image_shape)]
+
+    def evaluate(self, x: Tensor, x_hat: Tensor, temperature: Tensor) -> dict[str, Tensor]:
+        """The perceptual term, raw and in nats, ``(B,)`` each, with gradient to ``x_hat`` and the temperature."""
+        if self.perceptual is None:
+            return {}
+        perceptual = self.perceptual
+        distance = graft(lambda image: perceptual(x, image), x_hat)
+        return {"perceptual": distance, "perceptual_nats": perceptual.nats(distance, x, temperature)}
+
+    def forward(
+        self,
+        x: Tensor,
+        x_hat: Tensor,
+        distortion: Tensor,
+        temperature: Tensor,
+        last_layer: Tensor | None,
+        step: int,
+    ) -> Verdict:
+        """A training step's terms.
+
+        Args:
+            x: images ``(B, C, H, W)`` in [-1, 1].
+            x_hat: their reconstructions, the likelihood's mean.
+            distortion: ``-log p(x|z)``, ``(B,)`` nats.
+            temperature: what the likelihood divides its error by, ``()``.
+            last_layer: the decoder's, for the adaptive weight.
+            step: optimizer steps taken.
+        """
+        terms = self.evaluate(x, x_hat, temperature)
+        scalars: dict[str, Tensor | float] = {}
+        loss = terms.get("perceptual_nats", torch.zeros_like(distortion))
+        discriminator_loss = distortion.new_zeros(())
+        adversary = self.adversary
+        if adversary is not None and adversary.is_felt(step):
+            assert last_layer is not None  # `Autoencoder.problems`
+            generator = adversary.generator_loss(x_hat)
+            scalars |= adversary.balance(distortion + loss, generator, last_layer)
+            weight = adversary.weight(step) * adversary.scale
+            scalars["adversarial_weight"] = weight
+            terms["adversarial"] = generator
+            terms["adversarial_nats"] = weight * scalars["adaptive_weight"] * generator
+            loss = loss + terms["adversarial_nats"]
+        if adversary is not None and adversary.learns(step):
+            judgement = adversary.judge(x, x_hat, step)
+            discriminator_loss = judgement.loss
+            terms |= judgement.terms
+        elif adversary is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+            discriminator_loss = adversary.idle()
+        return Verdict(loss, discriminator_loss, terms, scalars)

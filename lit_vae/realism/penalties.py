@@ -1,0 +1,91 @@
+"""What keeps a discriminator smooth, or from learning few images by heart: added to its loss."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_vae.objectives.adversarial import in_float32, mean_over_ranks
+
+
+class Penalty(nn.Module, ABC):
+    """A term of the discriminator's loss."""
+
+    @abstractmethod
+    def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """The weighted term, ``()``.
+
+        Args:
+            discriminator: in training.
+            x: images ``(B, C, H, W)``, as they are.
+            real: logits of images as the discriminator saw them, ``(B, 1, h, w)``.
+            fake: logits of reconstructions.
+            step: optimizer steps taken.
+        """
+
+
+class R1(Penalty):
+    """``weight / 2 E |grad_x D(x)|^2``, D the mean of an image's logits (Mescheder et al. 2018, eq. 9).
+
+    Args:
+        weight: gamma.
+        every: steps between two that have the term, then ``every`` times as heavy (Karras et al. 2020, app. B). It
+            takes a backward pass of a backward pass.
+    """
+
+    def __init__(self, weight: float = 10.0, every: int = 16) -> None:
+        super().__init__()
+        if not weight > 0.0 or every < 1:
+            raise ValueError(
+                f"R1: weight (={weight}) must be positive and every (={every}) at least 1. Set them in the init_args of"
+                " the penalty."
+            )
+        self.weight, self.every = weight, every
+
+    def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """Zero between two of its steps."""
+        if step % self.every:
+            return real.new_zeros(())
+        anchor = x.detach().requires_grad_()
+        with torch.autocast(x.device.type, enabled=False):  # squares of small numbers
+            logits = discriminator(anchor).flatten(1).mean(1)
+            (gradient,) = torch.autograd.grad(logits.sum(), anchor, create_graph=True)
+        return self.every * self.weight / 2.0 * gradient.square().flatten(1).sum(1).mean()
+
+
+class LeCAM(Penalty):
+    """Holds logits near moving averages of the other side's: for few images (Tseng et al. 2021).
+
+    ``weight (E relu(D(x) - a_F)^2 + E relu(a_R - D(x_hat))^2)``, ``a_R`` and ``a_F`` the averages of the logits of real
+    and fake images, over all ranks.
+
+    Args:
+        weight: lambda.
+        decay: of the averages.
+    """
+
+    averages: Tensor
+    started: Tensor
+
+    def __init__(self, weight: float = 0.001, decay: float = 0.99) -> None:
+        super().__init__()
+        if not weight > 0.0 or not 0.0 <= decay < 1.0:
+            raise ValueError(
+                f"LeCAM: weight (={weight}) must be positive and decay (={decay}) in [0, 1). Set them in the init_args"
+                " of the penalty."
+            )
+        self.weight, self.decay = weight, decay
+        self.register_buffer("averages", torch.zeros(2))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """With the averages as this batch leaves them."""
+        real, fake = in_float32(real), in_float32(fake)
+        with torch.no_grad():
+            means = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
+            moved = torch.lerp(self.averages, means, 1.0 - self.decay)
+            self.averages.copy_(torch.where(self.started, moved, means))  # no bias towards zero
+            self.started.fill_(True)
+        average_real, average_fake = self.averages
+        return self.weight * (F.relu(real - average_fake).square().mean() + F.relu(average_real - fake).square().mean())

@@ -1,0 +1,122 @@
+"""A run's model for other libraries, with a card that says what was measured of it, and how."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lit_vae.tools.latents import latent_report
+from lit_vae.tools.runs import Checkpoint, Run, check_arguments, choose_device, find_run, load_autoencoder
+
+if TYPE_CHECKING:
+    from lit_vae.models.base import Autoencoder
+
+
+def export(
+    run: str,
+    format: Literal["diffusers"] = "diffusers",
+    out: str | None = None,
+    scaling_factor: float | None = None,
+    shift_factor: float | None = None,
+    checkpoint: Checkpoint = "best",
+) -> None:
+    """Write the model of a run as a folder that diffusers loads: AutoencoderKL, or VQModel of a VQ-VAE.
+
+    The folder holds the weights (safetensors), config.json and README.md, a model card with the numbers of
+    RUN/test_metrics.json. The networks must be lit_vae.networks.LDMEncoder and LDMDecoder.
+
+    Args:
+        run: Run directory or .ckpt file.
+        format: Of what library.
+        out: Folder to write; it must not exist. Default: RUN/diffusers.
+        scaling_factor: What latent diffusion multiplies latents by. Default: 1 / std, measured by lit-vae latents.
+        shift_factor: What latent diffusion subtracts from latents before. Default: nothing.
+        checkpoint: Which one of a run directory.
+    """
+    from lit_vae.interop import export_diffusers
+
+    check_arguments("export", {"scaling_factor": (scaling_factor, 1e-6)})
+    found = find_run(run, checkpoint)
+    model = load_autoencoder("export", found, choose_device("cpu"))
+    latents = latent_report(found)
+    if scaling_factor is None:
+        if latents is None:
+            raise ValueError(
+                f"lit-vae export: {found.checkpoint} does not say how large its latents are. Measure them with"
+                f" lit-vae latents {run}, or give --scaling_factor, 1 / their standard deviation."
+            )
+        scaling_factor = float(latents["scale_factor"])
+    folder = found.directory / format if out is None else Path(out)
+    export_diffusers(model, folder, scaling_factor, shift_factor, _card(found, model, folder.name, latents))
+    print(folder)
+
+
+def _card(run: Run, model: "Autoencoder", name: str, latents: Mapping[str, Any] | None) -> str:
+    """The model card, Markdown with the header of the Hugging Face hub."""
+    from lit_vae import __version__
+
+    class_name = "VQModel" if hasattr(model, "quantizers") else "AutoencoderKL"
+    image, latent = ("x".join(map(str, shape)) for shape in (model.image_shape, model.latent_shape))
+    text = f"""\
+---
+library_name: diffusers
+tags: [autoencoder, {class_name}]
+---
+# {name}
+
+`{type(model).__name__}` of lit_vae {__version__}: images {image} in [-1, 1] to latents {latent} and back.
+Checkpoint `{run.checkpoint.name}`, SHA-256 `{run.identity}`.
+
+```python
+from diffusers import {class_name}
+model = {class_name}.from_pretrained("{name}")
+```
+"""
+    return text + _measured(run) + _latents(latents)
+
+
+def _measured(run: Run) -> str:
+    """The numbers of the run's test, and what they are of."""
+    from lit_vae.run.directory import TEST_METRICS_FILE
+
+    path = run.directory / TEST_METRICS_FILE
+    if not path.is_file():
+        return "\n## Measured\n\nNothing yet (`lightning test`).\n"
+    record = json.loads(path.read_text())
+    lines = [f"| {key.removeprefix('test/')} | {value:.4f} |" for key, value in record["metrics"].items()]
+    other = record.get("checkpoint_sha256") != run.identity
+    of = f" **of another checkpoint**, {Path(str(record['checkpoint'])).name}" if other else ""
+    return "\n".join(
+        [
+            "\n## Measured",
+            "",
+            f"By `lightning test` of lit_vae{of}: means over the test images of {record['data']}"
+            f" (seed {record['data_seed']}), shape {record['image_shape']}, values {record['values']}. Likelihoods in"
+            " nats per image.",
+            "",
+            "| metric | value |",
+            "| --- | ---: |",
+            *lines,
+            "",
+        ]
+    )
+
+
+def _latents(report: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of each channel, where they were measured."""
+    if report is None:
+        return ""
+    pairs = enumerate(zip(report["mean"], report["std"], strict=True))
+    return "\n".join(
+        [
+            "\n## Latents",
+            "",
+            f"Over {report['num_images']} images of split {report['split']}; 1 / std of all channels together is"
+            f" {report['scale_factor']:.5f}.",
+            "",
+            "| channel | mean | std |",
+            "| ---: | ---: | ---: |",
+            *(f"| {channel} | {mean:.4f} | {std:.4f} |" for channel, (mean, std) in pairs),
+            "",
+        ]
+    )

@@ -1,0 +1,107 @@
+"""How large a run's latents are, for a diffusion model on them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_vae.tools.files import replacing
+from lit_vae.tools.runs import Checkpoint, Run, Split, choose_device, find_run, load_autoencoder, load_data
+
+if TYPE_CHECKING:
+    from lit_vae.metrics import LatentMoments
+
+LATENTS_FILE = "latents.json"
+
+
+def latents(
+    run: str,
+    split: Split = "val",
+    out: str | None = None,
+    data_root: str | None = None,
+    checkpoint: Checkpoint = "best",
+    device: str | None = None,
+) -> None:
+    """Measure mean and std of every channel of the latents, scale_factor and shift_factor.
+
+    Of draws from the posterior over all images of a split, in closed form; of a model without one, of its latents. A
+    diffusion model is trained on (z - shift_factor) * scale_factor, which has mean zero and variance one.
+
+    Args:
+        run: Run directory or .ckpt file of an autoencoder.
+        split: Whose images.
+        out: JSON file to write. Default: RUN/latents.json.
+        data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
+        checkpoint: Which one of a run directory.
+        device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+    """
+    from callbacks.latent_report import in_one_line
+
+    path = None if out is None else Path(out)
+    if path is not None and (path.suffix != ".json" or path.is_dir()):
+        raise ValueError(f"--out {out}: the numbers are written as JSON. Give a file name that ends in .json.")
+    found = find_run(run, checkpoint)
+    path = found.directory / LATENTS_FILE if path is None else path
+    moments = _measure(found, split, data_root, device)
+    if not float(moments.total_std) > 0.0:
+        raise ValueError(
+            f"lit-vae latents: all latents of {found.checkpoint} are the same number, {float(moments.shift):g}, and no"
+            " factor scales them. Train the model further, or another."
+        )
+    report = {**moments.report(), "split": split, "step": _step(found)}
+    record = {**report, "checkpoint": found.checkpoint.name, "checkpoint_sha256": found.identity}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    _print(report)
+    print(in_one_line(report))
+    print(path)
+
+
+def latent_report(run: Run) -> dict[str, Any] | None:
+    """What is known of the latents of a checkpoint: ``lit-vae latents`` of it, else what training left in it."""
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+    path = run.directory / LATENTS_FILE
+    if path.is_file():
+        record = json.loads(path.read_text())
+        if record["checkpoint_sha256"] == run.identity:
+            return record
+    return AtomicCheckpointIO().load_checkpoint(run.checkpoint).get("latent_report")
+
+
+def _measure(run: Run, split: Split, data_root: str | None, device: str | None) -> "LatentMoments":
+    from callbacks.latent_report import latents_of
+    from callbacks.panel import to_model
+    from callbacks.periodic import untouched
+    from lit_vae.metrics import LatentChannels
+    from lit_vae.tools.codes import progress_bar
+
+    model = load_autoencoder("latents", run, choose_device(device))
+    data = load_data(run, model, data_root, [split])
+    metric, done, total = LatentChannels().to(model.device), 0, len(data.source(split))
+    with untouched(model), progress_bar(f"encoding {split}") as progress:
+        for batch in data.ordered_dataloader(split):
+            metric.update(latents_of(model, to_model(batch, model)))
+            done += len(batch.x)
+            progress(done, total)
+        if not total:
+            raise ValueError(f"lit-vae latents: --split {split} has no images. Give another split.")
+        return metric.compute()
+
+
+def _step(run: Run) -> int:
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+    return int(AtomicCheckpointIO().load_checkpoint(run.checkpoint)["global_step"])
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table()
+    for heading in ("channel", "mean", "std"):
+        shown.add_column(heading, justify="right")
+    for channel, (mean, std) in enumerate(zip(report["mean"], report["std"], strict=True)):
+        shown.add_row(str(channel), f"{mean:.4f}", f"{std:.4f}")
+    Console().print(shown)
