@@ -34,8 +34,8 @@ class LatentMoments(NamedTuple):
         """Plain numbers; ``scale_factor`` is 1 / ``total_std``, and infinite where all latents are the same number."""
         total_std = float(self.total_std)
         return {
-            "mean": self.mean.tolist(),
-            "std": self.std.tolist(),
+            "mean": torch.atleast_1d(self.mean).tolist(),  # torchmetrics makes a scalar of a single channel
+            "std": torch.atleast_1d(self.std).tolist(),
             "shift_factor": float(self.shift),
             "scale_factor": 1.0 / total_std if total_std > 0.0 else float("inf"),
             "num_images": self.num_images,

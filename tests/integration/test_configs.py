@@ -30,6 +30,9 @@ def name(path: Path) -> str:
 
 
 HEAVY = {  # seconds a step on a processor
+    "compare/bsds/vector_perceptual_gan.yaml",
+    "kl_autoencoder/bsds_crops64.yaml",
+    "kl_autoencoder/cifar10.yaml",
     "kl_autoencoder/image_folder256.yaml",
     "kl_autoencoder/kl_f16.yaml",
     "kl_autoencoder/kl_f4.yaml",
