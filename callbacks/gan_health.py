@@ -140,7 +140,7 @@ class GANHealth(Periodic):
                     "won",
                 )
             most, adaptive = adversary.most_adaptive, self._window("adaptive_weight")
-            if most is not None and adaptive and min(adaptive) >= most:
+            if most is not None and adaptive and min(adaptive) >= most * (1.0 - 1e-6):
                 self._warn(
                     f"for the last {self.window} steps lambda was at its largest (most_adaptive = {most:g}): the"
                     " discriminator has no gradient for the decoder, or the reconstruction's is too large. See"

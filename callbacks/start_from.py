@@ -103,6 +103,8 @@ class StartFrom(Callback):
             elif expected:
                 anew.append(part)
         model.load_state_dict(given, strict=False)
+        if model.realism is not None and model.realism.adversary is not None:
+            model.realism.adversary.scale.fill_(1.0)  # how far that run had backed off is no matter of this one
         rank_zero_info(f"StartFrom: weights of {self.path}" + (f"; anew: {', '.join(anew)}." if anew else "."))
 
 

@@ -196,10 +196,15 @@ class Laplace(Likelihood):
     """``Laplace(x_hat, scale)`` with one scale, learned by default: an absolute error with its normaliser."""
 
     bits_per_dim_values = "dequantized"
+    log_scale: Tensor
 
     def __init__(self, scale: float = 1.0, learned: bool = True) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(_positive(self, "scale", scale))), requires_grad=learned)
+        log_scale = torch.tensor(math.log(_positive(self, "scale", scale)))
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:  # an argument: a checkpoint must not override it
+            self.register_buffer("log_scale", log_scale, persistent=False)
 
     @property
     def temperature(self) -> Tensor:

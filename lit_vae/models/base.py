@@ -168,13 +168,31 @@ class Autoencoder(ImageModel):
         ours = [parameter for parameter in self.parameters() if id(parameter) not in known]
         return [{"params": ours}, {"params": theirs, **adversary.optimizer}]
 
+    def configure_optimizers(self) -> Any:
+        """See `Model`; also checks the settings of the discriminator's group, which torch takes whatever they are."""
+        configured = super().configure_optimizers()
+        if self.realism is not None and self.realism.adversary is not None:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            self.realism.adversary.check_settings(optimizer)
+        return configured
+
+    def is_settled(self, step: int) -> bool:
+        """Not before the decoder feels an adversary in full: it was better by every other number until then."""
+        adversary = self.realism.adversary if self.realism is not None else None
+        return adversary is None or adversary.weight(step) == adversary.weight.final
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Each parameter group by itself: a discriminator's gradient does not shrink the autoencoder's."""
-        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)  # what Lightning asks of an optimizer
+        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val and scales and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                f"trainer.gradient_clip_val (={gradient_clip_val}): a fused optimizer undoes the loss scaling of"
+                " float16 itself, after gradients would be clipped. Set model.init_args.optimizer.init_args.fused: false."
+            )
         for group in optimizer.param_groups:
-            view = SimpleNamespace(param_groups=[group], _step_supports_amp_scaling=unscales)
+            view = SimpleNamespace(param_groups=[group])
             self.clip_gradients(view, gradient_clip_val, gradient_clip_algorithm)  # type: ignore[arg-type]
 
     def on_after_backward(self) -> None:
@@ -189,7 +207,9 @@ class Autoencoder(ImageModel):
         if self.realism is None:
             return found
         found += self.realism.problems(self.image_shape)
-        if self.realism.adversary is not None and not hasattr(self.decoder, "last_layer"):
+        adversary = self.realism.adversary
+        adapts = adversary is not None and adversary.most_adaptive is not None
+        if adapts and not hasattr(self.decoder, "last_layer"):
             found.append(
                 f"{type(self).__name__}: the adaptive weight of realism.adversary needs {type(self.decoder).__name__}"
                 " to name its last layer, as a property last_layer. Add it, or set most_adaptive: null."

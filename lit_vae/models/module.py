@@ -73,6 +73,10 @@ class Model(LightningModule, ABC):
             f" (={num_classes}). Set model.init_args.num_classes, to 0 for a model without labels."
         ]
 
+    def is_settled(self, step: int) -> bool:
+        """Whether the weights after ``step`` optimizer steps may be the run's best, by what a validation sees."""
+        return True
+
     def parameter_groups(self) -> Any:
         """What the optimizer is over: all parameters, in one group."""
         return self.parameters()

@@ -65,10 +65,10 @@ class VariationalAutoencoder(Autoencoder):
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: a prior of other classes than the model is told, an objective that takes no term beside its own."""
         found = super().problems(spec)
-        if self.realism is not None and not self.objective.is_additive:
+        if self.realism is not None and not self.objective.is_sum:
             found.append(
-                f"{type(self).__name__}: {type(self.objective).__name__} changes gradients on their way to the encoder,"
-                " those of model.realism too. Take lit_vae.objectives.ELBO, or leave realism out."
+                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, beside which"
+                " the terms of model.realism could be weighed. Take lit_vae.objectives.ELBO, or leave realism out."
             )
         prior_classes = getattr(self.prior, "num_classes", 0)
         if prior_classes and prior_classes != self.num_classes:

@@ -37,8 +37,8 @@ class Terms(NamedTuple):
 class Objective(ABC):
     """Minimised by training; evaluated with its schedules at their final value by validation and test."""
 
-    is_additive: bool = True
-    """Whether a term of the decoded images may be added to the loss; not where gradients on their way are changed."""
+    is_sum: bool = False
+    """Whether the loss is a weighted sum of rate and distortion, beside which other terms can be weighed."""
 
     @abstractmethod
     def __call__(
@@ -78,6 +78,8 @@ class ELBO(Objective):
         num_samples: number L of posterior samples for each image.
         distortion_weight: 0 trains on the rate alone, as a study of what the two terms do.
     """
+
+    is_sum = True
 
     def __init__(
         self,
@@ -162,8 +164,6 @@ class DReG(IWAE):
     gets ``sum_k w~_k^2 d log w_k / dz_k dz_k/dphi`` (its score term is gone, and with it the vanishing signal-to-noise
     ratio at large k); decoder and prior keep the usual ``sum_k w~_k grad log p(x, z_k)``. The value is that of `IWAE`.
     """
-
-    is_additive = False
 
     def __call__(
         self,

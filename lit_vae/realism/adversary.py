@@ -18,10 +18,11 @@ DiscriminatorFactory = Callable[[Shape], nn.Module]
 
 
 class Judgement(NamedTuple):
-    """What the discriminator's side of a step comes to: its ``loss ()``, and what is logged, ``(B,)`` each."""
+    """What the discriminator's side of a step comes to: its ``loss ()``; what is logged, ``(B,)`` and ``()`` each."""
 
     loss: Tensor
     terms: dict[str, Tensor]
+    scalars: dict[str, Tensor]
 
 
 class Adversary(nn.Module):
@@ -76,6 +77,15 @@ class Adversary(nn.Module):
         self.augmentations = augmentations
         self.register_buffer("scale", torch.ones(()))  # turned down by callbacks.GANHealth, and kept in checkpoints
 
+    def check_settings(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises ValueError for settings of its parameter group that the optimizer does not know."""
+        known = sorted(optimizer.defaults)
+        if unknown := [name for name in self.optimizer if name not in known]:
+            raise ValueError(
+                f"Adversary: optimizer (={unknown}) must have settings of {type(optimizer).__name__}:"
+                f" {', '.join(known)}. Set model.init_args.realism.init_args.adversary.init_args.optimizer."
+            )
+
     def build(self, image_shape: Shape) -> None:
         """Make the discriminator of such images."""
         self.discriminator = self.make_discriminator(image_shape)
@@ -99,21 +109,28 @@ class Adversary(nn.Module):
         """L_G ``(B,)``, with gradient to ``x_hat`` and to no weight of the discriminator."""
         return graft(lambda image: self.loss.generator(self.logits(image)), x_hat)
 
-    def balance(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
+    def balance(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor | None) -> dict[str, Tensor]:
         """Lambda and the two gradient norms behind it, ``()`` each; of ``(B,)`` terms, over all ranks."""
         if self.most_adaptive is None:
             return {"adaptive_weight": reconstruction.new_ones(())}
+        assert last_layer is not None  # `Autoencoder.problems`
         norms = gradient_norms([reconstruction, generator], last_layer)
         chosen = adaptive_weight(norms[0], norms[1], self.most_adaptive)
         return {"adaptive_weight": chosen, "grad_norm_nll": norms[0], "grad_norm_adversarial": norms[1]}
 
     def judge(self, x: Tensor, x_hat: Tensor, step: int) -> Judgement:
-        """The discriminator's loss at images and (detached) reconstructions, of one forward pass over both."""
-        real, fake = self.logits(torch.cat([x, x_hat.detach()])).chunk(2)
+        """The discriminator's loss at images and (detached) reconstructions.
+
+        Two forward passes, as the decoder's side is a third: batch statistics, where there are any, must be those of
+        reconstructions alone here as they are there, or the two play against different functions.
+        """
+        real, fake = self.logits(x), self.logits(x_hat.detach())
         per_image = self.loss.discriminator(real, fake)
-        loss = per_image.mean()
-        for penalty in self.penalties:
-            loss = loss + penalty(self.discriminator, x, real, fake, step)
+        penalties = {
+            f"penalty_{type(penalty).__name__.lower()}": penalty(self.discriminator, x, real, fake, step)
+            for penalty in self.penalties
+        }
+        loss = per_image.mean() + sum(penalties.values())
         real, fake = (in_float32(side.detach()).flatten(1) for side in (real, fake))
         right = (real > self.loss.threshold), (fake < self.loss.threshold)
         terms = {
@@ -123,7 +140,7 @@ class Adversary(nn.Module):
             "logit_gap": real.mean(1) - fake.mean(1),
             "discriminator_accuracy": torch.stack([side.float().mean(1) for side in right]).mean(0),
         }
-        return Judgement(loss, terms)
+        return Judgement(loss, terms, {name: penalty.detach() for name, penalty in penalties.items()})
 
     def idle(self) -> Tensor:
         """Zero, by way of every parameter: DistributedDataParallel waits for a gradient of each at every step."""

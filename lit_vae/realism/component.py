@@ -94,7 +94,6 @@ class Realism(nn.Module):
         discriminator_loss = distortion.new_zeros(())
         adversary = self.adversary
         if adversary is not None and adversary.is_felt(step):
-            assert last_layer is not None  # `Autoencoder.problems`
             generator = adversary.generator_loss(x_hat)
             scalars |= adversary.balance(distortion + loss, generator, last_layer)
             weight = adversary.weight(step) * adversary.scale
@@ -106,6 +105,7 @@ class Realism(nn.Module):
             judgement = adversary.judge(x, x_hat, step)
             discriminator_loss = judgement.loss
             terms |= judgement.terms
+            scalars |= judgement.scalars
         elif adversary is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             discriminator_loss = adversary.idle()
         return Verdict(loss, discriminator_loss, terms, scalars)

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_vae.models.module import Model
+
 CHECKPOINTS = "checkpoints"
 
 
@@ -124,6 +126,9 @@ def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
 class BestCheckpoint(_RunCheckpoint):
     """Keeps ``checkpoints/best.ckpt``: the weights of the validation with the best ``monitor``.
 
+    Of validations at which the model `is_settled`: one with an adversary has its best distortion just before the
+    decoder feels it, and would be kept as it was then.
+
     Args:
         monitor: a logged number. ``val/loss`` is the objective with its schedules at their final value.
         mode: ``min`` or ``max``.
@@ -131,6 +136,11 @@ class BestCheckpoint(_RunCheckpoint):
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
         super().__init__("best", monitor=monitor, mode=mode, save_on_train_epoch_end=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is the best so far."""
+        if not isinstance(pl_module, Model) or pl_module.is_settled(trainer.global_step):
+            super().on_validation_end(trainer, pl_module)
 
 
 class RandomState(Callback):

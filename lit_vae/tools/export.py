@@ -29,16 +29,24 @@ def export(
         run: Run directory or .ckpt file.
         format: Of what library.
         out: Folder to write; it must not exist. Default: RUN/diffusers.
-        scaling_factor: What latent diffusion multiplies latents by. Default: 1 / std, measured by lit-vae latents.
-        shift_factor: What latent diffusion subtracts from latents before. Default: nothing.
+        scaling_factor: What latent diffusion multiplies latents by. Default: of an imported model the published one,
+            else 1 / std, measured by lit-vae latents.
+        shift_factor: What latent diffusion subtracts from latents before. Default: of an imported model the published
+            one, else nothing.
         checkpoint: Which one of a run directory.
     """
     from lit_vae.interop import export_diffusers
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
 
     check_arguments("export", {"scaling_factor": (scaling_factor, 1e-6)})
     found = find_run(run, checkpoint)
     model = load_autoencoder("export", found, choose_device("cpu"))
     latents = latent_report(found)
+    published = AtomicCheckpointIO().load_checkpoint(found.checkpoint).get("published_scaling") or {}
+    if shift_factor is None:
+        shift_factor = published.get("shift_factor")
+    if scaling_factor is None:  # diffusion models trained on published latents want them scaled as they were
+        scaling_factor = published.get("scaling_factor")
     if scaling_factor is None:
         if latents is None:
             raise ValueError(
@@ -49,6 +57,7 @@ def export(
     folder = found.directory / format if out is None else Path(out)
     export_diffusers(model, folder, scaling_factor, shift_factor, _card(found, model, folder.name, latents))
     print(folder)
+    print(f"scaling_factor {scaling_factor:g}, shift_factor {shift_factor or 0.0:g}")
 
 
 def _card(run: Run, model: "Autoencoder", name: str, latents: Mapping[str, Any] | None) -> str:

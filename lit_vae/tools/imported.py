@@ -52,6 +52,7 @@ def import_autoencoder(
         "state_dict": model.state_dict(),
         "hyper_parameters": {**_hyperparameters(config["model"]), "_instantiator": _INSTANTIATOR},
         "datamodule_hyper_parameters": {**_hyperparameters(config["data"]), "_instantiator": _INSTANTIATOR},
+        "published_scaling": {"scaling_factor": imported.scaling_factor, "shift_factor": imported.shift_factor},
     }
     run.mkdir(parents=True, exist_ok=True)
     AtomicCheckpointIO().save_checkpoint(checkpoint, run / CHECKPOINTS / "last.ckpt")

@@ -76,6 +76,14 @@ def test_learned_laplace_scale_has_its_optimum_at_the_mean_absolute_error():
     assert abs(grad.item()) < 1e-12
 
 
+def test_a_scale_that_is_not_learned_is_an_argument_that_no_checkpoint_overrides():
+    fixed, learned = lk.Laplace(0.5, learned=False), lk.Laplace(0.1)
+    assert not fixed.state_dict()
+    assert not list(fixed.parameters())
+    fixed.load_state_dict(learned.state_dict(), strict=False)
+    assert fixed.temperature.item() == pytest.approx(0.5)
+
+
 def test_pixel_gaussian_keeps_above_its_least_deviation_with_a_gradient_everywhere():
     likelihood = lk.PixelGaussian(min_std=0.1)
     raw = torch.tensor([-50.0, -5.0, 0.0, 5.0]).reshape(4, 1, 1, 1).requires_grad_()
@@ -238,5 +246,5 @@ def test_mixture_needs_a_component():
 def test_what_is_learned_is_in_the_checkpoint_and_what_is_given_is_not():
     assert set(lk.LearnedGaussian().state_dict()) == {"log_var"}
     assert lk.FixedGaussian().state_dict() == {}
-    assert [p.requires_grad for p in lk.Laplace(learned=False).parameters()] == [False]
+    assert lk.Laplace(learned=False).state_dict() == {}
     assert [p.requires_grad for p in lk.Laplace().parameters()] == [True]

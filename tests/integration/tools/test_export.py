@@ -39,7 +39,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> tuple[Any, Path]:
     torch.manual_seed(0)
-    model = diffusers.AutoencoderKL(**SIZES).eval()
+    model = diffusers.AutoencoderKL(**SIZES, scaling_factor=0.25, shift_factor=0.5).eval()
     model.save_pretrained(tmp_path / "kl")
     return model, tmp_path / "kl"
 
@@ -80,8 +80,15 @@ def test_it_is_measured_and_goes_out_again_with_its_numbers(
     lightning("test", "--config", config, "--ckpt_path", checkpoint)
     measured = json.loads((imported / "test_metrics.json").read_text())["metrics"]
 
+    tools("export", imported, "--checkpoint", "last", "--out", imported / "as_published")
+    published = json.loads((imported / "as_published" / "config.json").read_text())
+    assert (published["scaling_factor"], published["shift_factor"]) == (
+        source[0].config.scaling_factor,
+        source[0].config.shift_factor,
+    )
+
     saved = torch.load(checkpoint, weights_only=True)
-    torch.save(saved | {"latent_report": LATENTS}, checkpoint)
+    torch.save({**saved, "latent_report": LATENTS, "published_scaling": None}, checkpoint)
     tools("export", imported, "--checkpoint", "last", "--shift_factor", 0.1)
     out = imported / "diffusers"
     card = (out / "README.md").read_text()
@@ -122,6 +129,7 @@ def test_codes_come_in_and_go_out(tools: Tools, pictures: Path, tmp_path: Path, 
 
 def test_a_mistake_is_one_clear_error(imported: Path, source: tuple[Any, Path], runs: Any, fails: Fails) -> None:
     there = imported / "checkpoints" / "last.ckpt"
+    torch.save({**torch.load(there, weights_only=True), "published_scaling": None}, there)
     for args, text in (
         (["export", imported], f"{imported}: there is no checkpoint {imported / 'checkpoints' / 'best.ckpt'}. There"
          " is: last; give it with --checkpoint."),

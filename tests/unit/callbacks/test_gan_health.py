@@ -70,6 +70,8 @@ def test_a_lambda_at_its_cap_is_warned_of():
     _, (message,) = drive(GANHealth(window=50), [felt(0.8, 100.0)] * 12, most_adaptive=100.0)
     assert "for the last 50 steps lambda was at its largest (most_adaptive = 100)" in message
     assert drive(GANHealth(window=50), [felt(0.8, 1.0)] * 12, most_adaptive=None)[1] == []
+    in_float32 = float(torch.tensor(5.0).clamp(max=0.7))  # less than 0.7
+    assert len(drive(GANHealth(window=50), [felt(0.8, in_float32)] * 12, most_adaptive=0.7)[1]) == 1
 
 
 def test_backing_off_at_most_once_a_window():

@@ -93,9 +93,12 @@ def test_accumulated_halves_are_the_whole_batch():
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_each_player_is_clipped_by_itself(algorithm):
-    model = new_autoencoder(new_realism())
+@pytest.mark.parametrize(
+    ("algorithm", "precision"), [("norm", "32-true"), ("value", "32-true"), ("norm", "bf16-mixed")]
+)
+def test_each_player_is_clipped_by_itself(algorithm, precision):
+    """Also with a fused optimizer, which has no loss scaling to undo in bfloat16."""
+    model = new_autoencoder(new_realism(), optimizer=partial(torch.optim.Adam, lr=1e-3, fused=True))
     norms = []
     original = model.configure_gradient_clipping
 
@@ -106,7 +109,7 @@ def test_each_player_is_clipped_by_itself(algorithm):
         norms.append([float(torch.linalg.vector_norm(gradient, order)) for gradient in every])
 
     model.configure_gradient_clipping = clip
-    fit(model, steps=2, gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm)
+    fit(model, steps=2, gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm, precision=precision)
     for pair in norms:
         assert pair == pytest.approx([1e-3, 1e-3], rel=1e-3)
 
@@ -137,6 +140,14 @@ def test_fp16_with_loss_scaling_trains_both_on_a_gpu():
     assert watched.moved(19, "encoder")
     assert watched.moved(19, "realism.adversary.discriminator")
     assert trainer.callback_metrics["train/grad_norm_adversarial"] > 0
+
+
+def test_the_best_is_chosen_once_the_decoder_feels_the_adversary_in_full():
+    """Distortion is best just before; a best checkpoint of then would have no part of the game."""
+    weight = LinearWarmup(steps=4, end=0.5, delay=10)
+    model = new_autoencoder(new_realism(weight=weight))
+    assert [model.is_settled(step) for step in (0, 10, 13, 14, 100)] == [False, False, False, True, True]
+    assert new_autoencoder(None).is_settled(0)
 
 
 def test_evaluation_has_the_perceptual_term_and_no_game():
