@@ -188,8 +188,8 @@ class Autoencoder(ImageModel):
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if gradient_clip_val and scales and getattr(optimizer, "_step_supports_amp_scaling", False):
             raise ValueError(
-                f"trainer.gradient_clip_val (={gradient_clip_val}): a fused optimizer undoes the loss scaling of"
-                " float16 itself, after gradients would be clipped. Set model.init_args.optimizer.init_args.fused: false."
+                f"trainer.gradient_clip_val (={gradient_clip_val}): a fused optimizer undoes the scaling of float16"
+                " itself, after gradients would be clipped. Set model.init_args.optimizer.init_args.fused: false."
             )
         for group in optimizer.param_groups:
             view = SimpleNamespace(param_groups=[group])
