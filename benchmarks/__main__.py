@@ -13,6 +13,13 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTIONS = ("step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial")
 
+HEAD = """\
+# Measured speed
+
+Made by `python -m benchmarks [section ...] --write`: medians of interleaved rounds, and medians of the ratios within a
+round. A section was measured in one go, on the machine that stands above its table.
+"""
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Measure what is asked for."""
@@ -22,13 +29,13 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch; more than one wants an idle machine")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works: numbers mean nothing")
     parser.add_argument(
-        "--write", action="store_true", help=f"write all results to {RESULTS.parent.name}/{RESULTS.name}"
+        "--write", action="store_true", help=f"write these sections into {RESULTS.parent.name}/{RESULTS.name}"
     )
     options = parser.parse_args(args)
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"there is no section {', '.join(sorted(unknown))}. Take of {', '.join(SECTIONS)}.")
-    if options.write and (options.quick or set(options.sections) not in (set(), set(SECTIONS))):
-        parser.error("--write keeps a whole, serious measurement: leave --quick and the names of sections out.")
+    if options.write and options.quick:
+        parser.error("--write keeps serious measurements: leave --quick out.")
 
     # before torch starts its threads: spinning ones slow small operations a hundredfold beside a busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -39,19 +46,25 @@ def main(args: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    environment = Environment(device)
-    rows = []
     for name in SECTIONS:
-        if not options.sections or name in options.sections:
-            rows += importlib.import_module(f"benchmarks.{name}").run(device, options.quick)
-    table = [HEADER, *(row.markdown() for row in rows)]
-    text = "\n".join([*environment.lines(), "", *table]) + "\n"
-    print(text, end="")
-    if options.write:
-        RESULTS.write_text(
-            f"# Measured speed\n\nMade by `python -m benchmarks --write`: medians of interleaved rounds, and medians of"
-            f" the ratios within a round.\n\n{text}"
-        )
+        if options.sections and name not in options.sections:
+            continue
+        environment = Environment(device)
+        rows = importlib.import_module(f"benchmarks.{name}").run(device, options.quick)
+        table = [HEADER, *(row.markdown() for row in rows)]
+        text = "\n".join([*environment.lines(), "", *table])
+        print(f"## {name}\n\n{text}\n", flush=True)
+        if options.write:
+            before = RESULTS.read_text() if RESULTS.exists() else ""
+            RESULTS.write_text(with_section(before, name, text))
+
+
+def with_section(results: str, name: str, text: str) -> str:
+    """The text of all results with one section put in, or in place of what it was."""
+    sections = dict(part.partition("\n\n")[::2] for part in results.split("\n## ")[1:])
+    sections[name] = text
+    parts = [f"## {known}\n\n{sections[known].strip()}\n" for known in SECTIONS if known in sections]
+    return "\n".join([HEAD, *parts])
 
 
 if __name__ == "__main__":
