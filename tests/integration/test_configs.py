@@ -41,6 +41,7 @@ HEAVY = {  # seconds a step on a processor
     "pixelcnn/cifar10.yaml",
     "pixelcnn/mnist.yaml",
     "pixelcnn/mnist_binary_large.yaml",
+    "pixelcnn/mnist_short.yaml",
     "prior/vqvae2_ffhq256.yaml",
     "vqvae2/ffhq256.yaml",
     "vqvae/vqgan_imagenet256.yaml",

@@ -139,7 +139,7 @@ def test_stage_1_alone_draws_uniform_codes_and_says_so(
     tools: Tools, two_stages: TwoStages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tools("sample", two_stages.stage1, "--n", 4, "--out", tmp_path / "uniform.png")
-    assert "uniform codes, which those of images do not follow" in description(tmp_path / "uniform.png")
+    assert "VQVAE: it has no prior: its codes are drawn uniformly." in description(tmp_path / "uniform.png")
     tools("reconstruct", two_stages.stage1, "--n", 4)
 
 
