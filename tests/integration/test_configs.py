@@ -99,6 +99,9 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
     if _is(config, "lit_vae.realism.Adversary"):  # from the first step on
         init_args = {**config["init_args"], "weight": 0.5, "train_from": 0}
         return {**config, "init_args": init_args}
+    if _is(config, "lit_vae.networks.LDM"):  # a sixteenth of the work of the published width
+        init_args = {**config["init_args"], "width": min(32, config["init_args"]["width"])}
+        return {**config, "init_args": init_args}
     if _is(config, "lit_vae.features.LPIPS"):
         return {**config, "init_args": {**config.get("init_args", {}), "weights": "random"}}
     return {key: with_small_networks(part, feature_net) for key, part in config.items()}
