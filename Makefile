@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
