@@ -113,10 +113,6 @@ class Autoencoder(ImageModel):
     ) -> Tensor:
         """``n`` draws from the prior with its standard deviation times ``temperature``: ``-> (n, *latent_shape)``."""
 
-    def condition(self, y: Tensor) -> Tensor | None:
-        """What the networks are told of labels ``y (B,)``: ``(B, cond_dim)``, or None."""
-        return None
-
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
         """``p(x | z, y)`` for ``z (B, *latent)``, or for L samples of each ``(L, B, *latent)``."""
         batch = z.shape[: z.ndim - len(self.latent_shape)]

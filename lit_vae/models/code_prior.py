@@ -85,10 +85,6 @@ class CodePrior(Model):
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
-    def condition(self, y: Tensor) -> Tensor | None:
-        """One-hot labels ``(B, num_classes)``, or None."""
-        return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
-
     def logits(self, level: int, codes: Sequence[Tensor], y: Tensor) -> Tensor:
         """``(B, K_l, h_l, w_l)`` of ``p(c_l[i] | c_l[<i], c_<l, y)``, given the codes of this level and those above."""
         h = _embed(self.embeddings[level], codes[level])

@@ -1,6 +1,5 @@
 """The conditional variational autoencoder: Sohn et al., "Learning Structured Output Representation", 2015."""
 
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
@@ -44,10 +43,6 @@ class CVAE(VariationalAutoencoder):
             image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, cond_dim=num_classes
         )
         self.num_classes = num_classes
-
-    def condition(self, y: Tensor) -> Tensor:
-        """One-hot labels ``(B, num_classes)``."""
-        return F.one_hot(y, self.num_classes).to(self.dtype)
 
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
         """``q(z | x, y)``, ``(B, *latent)``."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -63,6 +64,10 @@ class Model(LightningModule, ABC):
         if self.num_classes:
             return torch.arange(n, device=self.device) % self.num_classes
         return torch.full((n,), -1, device=self.device)
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """What networks are told of labels ``y (B,)``: one-hot ``(B, num_classes)``, or None for a model without."""
+        return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
 
     def _label_problems(self, num_classes: int) -> list[str]:
         """Why the labels of data with ``num_classes`` of them do not do; a model without labels takes any data."""

@@ -1,7 +1,6 @@
 """Autoregressive models of pixels: van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016."""
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
@@ -41,10 +40,6 @@ class PixelCNN(ImageModel):
         self.num_classes = num_classes
         channels, height, width = self.image_shape
         self.network = network(channels, likelihood.num_parameters(channels), (height, width), num_classes, 0)
-
-    def condition(self, y: Tensor) -> Tensor | None:
-        """One-hot labels ``(B, num_classes)``, or None."""
-        return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
 
     def nll(self, x: Tensor, y: Tensor) -> Tensor:
         """``-log p(x | y) = -sum_i log p(x_i | x_<i, y)``, ``(B,)`` nats."""

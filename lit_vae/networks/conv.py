@@ -9,9 +9,7 @@ from lit_vae.images import Shape
 from lit_vae.networks.layers import ResidualBlock, Upsample, group_norm
 
 
-def _check_geometry(
-    network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int], blocks: int
-) -> Shape:
+def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int], blocks: int) -> Shape:
     """Size of the coarsest feature map, ``(h, w)``, or an error that says which sizes fit."""
     if not multipliers or min(multipliers) < 1 or blocks < 1:
         raise ValueError(
@@ -60,7 +58,7 @@ class ConvEncoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        coarse = _check_geometry(type(self).__name__, in_shape, out_shape, multipliers, blocks)
+        coarse = check_geometry(type(self).__name__, in_shape, out_shape, multipliers, blocks)
         self.stem = nn.Conv2d(in_shape[0], width * multipliers[0], 3, padding=1)
         self.body = nn.ModuleList()
         channels = width * multipliers[0]
@@ -102,7 +100,7 @@ class ConvDecoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        coarse = _check_geometry(type(self).__name__, out_shape, in_shape, multipliers, blocks)
+        coarse = check_geometry(type(self).__name__, out_shape, in_shape, multipliers, blocks)
         channels = width * multipliers[-1]
         self.stem: nn.Module
         if len(in_shape) == 3:

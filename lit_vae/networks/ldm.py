@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_vae.images import Shape
-from lit_vae.networks.conv import _check_geometry
+from lit_vae.networks.conv import check_geometry
 from lit_vae.networks.layers import GroupNorm, Upsample
 
 
@@ -141,7 +141,7 @@ def _check(
             f"{network}: the latent (={list(latent_shape)}) must be a map, [channels, height, width]. Set the shape of"
             " the model's latent."
         )
-    _check_geometry(network, image_shape, latent_shape, multipliers, blocks)
+    check_geometry(network, image_shape, latent_shape, multipliers, blocks)
     heights = [image_shape[1] >> level for level in range(len(multipliers))]
     if not set(attention) <= set(heights):
         raise ValueError(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_vae.ranks import average_over_ranks
+
 EPS = 1e-4
 """Of the adaptive weight's denominator (Esser et al. 2021, eq. 7, as published code has it)."""
 
@@ -76,16 +78,7 @@ def gradient_norms(terms: list[Tensor], parameter: Tensor) -> list[Tensor]:
     In float32, before any loss scaling. The graph is kept.
     """
     gradients = [torch.autograd.grad(term.mean(), parameter, retain_graph=True)[0] for term in terms]
-    return [gradient.norm() for gradient in mean_over_ranks(in_float32(torch.stack(gradients)))]
-
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor over the ranks there are when it is called; a collective, without gradient."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    total = value.clone()
-    torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
+    return [gradient.norm() for gradient in average_over_ranks(in_float32(torch.stack(gradients)))]
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, most: float) -> Tensor:

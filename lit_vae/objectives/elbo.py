@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.ranks import average_over_ranks
 
 
 class RateDistortion(NamedTuple):
@@ -64,7 +65,6 @@ def free_bits(kl_per_dim: Tensor, minimum: float, across_ranks: bool = True) -> 
     """
     kl = kl_per_dim.flatten(1)
     mean = kl.detach().mean(0)
-    if across_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
+    if across_ranks:
+        mean = average_over_ranks(mean)
     return torch.where(mean > minimum, kl, minimum).sum(1)

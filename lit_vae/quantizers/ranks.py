@@ -1,20 +1,15 @@
-"""The vectors of all ranks as if they were of one: rank ``r`` holds the ``r``-th block of them.
-
-Whether there are ranks is asked at run time: a command line builds the model before the process group exists.
-"""
+"""The vectors of all ranks as if they were of one: rank ``r`` holds the ``r``-th block of them."""
 
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from lit_vae.ranks import average_over_ranks, world_size
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over the ranks, which are then equal bit by bit."""
-    if _world_size() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
 
@@ -24,11 +19,7 @@ def mean_over_ranks(mean: Tensor) -> Tensor:
 
     Averaged over ranks, as DDP does with gradients, that is the gradient of what one process would compute.
     """
-    if _world_size() == 1:
-        return mean
-    total = mean.detach().clone()
-    dist.all_reduce(total)
-    return mean + (total / _world_size() - mean.detach())
+    return mean if world_size() == 1 else mean + (average_over_ranks(mean) - mean.detach())
 
 
 def draw_rows(z: Tensor, count: int, seed: int, step: int) -> Tensor:
@@ -38,9 +29,9 @@ def draw_rows(z: Tensor, count: int, seed: int, step: int) -> Tensor:
     """
     blocks = [len(z)]
     rank = 0
-    if _world_size() > 1:
+    if world_size() > 1:
         rank = dist.get_rank()
-        sizes = torch.zeros(_world_size(), dtype=torch.int64, device=z.device)
+        sizes = torch.zeros(world_size(), dtype=torch.int64, device=z.device)
         sizes[rank] = len(z)
         dist.all_reduce(sizes)
         blocks = sizes.tolist()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_vae.images import Shape
+from lit_vae.ranks import is_distributed
 from lit_vae.realism.adversary import Adversary
 from lit_vae.realism.graft import graft
 from lit_vae.realism.perceptual import Perceptual
@@ -106,6 +107,6 @@ class Realism(nn.Module):
             discriminator_loss = judgement.loss
             terms |= judgement.terms
             scalars |= judgement.scalars
-        elif adversary is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        elif adversary is not None and is_distributed():
             discriminator_loss = adversary.idle()
         return Verdict(loss, discriminator_loss, terms, scalars)

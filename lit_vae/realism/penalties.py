@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_vae.objectives.adversarial import in_float32, mean_over_ranks
+from lit_vae.objectives.adversarial import in_float32
+from lit_vae.ranks import average_over_ranks
 
 
 class Penalty(nn.Module, ABC):
@@ -83,7 +84,7 @@ class LeCAM(Penalty):
         """With the averages as this batch leaves them."""
         real, fake = in_float32(real), in_float32(fake)
         with torch.no_grad():
-            means = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
+            means = average_over_ranks(torch.stack([real.mean(), fake.mean()]))
             moved = torch.lerp(self.averages, means, 1.0 - self.decay)
             self.averages.copy_(torch.where(self.started, moved, means))  # no bias towards zero
             self.started.fill_(True)

@@ -1,0 +1,23 @@
+"""The ranks of a distributed run, asked for when needed: a command line builds a model before there are any."""
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether there is a process group, be it of one rank."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """Number of ranks; 1 outside of a distributed run."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def average_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over the ranks, without gradient, the same bit by bit on each. A collective."""
+    if world_size() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
