@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import lightning
 import torch
+
+from lit_vae.run.hardware import processor
 
 Seconds = dict[str, list[float]]
 """Of each variant the seconds of every round; the n-th entries of all variants belong to the same round."""
@@ -106,7 +107,7 @@ class Environment:
     def lines(self) -> list[str]:
         """Processor, threads, versions and load, and a warning if somebody else was at work."""
         threads = torch.get_num_threads()
-        model, units = _processor()
+        model, units = processor()
         gpu = f"; {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else ""
         end = os.getloadavg()[0]
         lines = [
@@ -117,16 +118,3 @@ class Environment:
         if self.load > BUSY or end > threads + BUSY:
             lines.append("**The machine was busy:** only the ratios mean something, and they are less certain.")
         return lines
-
-
-def _processor() -> tuple[str, str]:
-    """Name of the processor and its instructions for bfloat16, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    for line in info.read_text().splitlines() if info.exists() else ():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    flags = fields.get("flags", "").split()
-    units = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    return model, ", ".join(units) or "none known"

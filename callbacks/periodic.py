@@ -77,6 +77,9 @@ class Measurement(Periodic, ABC):
     rank and returns the same numbers there.
     """
 
+    protocols: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (replaced, never changed)
+    """By name, what a number is of beyond data and split; kept beside it in ``run.json`` and ``test_metrics.json``."""
+
     @abstractmethod
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Forget everything; called before the first batch."""

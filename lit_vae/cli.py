@@ -28,6 +28,7 @@ from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choo
 from lit_vae.run.errors import TrainingStopped
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
+from lit_vae.run.record import RunRecord
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
@@ -159,7 +160,7 @@ class LitCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         callbacks = list(config.get("callbacks") or [])
         resumed = self._get(self.config, "ckpt_path") is not None
-        callbacks += [RunDirectory(self.config_text, resumed), RandomState(), PredictionFile()]
+        callbacks += [RunDirectory(self.config_text, resumed), RandomState(), RunRecord(), PredictionFile()]
         if config.get("enable_progress_bar") in (None, True):
             callbacks.append(progress_bar())
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]

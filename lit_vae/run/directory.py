@@ -1,10 +1,9 @@
 """The run directory: where it is, what it holds, and who may write into it."""
 
-import json
+import math
 import os
 import time
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_vae.codes import CodeSpec
 from lit_vae.images import ImageSpec
 from lit_vae.run.checkpoints import CHECKPOINTS
+from lit_vae.run.files import write_json
+from lit_vae.run.loading import identity
 from lit_vae.run.loggers import MetricsCSV
+from lit_vae.run.protocols import protocols
 
 CONFIG_FILE = "config.yaml"
 TEST_METRICS_FILE = "test_metrics.json"
@@ -100,6 +102,7 @@ class RunDirectory(Callback):
     def __init__(self, config: str, resumed: bool = False) -> None:
         self._config = config
         self._resumed = resumed
+        self._tested = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``; a resumed run keeps the one that it has."""
@@ -133,39 +136,55 @@ class RunDirectory(Callback):
         RunDirectory.begun = True
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See `begun`."""
+        """See `begun`; count anew."""
         RunDirectory.begun = True
+        self._tested = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `begun`."""
         RunDirectory.begun = True
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the images of this rank."""
+        self._tested += len(batch.y)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add up the images of all ranks."""
+        count = torch.tensor(self._tested, dtype=torch.float64, device=pl_module.device)
+        self._tested = int(trainer.strategy.reduce(count, reduce_op="sum"))
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``test_metrics.json`` and print its table."""
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
         directory = Path(trainer.default_root_dir)
-        directory.mkdir(parents=True, exist_ok=True)
         _print_table(f"test  {type(pl_module).__name__}  {directory}", metrics)
-        partial = directory / f"{TEST_METRICS_FILE}.partial"
-        partial.write_text(json.dumps({**self._protocol(trainer), "metrics": metrics}, indent=2) + "\n")
-        partial.replace(directory / TEST_METRICS_FILE)
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        write_json(directory / TEST_METRICS_FILE, {**self._protocol(trainer), "metrics": known})
 
-    @staticmethod
-    def _protocol(trainer: Trainer) -> dict[str, Any]:
+    def _protocol(self, trainer: Trainer) -> dict[str, Any]:
         datamodule = getattr(trainer, "datamodule", None)
         spec = getattr(datamodule, "spec", None)
         return {
             "model": type(trainer.lightning_module).__name__,
             "checkpoint": str(trainer.ckpt_path),
-            "checkpoint_sha256": sha256(Path(trainer.ckpt_path).read_bytes()).hexdigest()
-            if trainer.ckpt_path
-            else None,
+            "checkpoint_sha256": identity(Path(trainer.ckpt_path)) if trainer.ckpt_path else None,
             "data": type(datamodule).__name__,
             "data_seed": getattr(datamodule, "seed", None),
             "image_shape": list(spec.shape) if isinstance(spec, ImageSpec) else None,
             "values": spec.values if isinstance(spec, ImageSpec) else None,
+            "split": "test",
+            "num_images": self._tested,
             **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, CodeSpec) else {}),
+            "protocols": protocols(trainer, "test"),
         }
 
     @rank_zero_only

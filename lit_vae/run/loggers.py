@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_vae.run.files import replacing
+
 METRICS_FILE = "metrics.csv"
 
 
@@ -92,17 +94,14 @@ class MetricsCSV(Logger):
         rows = self._read()
         if self._on_disk == len(rows):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._on_disk > 0:
             with self._path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(rows[self._on_disk :])
         else:
-            partial = self._path.with_suffix(".partial")
-            with partial.open("w", newline="") as file:
+            with replacing(self._path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(rows)
-            partial.replace(self._path)
         self._on_disk = len(rows)
 
     @rank_zero_only

@@ -1,12 +1,13 @@
 """Where a picture goes: a PNG file in the run directory, and every logger that takes images."""
 
-import os
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from lit_vae.run.files import replacing
 
 MEDIA = "media"
 
@@ -28,16 +29,11 @@ def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = ""
         return
     step = trainer.global_step if step is None else step
     path = Path(trainer.default_root_dir) / MEDIA / name / f"step_{step}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = PngInfo()
     if caption:
         metadata.add_itxt("Description", caption)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             captions = {"caption": [caption]} if caption else {}

@@ -1,26 +1,14 @@
-"""What the tools write: files that are whole or absent."""
+"""The pictures that the tools write."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lit_vae.run.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from lit_vae.tools.runs import Run
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` if all goes well, and goes away if not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_picture(image: "Image.Image", path: Path, caption: str) -> None:
@@ -29,7 +17,6 @@ def save_picture(image: "Image.Image", path: Path, caption: str) -> None:
 
     metadata = PngInfo()
     metadata.add_itxt("Description", caption)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
     print(path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.tools.files import replacing
+from lit_vae.run.files import replacing
 from lit_vae.tools.runs import check_arguments
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def import_autoencoder(
         "datamodule_hyper_parameters": {**_hyperparameters(config["data"]), "_instantiator": _INSTANTIATOR},
         "published_scaling": {"scaling_factor": imported.scaling_factor, "shift_factor": imported.shift_factor},
     }
-    run.mkdir(parents=True, exist_ok=True)
     AtomicCheckpointIO().save_checkpoint(checkpoint, run / CHECKPOINTS / "last.ckpt")
     with replacing(run / CONFIG_FILE) as partial:
         partial.write_text(f"# weights of {path}\n" + yaml.safe_dump(config, sort_keys=False))

@@ -1,10 +1,9 @@
 """How large a run's latents are, for a diffusion model on them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.tools.files import replacing
+from lit_vae.run.files import read_json, write_json
 from lit_vae.tools.runs import Checkpoint, Run, Split, choose_device, find_run, load_autoencoder, load_data
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ def latents(
         )
     report = {**moments.report(), "split": split, "step": _step(found)}
     record = {**report, "checkpoint": found.checkpoint.name, "checkpoint_sha256": found.identity}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_json(path, record)
     _print(report)
     print(in_one_line(report))
     print(path)
@@ -61,11 +58,9 @@ def latent_report(run: Run) -> dict[str, Any] | None:
     """What is known of the latents of a checkpoint: ``lit-vae latents`` of it, else what training left in it."""
     from lit_vae.run.checkpoints import AtomicCheckpointIO
 
-    path = run.directory / LATENTS_FILE
-    if path.is_file():
-        record = json.loads(path.read_text())
-        if record["checkpoint_sha256"] == run.identity:
-            return record
+    record = read_json(run.directory / LATENTS_FILE)
+    if record and record["checkpoint_sha256"] == run.identity:
+        return record
     return AtomicCheckpointIO().load_checkpoint(run.checkpoint).get("latent_report")
 
 

@@ -4,13 +4,12 @@ Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex
 latents do not follow the prior that samples are drawn from; where they do, a density fitted to them changes nothing.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.tools.files import replacing
+from lit_vae.run.files import replacing, write_json
 from lit_vae.tools.runs import (
     Checkpoint,
     OneSplit,
@@ -188,13 +187,10 @@ def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:
     """Write ``RUN/priors/gmm.pt`` and its record ``gmm.json``, each whole or not at all."""
     import torch
 
-    path = run.directory / PRIOR_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     identity = {"checkpoint": record["checkpoint"], "checkpoint_sha256": record["checkpoint_sha256"]}
-    with replacing(path) as partial:
+    with replacing(run.directory / PRIOR_FILE) as partial:
         torch.save({**asdict(mixture), **identity}, partial)
-    with replacing(run.directory / RECORD_FILE) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(run.directory / RECORD_FILE, record)
 
 
 def load_prior(run: Run) -> "Mixture":

@@ -1,13 +1,12 @@
 """One table of several runs' test numbers."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_vae.tools.files import replacing
+from lit_vae.run.files import read_json, replacing
 
 TEST_METRICS_FILE = "test_metrics.json"
 PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
@@ -61,7 +60,6 @@ def table(runs: list[str], out: str | None = None) -> None:
     if out is None:
         return
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         if path.suffix == ".md":
             partial.write_text(_markdown(header, cells, notes))
@@ -102,7 +100,7 @@ def _read_all(runs: list[str]) -> list[Row]:
 
 def _read(run: str) -> Row:
     directory = Path(run)
-    test, prior = _record(directory / TEST_METRICS_FILE), _record(directory / PRIOR_RECORD_FILE)
+    test, prior = read_json(directory / TEST_METRICS_FILE), read_json(directory / PRIOR_RECORD_FILE)
     note = ""
     if test and prior and Path(test["checkpoint"]).name != prior["checkpoint"]:
         note = (
@@ -112,15 +110,6 @@ def _read(run: str) -> Row:
     protocol = {name: (test or prior)[name] for name in PROTOCOL}
     metrics = {**prior.get("metrics", {}), **test.get("metrics", {})}
     return Row(run.rstrip("/"), _model(directory), protocol, metrics, note)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Make it anew.") from error
 
 
 def _model(directory: Path) -> str:
