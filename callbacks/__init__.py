@@ -17,6 +17,7 @@ from callbacks.panel import Panel
 from callbacks.perceptual_distance import PerceptualDistance
 from callbacks.periodic import Measurement, Periodic
 from callbacks.reconstructions import Reconstructions
+from callbacks.sample_quality import SampleQuality
 from callbacks.samples import ClassSheet, Samples
 from callbacks.scatter import LatentScatter
 from callbacks.start_from import StartFrom
@@ -45,6 +46,7 @@ __all__ = [
     "Periodic",
     "ReconstructionFrechet",
     "Reconstructions",
+    "SampleQuality",
     "Samples",
     "StartFrom",
     "Traversals",

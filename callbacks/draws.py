@@ -78,12 +78,35 @@ class Draws(Panel):
 
     def images(self, model: Model, y: Tensor) -> Tensor:
         """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; noise from the CPU, the same everywhere."""
-        generator = Generator().manual_seed(self.seed)
-        if self.decoder is None:
-            return model.sample(len(y), y, self.sampling.temperature, generator)  # type: ignore[operator]
-        codes = model.sample_codes(len(y), y, self.sampling, generator, self.progress)  # type: ignore[operator]
-        decoder = self.decoder.to(model.device)
-        return decoder.decode_codes(codes, y).mean.clamp(-1.0, 1.0)  # type: ignore[operator]
+        return draw_images(model, y, self.seed, self.decoder, self.sampling, self.progress)
+
+
+def draw_images(
+    model: Model,
+    y: Tensor,
+    seed: int,
+    decoder: Model | None = None,
+    sampling: CodeSampling = CodeSampling(),  # noqa: B008  (frozen)
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """One image for each label ``y (n,)`` from a model of any family: ``(n, C, H, W)`` in [-1, 1].
+
+    Decoder means at draws from an autoencoder's prior, draws of pixels, or what stage 1 makes of draws of codes. The
+    noise is drawn on the CPU and is a function of the seed alone.
+
+    Args:
+        model: what is drawn from.
+        y: labels.
+        seed: of the noise.
+        decoder: stage 1 of a model of codes.
+        sampling: how codes are drawn.
+        progress: told ``(done, of all positions)`` while codes are drawn.
+    """
+    generator = Generator().manual_seed(seed)
+    if decoder is None:
+        return model.sample(len(y), y, sampling.temperature, generator)  # type: ignore[operator]
+    codes = model.sample_codes(len(y), y, sampling, generator, progress)  # type: ignore[operator]
+    return decoder.to(model.device).decode_codes(codes, y).mean.clamp(-1.0, 1.0)  # type: ignore[operator]
 
 
 def _deviations(sampling: CodeSampling) -> str:

@@ -3,42 +3,50 @@
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.periodic import Measurement
-from lit_vae.features import FeatureNetFeatures
-from lit_vae.images import Batch
-from lit_vae.metrics.frechet import FrechetDistance
+from callbacks.periodic import Measurement, data_spec
+from lit_vae.features import ImageFeatures
+from lit_vae.images import Batch, levels
+from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
 
 
 class ReconstructionFrechet(Measurement):
-    """Logs ``{val,test}/rfd_<features>``: the Fréchet distance of reconstructions to the very images that they are of.
+    """Logs the Fréchet distance of reconstructions to the very images that they are of: ``{val,test}/rfid``.
 
-    It falls with the number of images, so compare equal sets. With a FeatureNet it is ``rfd_featurenet``: on no scale
-    but that of its checkpoint, and never an rFID.
+    So it is called with `lit_vae.features.Inception`; with the features of a classifier of one's own it is
+    ``rfd_featurenet``, on no scale but that of its checkpoint. It falls with the number of images: compare equal sets,
+    and never with a FID of samples.
 
     Args:
         features: of an image.
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    def __init__(self, features: FeatureNetFeatures, every_n_epochs: int | None = 1) -> None:
+    def __init__(self, features: ImageFeatures, every_n_epochs: int | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.features = features
 
     def check_model(self, model: Autoencoder) -> None:
-        """A checkpoint that is missing, or images that cannot be measured."""
+        """Weights that are missing, or images that cannot be measured."""
         if problems := self.features.problems(model.image_shape):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new sums."""
-        self.metric = FrechetDistance(self.features).to(model.device)
+        self.features.to(model.device)
+        spec = data_spec(trainer)
+        self.values = "uint8" if spec is None else spec.values
+        self.real, self.fake = (FeatureStatistics(self.features.num_features).to(model.device) for _ in range(2))
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Reconstruct."""
-        self.metric.update(batch.x, real=True)
-        self.metric.update(model.reconstruct(batch.x, batch.y), real=False)
+        self.real.update(self.features(levels(batch.x, self.values)))
+        self.fake.update(self.features(levels(model.reconstruct(batch.x, batch.y), self.values)))
 
     def compute(self) -> dict[str, Tensor]:
         """The distance."""
-        return {f"rfd_{self.features.name}": self.metric.compute()}
+        real, fake = self.real.compute(), self.fake.compute()
+        name = self.features.called("rfd")
+        provenance = {"num_images": real.num_images, "reference": "the same images", **self.features.provenance()}
+        self.protocols = {name: provenance}
+        return {name: frechet_distance(real, fake)}

@@ -23,8 +23,8 @@ class Images(Protocol):
     def example_batch(self, n: int, split: Split = "val") -> Batch:
         """The first ``n`` images of a split, the same ones each time."""
 
-    def ordered_dataloader(self, split: Split) -> Iterable[Batch]:
-        """All images of a split in order, on every rank."""
+    def ordered_dataloader(self, split: Split, share: bool = False) -> Iterable[Batch]:
+        """All images of a split in order, on every rank; with ``share`` each rank's part alone."""
 
 
 class Panel(Periodic):

@@ -37,4 +37,5 @@ class PerceptualDistance(Measurement):
 
     def compute(self) -> dict[str, Tensor]:
         """The mean."""
+        self.protocols = {self.distance.name: self.distance.provenance()}
         return {self.distance.name: self.metric.compute()}

@@ -53,6 +53,17 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.detach().float().add(1.0).mul(127.5).clamp(0, 255).round().to(torch.uint8)
 
 
+def levels(x: Tensor, values: Values) -> Tensor:
+    """Eight-bit levels of images ``x`` in [-1, 1] from data of these ``values``, be they real or generated: uint8.
+
+    Of real images these are the very levels they were made of: of dequantised ones ``floor(128 (x + 1))``, the bin that
+    the noise was added in. Of generated ones the nearest level, or for a model of dequantised images the bin.
+    """
+    if values != "dequantized":
+        return to_uint8(x)
+    return x.detach().float().add(1.0).mul(128.0).clamp(0, 255).floor().to(torch.uint8)
+
+
 def dequantize(u: Tensor, noise: Tensor) -> Tensor:
     """Map eight-bit levels and uniform noise in [0, 1) to [-1, 1): ``(u + noise) / 128 - 1``.
 

@@ -1,5 +1,6 @@
 """The ranks of a distributed run, asked for when needed: a command line builds a model before there are any."""
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -12,6 +13,16 @@ def is_distributed() -> bool:
 def world_size() -> int:
     """Number of ranks; 1 outside of a distributed run."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """Number of this process; 0 outside of a distributed run."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def all_agree(here: bool, device: torch.device) -> bool:
+    """Whether it is true on every rank. A collective: decisions about other collectives must be the same everywhere."""
+    return bool(average_over_ranks(torch.tensor(float(here), device=device)) == 1.0)
 
 
 def average_over_ranks(value: Tensor) -> Tensor:

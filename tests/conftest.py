@@ -17,6 +17,14 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 torch.set_num_threads(1)  # two threads and a busy neighbour slow small operations a hundredfold
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep for one another is neither found nor left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIT_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Tensors in float64 unless said otherwise, and the same random numbers whatever ran before: for oracles."""

@@ -1,5 +1,6 @@
 """What every image data module does; a concrete one says what its images are and reads them."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
 
@@ -12,9 +13,12 @@ from lit_vae.data.noise import FIXED, Draws
 from lit_vae.data.orders import Order
 from lit_vae.data.preprocess import Preprocess, RandomFlip, ValuePreprocess
 from lit_vae.data.splits import Part, Split, SplitDataModule
-from lit_vae.images import Batch, ImageSpec
+from lit_vae.images import Batch, ImageSpec, levels
 
 __all__ = ["ImageDataModule", "Part", "Split", "hold_out"]
+
+PROBED = 64
+"""Images that stand for all in `ImageDataModule.fingerprint`."""
 
 _DEVICE_SHARE = 0.25  # of the accelerator's free memory that one split may take
 
@@ -67,6 +71,20 @@ class ImageDataModule(SplitDataModule[Raw, Batch]):
         """Return the images at ``indices`` as in evaluation, on the CPU."""
         u, y, ids = source.read(indices, FIXED)
         return Batch(self.preprocess(u, Draws(self.seed, FIXED, ids)), y)
+
+    def fingerprint(self, split: Split) -> str:
+        """Return a hash of what a split holds, as it is evaluated on: number, shape, and levels of `PROBED` images.
+
+        The images are spread evenly over the split, so that it costs next to nothing. Other data, another split of it,
+        another crop, size or binarisation have another one; a change of a few images in between may be missed. Uniform
+        noise makes no difference: the levels are those that it is added to.
+        """
+        source = self.source(split)
+        indices = torch.linspace(0, max(len(source) - 1, 0), min(PROBED, len(source))).round().long()
+        found = hashlib.sha256(f"{len(source)} {self.spec.shape}".encode())
+        if len(source):
+            found.update(levels(self.make_example(source, indices).x, self.spec.values).numpy().tobytes())
+        return found.hexdigest()
 
     def _loader(self, source: Source[Raw], order: Order, transform: Preprocess) -> TensorLoader:
         device = self._device()

@@ -100,10 +100,14 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
         """Return the same as :meth:`test_dataloader`."""
         return self._eval_loader("test")
 
-    def ordered_dataloader(self, split: Split) -> Loader[StoredT, BatchT]:
-        """Return all images of a split in order, in every process, without augmentation, the same each time."""
+    def ordered_dataloader(self, split: Split, share: bool = False) -> Loader[StoredT, BatchT]:
+        """Return all images of a split in order, in every process, without augmentation, the same each time.
+
+        With ``share`` each process has its part of them alone.
+        """
         source = self.source(split)
-        return self.make_loader(source, EvalOrder(len(source), self.batch_size), training=False)
+        place = self._place() if share else (0, 1)
+        return self.make_loader(source, EvalOrder(len(source), self.batch_size, *place), training=False)
 
     def example_batch(self, n: int, split: Split = "val") -> BatchT:
         """Return the first ``n`` images of a split, on the CPU: the same bytes each time and in every process.
@@ -135,7 +139,7 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
                 f"{self._component}: num_{split} (=0) leaves no {split} images. Raise data.init_args.num_{split}, or "
                 f"provide such images."
             )
-        return self.make_loader(source, EvalOrder(len(source), self.batch_size, *self._place()), training=False)
+        return self.ordered_dataloader(split, share=True)
 
     def _device(self) -> torch.device:
         """Return where batches are made."""

@@ -1,7 +1,18 @@
 """Features of images by frozen networks, and what is measured with them."""
 
-from lit_vae.features.base import Frozen, PerceptualDistance
+from lit_vae.features.base import Frozen, ImageFeatures, PerceptualDistance
 from lit_vae.features.feature_net import FeatureNetDistance, FeatureNetFeatures
+from lit_vae.features.inception import Inception
 from lit_vae.features.lpips import LPIPS
+from lit_vae.features.pca import PCAFeatures
 
-__all__ = ["LPIPS", "FeatureNetDistance", "FeatureNetFeatures", "Frozen", "PerceptualDistance"]
+__all__ = [
+    "LPIPS",
+    "FeatureNetDistance",
+    "FeatureNetFeatures",
+    "Frozen",
+    "ImageFeatures",
+    "Inception",
+    "PCAFeatures",
+    "PerceptualDistance",
+]

@@ -84,9 +84,56 @@ class PerceptualDistance(nn.Module, ABC):
             target = self.embed(x)
         return self.distance(target, x_hat)
 
+    @abstractmethod
+    def provenance(self) -> dict[str, str]:
+        """What the distance is: its network and the hash of its weights. Numbers of another one do not compare."""
+
     def problems(self, image_shape: Shape) -> list[str]:
         """Everything that keeps it from measuring images ``(C, H, W)``, each with its remedy; empty if nothing does."""
         return []
+
+
+class ImageFeatures(nn.Module, ABC):
+    """A vector for each image that a frozen network, or a fixed function, makes: what *sets* of images are compared by.
+
+    It takes eight-bit levels ``u (B, C, H, W)``, uint8, and nothing else: values out of range, rounding or truncation
+    are then nobody's choice (torchmetrics #1244). There is nothing to train in it and nothing to save.
+    """
+
+    name: str
+    """What a number made with it is called after, as in ``fd_<name>``."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """d, the length of the vectors."""
+
+    @abstractmethod
+    def forward(self, u: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 ``-> (B, d)``, in float32 at least."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, str]:
+        """What the vectors are: features, hash of the weights, resize. Numbers of another provenance do not compare."""
+
+    def called(self, kind: str) -> str:
+        """What a number of this kind (``fd``, ``rfd``, ``kd``, ``precision``, ...) is logged as."""
+        return f"{kind}_{self.name}"
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Everything that keeps it from seeing images ``(C, H, W)``, each with its remedy; empty if nothing does."""
+        return []
+
+
+def initialize(network: nn.Module, seed: int) -> nn.Module:
+    """He's normal weights and biases of zero for all convolutions, from a seed, without touching the random state."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
 
 
 def unit_length(h: Tensor) -> Tensor:

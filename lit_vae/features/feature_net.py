@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_vae.features.base import Frozen, PerceptualDistance, squared_difference, unit_length
-from lit_vae.images import Shape
+from lit_vae.features.base import Frozen, ImageFeatures, PerceptualDistance, squared_difference, unit_length
+from lit_vae.images import Shape, from_uint8
 from lit_vae.networks.feature_net import FeatureNetwork
 
 
@@ -41,17 +41,20 @@ class FeatureNetDistance(PerceptualDistance):
         layers = zip(target, self.embed(x_hat), strict=True)
         return torch.stack([squared_difference(y, y_hat).sum(1) for y, y_hat in layers]).mean(0)
 
+    def provenance(self) -> dict[str, str]:
+        """See `PerceptualDistance`."""
+        return {"network": "FeatureNet, all maps", **_weights(self.checkpoint)}
+
     def problems(self, image_shape: Shape) -> list[str]:
         """No such checkpoint, or images that its network was not made for."""
         return _problems("FeatureNetDistance", self.seen_by, image_shape)
 
 
-class FeatureNetFeatures(nn.Module):
+class FeatureNetFeatures(ImageFeatures):
     """What a FeatureNet classifies by, the largest value of each channel of its last map.
 
-    ``x (B, C, H, W) -> (B, num_features)`` in float32 at least.
-
-    For a Fréchet distance named ``fd_featurenet``.
+    Numbers made with it are called after it: ``fd_featurenet``, ``rfd_featurenet``. They are on no scale but that of
+    the checkpoint, and never a FID.
 
     Args:
         checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
@@ -69,11 +72,16 @@ class FeatureNetFeatures(nn.Module):
         """Length of the features of an image."""
         return _network(self.seen_by).num_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, u: Tensor) -> Tensor:
+        """See `ImageFeatures`."""
         network = _network(self.seen_by)
+        x = from_uint8(u).to(next(network.parameters()).dtype)
         h = network.pooled(_in_channels(x, network.in_channels))
         return h.to(torch.promote_types(h.dtype, torch.float32))
+
+    def provenance(self) -> dict[str, str]:
+        """See `ImageFeatures`."""
+        return {"features": "FeatureNet, largest of each channel of its last map", **_weights(self.checkpoint)}
 
     def problems(self, image_shape: Shape) -> list[str]:
         """No such checkpoint, or images that its network was not made for."""
@@ -103,6 +111,12 @@ def load_network(checkpoint: str) -> FeatureNetwork:
             " was trained with a configuration in configs/feature_net."
         )
     return network
+
+
+def _weights(checkpoint: str) -> dict[str, str]:
+    from lit_vae.run.loading import identity
+
+    return {"weights_sha256": identity(Path(checkpoint))}
 
 
 def _network(frozen: Frozen) -> FeatureNetwork:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_vae.features import weights as published
-from lit_vae.features.base import Frozen, PerceptualDistance, squared_difference, unit_length
+from lit_vae.features.base import Frozen, PerceptualDistance, initialize, squared_difference, unit_length
 from lit_vae.images import Shape
 
 # of ImageNet's colours, for images in [-1, 1]; the published heads were trained with these
@@ -99,6 +99,11 @@ class LPIPS(PerceptualDistance):
         # the weighted sum is of (B, C) numbers: `mv` would be in half precision under autocast
         return torch.stack([(squared_difference(y, unit_length(h)) * w).sum(1) for y, h, w in layers]).sum(0)
 
+    def provenance(self) -> dict[str, str]:
+        """See `PerceptualDistance`."""
+        sha256 = "none: random" if self.weights == "random" else published.PUBLISHED[self.network].sha256_prefix
+        return {"network": f"{self.network} (torchvision), heads of LPIPS 0.1", "weights_sha256": sha256}
+
     def problems(self, image_shape: Shape) -> list[str]:
         """Images that are too small, or neither grey nor in colour; weights that are not there."""
         channels, height, width = image_shape
@@ -133,7 +138,7 @@ def build_network(network: str, weights: str) -> LPIPSNetwork:
             f"LPIPS: weights (='random') of {network}: the numbers are no LPIPS, and compare with nothing but"
             " themselves."
         )
-        _initialize(features.to_empty(device="cpu"))
+        initialize(features.to_empty(device="cpu"), RANDOM_SEED)
     else:
         file = published.find(network, None if weights == "cache" else Path(weights))
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -143,16 +148,6 @@ def build_network(network: str, weights: str) -> LPIPSNetwork:
     trunk = TRUNKS[network]
     built = LPIPSNetwork(features, trunk.ends, _heads(trunk.short_name))
     return built.to(memory_format=torch.channels_last)
-
-
-def _initialize(features: nn.Sequential) -> None:
-    """He's normal weights from a fixed seed, without touching the global random state."""
-    generator = torch.Generator().manual_seed(RANDOM_SEED)
-    for layer in features:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
 
 
 def _heads(short_name: str) -> list[Tensor]:

@@ -26,8 +26,11 @@ class Published(NamedTuple):
 PUBLISHED = {
     "vgg16": Published("https://download.pytorch.org/models/vgg16-397923af.pth"),
     "alexnet": Published("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
+    "inception": Published(
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+    ),
 }
-"""Trained on ImageNet, by torchvision."""
+"""Trained on ImageNet: the first two by torchvision; the FID's Inception of 2015, converted by torch-fidelity."""
 
 
 def cache_path(name: str) -> Path:

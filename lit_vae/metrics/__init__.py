@@ -1,7 +1,8 @@
 """Numbers over whole data sets, as torchmetrics: exact over batches of any size and over all ranks."""
 
 from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
-from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures, frechet_distance
+from lit_vae.metrics.feature_sets import FeatureSet, FeatureStatistics
+from lit_vae.metrics.frechet import frechet_distance, product_root_trace
 from lit_vae.metrics.image_quality import ImageQualityMetric, mse_per_image, psnr_per_image, ssim_per_image, ssim_window
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
 from lit_vae.metrics.latents import (
@@ -12,19 +13,25 @@ from lit_vae.metrics.latents import (
     summarize_posteriors,
 )
 from lit_vae.metrics.perceptual import PerceptualDistanceMetric
+from lit_vae.metrics.set_distances import DensityCoverage, Frechet, Kernel, PrecisionRecall, SetDistance
 from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
 
 __all__ = [
     "CodeStatistics",
     "CodeUsage",
-    "FrechetDistance",
+    "DensityCoverage",
+    "FeatureSet",
+    "FeatureStatistics",
+    "Frechet",
     "ImageQualityMetric",
+    "Kernel",
     "LatentChannels",
     "LatentMoments",
     "LatentSummary",
-    "PCAFeatures",
     "PerceptualDistanceMetric",
     "PosteriorStatistics",
+    "PrecisionRecall",
+    "SetDistance",
     "SharpnessMetric",
     "active_units",
     "code_statistics",
@@ -33,6 +40,7 @@ __all__ = [
     "laplacian_variance",
     "log_aggregate_posterior",
     "mse_per_image",
+    "product_root_trace",
     "psnr_per_image",
     "ssim_per_image",
     "ssim_window",

@@ -171,7 +171,7 @@ class RunDirectory(Callback):
         write_json(directory / TEST_METRICS_FILE, {**self._protocol(trainer), "metrics": known})
 
     def _protocol(self, trainer: Trainer) -> dict[str, Any]:
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule: Any = getattr(trainer, "datamodule", None)
         spec = getattr(datamodule, "spec", None)
         return {
             "model": type(trainer.lightning_module).__name__,
@@ -183,6 +183,7 @@ class RunDirectory(Callback):
             "values": spec.values if isinstance(spec, ImageSpec) else None,
             "split": "test",
             "num_images": self._tested,
+            "data_fingerprint": datamodule.fingerprint("test") if isinstance(spec, ImageSpec) else None,
             **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, CodeSpec) else {}),
             "protocols": protocols(trainer, "test"),
         }

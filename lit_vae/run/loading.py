@@ -49,6 +49,16 @@ def load_stage1(path: str, sha256: str, device: torch.device) -> Model:
     return load_model(checkpoint, device)
 
 
+def images_of(checkpoint: str, base: type) -> Any:
+    """The data module that a checkpoint was trained on, a subclass of ``base``; nothing is read yet.
+
+    Raises:
+        ValueError: the checkpoint does not say, or the data module cannot be built.
+    """
+    path = Path(checkpoint)
+    return build(path, class_in(path, "datamodule_hyper_parameters", base, "data"), {})
+
+
 def class_in(checkpoint: Path, key: str, base: type, what: str) -> Any:
     """The subclass of ``base`` that a checkpoint names."""
     from lit_vae.run.checkpoints import AtomicCheckpointIO

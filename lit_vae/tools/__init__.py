@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.tools.codes import encode
+from lit_vae.tools.evaluate import evaluate
 from lit_vae.tools.export import export
 from lit_vae.tools.imported import import_autoencoder
 from lit_vae.tools.latents import latents
@@ -29,13 +30,14 @@ VERBS: dict[str, Callable[..., None]] = {
     "traverse": traverse,
     "encode": encode,
     "fit-prior": fit_prior,
+    "evaluate": evaluate,
     "table": table,
     "latents": latents,
     "prepare": prepare,
     "export": export,
     "import": import_autoencoder,
 }
-SEVERAL = {table: ("runs", "RUN", "Run directories."), prepare: ("names", "NAME", "vgg16, alexnet.")}
+SEVERAL = {table: ("runs", "RUN", "Run directories."), prepare: ("names", "NAME", "vgg16, alexnet, inception.")}
 """Arguments that are given any number of times: name, placeholder, help."""
 
 

@@ -5,7 +5,7 @@ def prepare(names: list[str]) -> None:
     """Fetch pretrained weights into torch hub's cache (TORCH_HOME), where trainings look for them.
 
     Args:
-        names: vgg16, alexnet.
+        names: vgg16, alexnet (for LPIPS), inception (for the FID).
     """
     import torch
 

@@ -5,7 +5,9 @@ latents do not follow the prior that samples are drawn from; where they do, a de
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +36,6 @@ PRIOR_FILE = Path("priors") / "gmm.pt"
 RECORD_FILE = Path("priors") / "gmm.json"
 MOST_IMAGES = 10_000
 """Images on either side of the Fréchet distances."""
-
-_DECODED_AT_ONCE = 500
 
 
 def fit_prior(
@@ -144,43 +144,50 @@ def sample_quality(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """``test/fd_pca64`` of draws from the model's prior, ``test/fd_pca64_gmm`` of draws from the mixture; the protocol.
 
-    Both of decoder means, as many as there are test images (at most `MOST_IMAGES`), and of their labels. The distance
-    falls with the number of images, so that of as many training images is recorded with them: nothing that is sampled
-    should be expected to come below it.
+    Both of decoder means, as many as there are test images (at most `MOST_IMAGES`). The distance falls with the number
+    of images, so that of as many training images is recorded with them: nothing that is sampled should be expected to
+    come below it.
     """
     import torch
 
-    from callbacks.panel import decode_means, first_images, prior_latents
-    from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures
+    from callbacks.draws import draw_images
+    from callbacks.panel import first_images
+    from callbacks.references import reference_set
+    from callbacks.sample_quality import measure_samples
+    from lit_vae.features import PCAFeatures
+    from lit_vae.images import levels
+    from lit_vae.metrics import FeatureStatistics, Frechet, frechet_distance
 
-    features = PCAFeatures.fit(data.ordered_dataloader("train"))
+    values = data.spec.values
+    features = PCAFeatures.fit(levels(x, values) for x, _ in data.ordered_dataloader("train"))
     n = min(len(data.source("test")), MOST_IMAGES)
-    model_prior, fitted, training = (FrechetDistance(features) for _ in range(3))
-    labels = []
-    for x, y in first_images(OneSplit(data, "test"), n, model):
-        labels.append(y)
-        for distance in (model_prior, fitted, training):
-            distance.update(x.cpu(), real=True)
-    for x, _ in first_images(OneSplit(data, "train"), n, model):
-        training.update(x.cpu(), real=False)
-    y = torch.cat(labels)
-    from_mixture = mixture.sample(y.cpu(), 1.0, seed).unflatten(1, model.latent_shape)
-    for distance, z in (
-        (model_prior, prior_latents(model, y, 1.0, seed)),
-        (fitted, from_mixture.to(next(model.parameters()))),
-    ):
-        for some_z, some_y in zip(z.split(_DECODED_AT_ONCE), y.split(_DECODED_AT_ONCE), strict=True):
-            distance.update(decode_means(model, some_z, some_y).cpu(), real=False)
-    protocol = {
-        "split": "test",
-        "n": n,
-        "seed": seed,
-        "images": "decoder means",
-        "labels": "those of the test images" if model.num_classes else None,
-        "features": f"PCA of the training images, {features.num_features} components",
-        "fd_pca64_of_training_images": float(training.compute()),
+    draws: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "test/fd_pca64": partial(draw_images, model),
+        "test/fd_pca64_gmm": mixture_draw(model, mixture),
     }
-    return {"test/fd_pca64": float(model_prior.compute()), "test/fd_pca64_gmm": float(fitted.compute())}, protocol
+    metrics: dict[str, float] = {}
+    for name, draw in draws.items():
+        y = model.labels_for(n, None)
+        numbers, protocols = measure_samples(draw, y, data, "test", features, [Frechet()], seed)
+        (value,), (protocol,) = numbers.values(), protocols.values()
+        metrics[name] = float(value)
+    protocol.pop("seconds")  # the same call writes the same file
+    training = FeatureStatistics(features.num_features)
+    for x, _ in first_images(OneSplit(data, "train"), n, model):
+        training.update(features(levels(x, values)).cpu())
+    real = reference_set(data, "test", features.cpu(), False, torch.device("cpu")).features
+    floor = float(frechet_distance(real, training.compute()))
+    return metrics, {**protocol, "images": "decoder means", "fd_pca64_of_training_images": floor}
+
+
+def mixture_draw(model: "Autoencoder", mixture: "Mixture") -> "Callable[[Tensor, int], Tensor]":
+    """``(labels (n,), seed) -> images``: decoder means at draws from the mixture."""
+    from callbacks.panel import decode_means
+
+    like = next(model.parameters())
+    return lambda y, seed: decode_means(
+        model, mixture.sample(y.cpu(), 1.0, seed).unflatten(1, model.latent_shape).to(like), y
+    )
 
 
 def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def load_autoencoder(verb: str, run: Run, device: "torch.device") -> "Autoencode
     return model
 
 
-def load_data(run: Run, model: "Autoencoder", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
+def load_data(run: Run, model: "Model", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
     """The data module that a checkpoint was trained on, read from where it is: nothing is ever downloaded.
 
     Args:
@@ -139,9 +139,9 @@ class OneSplit:
         """The first ``n`` images."""
         return self.data.example_batch(n, self.split)
 
-    def ordered_dataloader(self, split: Split) -> Any:
+    def ordered_dataloader(self, split: Split, share: bool = False) -> Any:
         """All images in order."""
-        return self.data.ordered_dataloader(self.split)
+        return self.data.ordered_dataloader(self.split, share)
 
 
 def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) -> None:

@@ -9,7 +9,9 @@ import torch
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
 
 from callbacks.panel import decode_means, prior_latents
-from lit_vae.metrics.frechet import PCAFeatures, frechet_distance
+from lit_vae.features import PCAFeatures
+from lit_vae.images import levels
+from lit_vae.metrics import FeatureSet, frechet_distance
 from lit_vae.tools.prior import latents, load_prior
 from lit_vae.tools.runs import find_run
 
@@ -25,7 +27,7 @@ def test_a_fitted_prior_is_kept_with_the_run_and_sampled(
     record = json.loads(first)
     for name in ("test/fd_pca64", "test/fd_pca64_gmm"):
         assert f"{record['metrics'][name]:.4f}" in shown
-    assert record["samples"]["n"] == 180
+    assert record["samples"]["num_images"] == 180
     assert record["mixture"]["num_images"] == 1437
 
     mixture = load_prior(find_run(str(run), "best"))
@@ -52,22 +54,26 @@ def test_the_recorded_distances_are_those_of_the_draws(tools: Tools, run_copy: R
     tools("fit-prior", run, "--seed", 5, "--components", 2, "--covariance", "diag", "--num_images", 500)
     record = json.loads((run / "priors" / "gmm.json").read_text())
     model, data = model_of(run), data_of(run)
-    features = PCAFeatures.fit(data.ordered_dataloader("train"))
+    features = PCAFeatures.fit(levels(x, "dequantized") for x, _ in data.ordered_dataloader("train"))
 
-    def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        f = features(x)
-        return f.mean(0), f.T.cov()
+    def moments(x: torch.Tensor) -> FeatureSet:
+        f = features(levels(x, "dequantized"))
+        return FeatureSet(len(f), f.mean(0), f.T.cov())
 
     test = data.example_batch(180, "test")
     mixture = load_prior(find_run(str(run), "best"))
+    nobody = torch.full((180,), -1)
+    seeds = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(5)).tolist()  # of 100 and of 80 images
+    chunks = list(zip(nobody.split(100), seeds, strict=True))
     draws = {
-        "test/fd_pca64": prior_latents(model, test.y, 1.0, 5),
-        "test/fd_pca64_gmm": mixture.sample(test.y, 1.0, 5).float().unflatten(1, model.latent_shape),
+        "test/fd_pca64": [prior_latents(model, y, 1.0, seed).flatten(1) for y, seed in chunks],
+        "test/fd_pca64_gmm": [mixture.sample(y, 1.0, seed).float() for y, seed in chunks],
     }
-    for name, z in draws.items():
-        expected = frechet_distance(*moments(test.x), *moments(decode_means(model, z, test.y)))
+    for name, parts in draws.items():
+        z = torch.cat(parts).unflatten(1, model.latent_shape)
+        expected = frechet_distance(moments(test.x), moments(decode_means(model, z, nobody)))
         assert record["metrics"][name] == pytest.approx(float(expected), rel=1e-5)
-    floor = frechet_distance(*moments(test.x), *moments(data.example_batch(180, "train").x))
+    floor = frechet_distance(moments(test.x), moments(data.example_batch(180, "train").x))
     assert record["samples"]["fd_pca64_of_training_images"] == pytest.approx(float(floor), rel=1e-5)
     assert record["mixture"]["num_images"] == 500
 

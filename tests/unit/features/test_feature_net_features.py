@@ -1,6 +1,7 @@
 """What a trained FeatureNet sees, loaded from the checkpoint that the command line wrote."""
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import yaml
 
 from lit_vae.features import FeatureNetDistance, FeatureNetFeatures
-from lit_vae.metrics import FrechetDistance, frechet_distance
+from lit_vae.images import from_uint8
 from lit_vae.models import FeatureNet
 from lit_vae.run.loading import load_model
 
@@ -79,21 +80,17 @@ def test_the_gradient_goes_to_the_reconstruction_alone(checkpoint: Path) -> None
     assert blank.grad.isfinite().all()
 
 
-def test_frechet_features_are_what_is_classified_by(checkpoint: Path) -> None:
+def test_features_are_what_is_classified_by(checkpoint: Path) -> None:
     features = FeatureNetFeatures(str(checkpoint))
     assert features.num_features == 64
-    torch.manual_seed(0)
-    x, x_hat = torch.rand(40, 1, 8, 8), torch.rand(40, 1, 8, 8) - 0.5
+    u = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     model = load_model(checkpoint, torch.device("cpu"))
     assert isinstance(model, FeatureNet)
-    torch.testing.assert_close(model.network.classify(features(x)), model.network(x))
-    metric = FrechetDistance(features)
-    metric.update(x, real=True)
-    metric.update(x_hat, real=False)
-    real, fake = features(x).double(), features(x_hat).double()
-    expected = frechet_distance(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())
-    torch.testing.assert_close(metric.compute(), expected)
-    assert not metric.state_dict()
+    torch.testing.assert_close(model.network.classify(features(u)), model.network(from_uint8(u)))
+    assert features.called("rfd") == "rfd_featurenet"
+    assert features.provenance()["weights_sha256"] == sha256(checkpoint.read_bytes()).hexdigest()
+    assert not features.state_dict()
+    assert not list(features.parameters())
 
 
 def test_colours_see_grey_by_repetition_and_not_the_other_way(checkpoint: Path, colour_checkpoint: Path) -> None:
@@ -102,7 +99,8 @@ def test_colours_see_grey_by_repetition_and_not_the_other_way(checkpoint: Path, 
     x, x_hat = torch.rand(2, 2, 1, 8, 8)
     colour, colour_hat = x.repeat(1, 3, 1, 1), x_hat.repeat(1, 3, 1, 1)
     torch.testing.assert_close(distance(x, x_hat), distance(colour, colour_hat))
-    torch.testing.assert_close(features(x), features(colour))
+    u = torch.randint(256, (2, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(features(u), features(u.repeat(1, 3, 1, 1)))
     (problem,) = FeatureNetDistance(str(checkpoint)).problems((3, 8, 8))
     assert "FeatureNetDistance: its FeatureNet is of images with 1 channels, and these have 3. Train one" in problem
     (problem,) = FeatureNetFeatures(str(checkpoint)).problems((1, 8, 3))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from lit_vae.metrics.frechet import FrechetDistance, PCAFeatures, frechet_distance
+from lit_vae.metrics import FeatureSet, FeatureStatistics, frechet_distance, product_root_trace
 
 
 def randn(*shape, seed=0):
@@ -15,6 +15,17 @@ def randn(*shape, seed=0):
 def covariance(d, seed):
     root = randn(d, 2 * d, seed=seed)
     return root @ root.T / d
+
+
+def gaussian(mean, cov):
+    return FeatureSet(2, mean, cov)
+
+
+def features_of(x, keep):
+    statistics = FeatureStatistics(x.shape[1], keep)
+    for batch in x.split(4):
+        statistics.update(batch)
+    return statistics.compute()
 
 
 class Flat(nn.Module):
@@ -28,7 +39,7 @@ def test_gaussians_that_commute_have_a_closed_form():
     """For diagonal covariances it is |m_a - m_b|^2 + sum (s_a - s_b)^2."""
     mean_a, mean_b, std_a, std_b = randn(4, 7).unbind()
     expected = (mean_a - mean_b).square().sum() + (std_a.abs() - std_b.abs()).square().sum()
-    got = frechet_distance(mean_a, std_a.square().diag(), mean_b, std_b.square().diag())
+    got = frechet_distance(gaussian(mean_a, std_a.square().diag()), gaussian(mean_b, std_b.square().diag()))
     torch.testing.assert_close(got, expected)
 
 
@@ -37,99 +48,58 @@ def test_against_the_matrix_square_root_of_scipy():
     mean_a, mean_b = randn(2, 6)
     root = scipy.linalg.sqrtm(a.numpy() @ b.numpy()).real
     expected = (mean_a - mean_b).square().sum() + a.trace() + b.trace() - 2.0 * np.trace(root)
-    torch.testing.assert_close(frechet_distance(mean_a, a, mean_b, b), expected)
-    torch.testing.assert_close(frechet_distance(mean_b, b, mean_a, a), expected)
+    torch.testing.assert_close(frechet_distance(gaussian(mean_a, a), gaussian(mean_b, b)), expected)
+    torch.testing.assert_close(frechet_distance(gaussian(mean_b, b), gaussian(mean_a, a)), expected)
 
 
-def test_a_gaussian_against_itself_is_at_zero_even_if_it_is_flat():
-    flat = randn(8, 2)
-    flat = flat @ flat.T  # rank 2
-    assert frechet_distance(torch.zeros(8), flat, torch.zeros(8), flat) < 1e-6
+@pytest.mark.parametrize("rank", [0, 2, 8])
+def test_singular_covariances(rank):
+    """A matrix of rank r has no Cholesky factor; for A = B the trace is that of A."""
+    factor = randn(8, rank, seed=2)
+    flat = factor @ factor.T
+    torch.testing.assert_close(product_root_trace(flat, flat), flat.trace(), rtol=1e-6, atol=1e-6)
+    full = covariance(8, 1)
+    torch.testing.assert_close(product_root_trace(flat, full), product_root_trace(full, flat), rtol=1e-6, atol=1e-6)
+    assert frechet_distance(gaussian(torch.zeros(8), flat), gaussian(torch.zeros(8), flat)) < 1e-6
+
+
+@pytest.mark.parametrize("sizes", [(7, 9), (7, 40), (40, 7), (30, 40), (12, 12)])
+def test_the_forms_agree(sizes):
+    """Fewer features than dimensions on both sides, on one, on none."""
+    x, y = randn(sizes[0], 12), 0.5 + 2.0 * randn(sizes[1], 12, seed=1)
+    expected = frechet_distance(features_of(x, keep=False), features_of(y, keep=False))
+    for keep_x, keep_y in ((True, True), (True, False), (False, True)):
+        got = frechet_distance(features_of(x, keep_x), features_of(y, keep_y))
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(30, 50), (7, 9)])  # the second: fewer images than features
-def test_sets_against_torchmetrics_in_batches_of_any_size(sizes):
+@pytest.mark.parametrize("keep", [False, True])
+def test_sets_against_torchmetrics_in_batches_of_any_size(sizes, keep):
     real, fake = randn(sizes[0], 1, 3, 4), 0.5 + 2.0 * randn(sizes[1], 1, 3, 4, seed=1)
-    ours, theirs = FrechetDistance(Flat()), FrechetInceptionDistance(feature=Flat())
-    for metric, split in ((ours, 4), (theirs, 100)):
-        for images, is_real in ((real, True), (fake, False)):
-            for batch in images.split(split):
-                metric.update(batch, real=is_real)
-    torch.testing.assert_close(ours.compute(), theirs.compute(), rtol=1e-6, atol=1e-6)
+    theirs = FrechetInceptionDistance(feature=Flat())
+    for images, is_real in ((real, True), (fake, False)):
+        theirs.update(images, real=is_real)
+    ours = frechet_distance(features_of(real.flatten(1), keep), features_of(fake.flatten(1), keep))
+    torch.testing.assert_close(ours, theirs.compute(), rtol=1e-6, atol=1e-6)
 
 
-def test_a_set_against_itself_is_at_zero():
-    x = randn(10, 1, 3, 4)
-    metric = FrechetDistance(Flat())
-    metric.update(x, real=True)
-    metric.update(x.flip(0), real=False)
-    assert metric.compute() < 1e-6
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_set_against_itself_is_at_zero(keep):
+    x = randn(10, 12)
+    assert frechet_distance(features_of(x, keep), features_of(x.flip(0), keep)) < 1e-6
 
 
-def test_components_are_those_of_the_singular_vectors_with_variance_one():
-    x = 3.0 + randn(200, 2, 3, 4) * torch.linspace(1, 4, 24).reshape(2, 3, 4)
-    features = PCAFeatures.fit(x.split(33), num_components=5)
-    centred = x.flatten(1) - x.flatten(1).mean(0)
-    u = torch.linalg.svd(centred, full_matrices=False).U
-    got = features(x)
-    torch.testing.assert_close(got.abs(), u[:, :5].abs() * 199**0.5)
-    torch.testing.assert_close(got.T.cov(), torch.eye(5, dtype=torch.float64))
-    assert features.num_features == 5
+def test_moments_are_those_of_all_images():
+    x = 100.0 + randn(11, 5).float()
+    found = features_of(x, keep=True)
+    assert found.num_images == 11
+    torch.testing.assert_close(found.mean, x.double().mean(0))
+    torch.testing.assert_close(found.covariance, x.double().T.cov())
+    assert torch.equal(found.features, x)
+    assert features_of(x, keep=False).features is None
 
 
-def test_fit_depends_on_neither_batches_nor_order():
-    x = 100.0 + randn(60, 1, 3, 4)
-    whole = PCAFeatures.fit([x], 6)
-    parts = PCAFeatures.fit(((batch, None) for batch in x.flip(0).split(7)), 6)
-    torch.testing.assert_close(parts(x), whole(x))
-
-
-def test_directions_in_which_the_images_do_not_vary_are_left_out():
-    x = torch.zeros(50, 1, 3, 4, dtype=torch.float64)
-    x[:, 0, 0] = randn(50, 4)
-    x[:, 0, 1, 0] = 1e-3 * randn(50, seed=1)
-    assert PCAFeatures.fit([x], 12).num_features == 4
-
-
-def test_large_images_are_averaged_down():
-    x = randn(20, 1, 16, 16).repeat_interleave(4, 2).repeat_interleave(4, 3)  # 64 x 64
-    small = x[..., ::2, ::2]  # each pixel of it is the mean of its 2 x 2
-    torch.testing.assert_close(PCAFeatures.fit([x], 5)(x), PCAFeatures.fit([small], 5)(small))
-
-
-def test_blur_is_seen():
-    """What the scaling is for: without detail is further from the real images than another draw of them."""
-    basis = torch.linalg.qr(randn(64, 64))[0] * torch.logspace(1, -0.5, 64)  # variances over three decades
-    real, again = ((randn(2000, 64, seed=seed) @ basis.T).reshape(-1, 1, 8, 8) for seed in (1, 2))
-    features = PCAFeatures.fit([real])
-    detail = features.projection[:, 32:]
-    scale = torch.linalg.pinv(features.projection)[32:]
-    blurred = again - ((again.flatten(1) @ detail) @ scale).reshape_as(again)
-
-    def distance(fake):
-        metric = FrechetDistance(features)
-        metric.update(real, real=True)
-        metric.update(fake, real=False)
-        return metric.compute()
-
-    assert distance(blurred) > 10.0 * distance(again)
-    assert distance(blurred) == pytest.approx(32.0, rel=0.1)  # of 32 components of variance one nothing is left
-
-
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        (lambda: PCAFeatures.fit([]), "PCAFeatures: fit needs at least two images, and was given 0"),
-        (lambda: PCAFeatures.fit([torch.ones(5, 1, 2, 2)]), "PCAFeatures: the images given to fit are all the same"),
-    ],
-)
-def test_errors_of_fit(use, message):
-    with pytest.raises(ValueError, match=message):
-        use()
-
-
-def test_a_set_that_is_missing_is_named():
-    metric = FrechetDistance(Flat())
-    metric.update(randn(5, 1, 3, 4), real=True)
-    with pytest.raises(ValueError, match=r"the fake set has 0 images, .* Call update\(images, real=False\) first"):
-        metric.compute()
+def test_one_image_is_no_set():
+    with pytest.raises(ValueError, match=r"a set of 1 images has no covariance. Give it two at least"):
+        features_of(randn(1, 3), keep=False)

@@ -8,8 +8,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lit_vae.distributions import DiagonalGaussian
-from lit_vae.metrics import FrechetDistance, ImageQualityMetric, PosteriorStatistics
-from lit_vae.metrics.frechet import PCAFeatures
+from lit_vae.metrics import (
+    DensityCoverage,
+    FeatureStatistics,
+    Frechet,
+    ImageQualityMetric,
+    Kernel,
+    PosteriorStatistics,
+    PrecisionRecall,
+)
 
 N = 40
 
@@ -21,15 +28,19 @@ def compute(index: torch.Tensor) -> dict[str, torch.Tensor]:
     x_hat = (x + 0.3 * torch.rand(x.shape, generator=generator)).clamp(-1, 1)
     means, log_vars = torch.randn(2, N, 3, generator=generator, dtype=torch.float64)
     zeros = torch.zeros(N, 3)
-    features = PCAFeatures.fit([x], 5)
-    latents, quality, frechet = PosteriorStatistics(), ImageQualityMetric(12, 12), FrechetDistance(features)
+    latents, quality = PosteriorStatistics(), ImageQualityMetric(12, 12)
+    real, fake, moments = FeatureStatistics(9, keep=True), FeatureStatistics(9, keep=True), FeatureStatistics(9)
     for batch in index.split(7):
         latents.update(DiagonalGaussian(means[batch], log_vars[batch]), DiagonalGaussian(zeros[batch], zeros[batch]))
         quality.update(x_hat[batch], x[batch])
-        frechet.update(x[batch], real=True)
-        frechet.update(x_hat[batch], real=False)
+        real.update(x[batch, 0, :3, :3].flatten(1))
+        fake.update(x_hat[batch, 0, :3, :3].flatten(1))
+        moments.update(x[batch, 0, :3, :3].flatten(1))
     summary = latents.compute()._asdict()
-    return {k: torch.as_tensor(v) for k, v in summary.items()} | quality.compute() | {"frechet": frechet.compute()}
+    distances = {"of moments": Frechet()(moments.compute(), fake.compute())["fd"]}
+    for distance in (Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()):
+        distances |= distance(real.compute(), fake.compute())
+    return {k: torch.as_tensor(v) for k, v in summary.items()} | quality.compute() | distances
 
 
 def work(rank: int, folder: str) -> None:

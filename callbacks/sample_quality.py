@@ -1,0 +1,184 @@
+"""How far the set of a model's samples is from the set of real images: FID, KID, precision and recall."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Generator, Tensor
+
+from callbacks.draws import draw_images
+from callbacks.panel import Split
+from callbacks.periodic import Periodic, data_spec, untouched
+from callbacks.references import ReferenceImages, reference_set
+from lit_vae.codes import CodeSpec
+from lit_vae.features import ImageFeatures
+from lit_vae.images import levels
+from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
+from lit_vae.models.module import Model
+from lit_vae.ranks import rank, world_size
+from lit_vae.run.loading import images_of, load_stage1
+
+AT_ONCE = 100
+"""Images that are drawn together, from a seed of their own: the same ones on any number of ranks."""
+
+
+class SampleQuality(Periodic):
+    """Logs distances between samples and real images: ``{val,test}/fid`` and others, as their features are called.
+
+    Samples are what a family shows: decoder means at draws from its prior, at temperature 1; of a `PixelCNN` its draws,
+    of a `CodePrior` what its stage 1 decodes. Where labels are told, each class comes in turn. They are drawn with the
+    weights that are validated, the averaged ones where `EMA` is listed, and are the same images on any number of ranks.
+
+    The real images are all of a split; their features are computed once and kept for all runs (`callbacks.references`).
+    With `lit_vae.features.Inception` the numbers are the FID, KID and so on; see `lit_vae.metrics.set_distances`. What
+    exactly each is of, and the seconds that it took, is kept beside it.
+
+    Args:
+        features: of an image.
+        distances: what is measured; null: `lit_vae.metrics.Frechet` alone.
+        num_images: samples in a test. The Fréchet distance falls with it: compare equal numbers.
+        reference: split of the real images: ``train``, as for most published FIDs, or ``val``, ``test``.
+        every_n_epochs: see `Periodic`; null: in tests only, since thousands of images take long.
+        num_val_images: samples at a validation; null: as many as in a test.
+        seed: of the samples.
+    """
+
+    accepts = Model
+
+    def __init__(
+        self,
+        features: ImageFeatures,
+        distances: list[SetDistance] | None = None,
+        num_images: int = 10_000,
+        reference: Split = "train",
+        every_n_epochs: int | None = None,
+        num_val_images: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.num_val_images = num_images if num_val_images is None else num_val_images
+        for argument, value in {"num_images": num_images, "num_val_images": self.num_val_images}.items():
+            if value < 2:
+                raise self._refuse(f"{argument} (={value}) must be at least 2.", f"Set init_args.{argument}.")
+        self.features, self.num_images, self.reference, self.seed = features, num_images, reference, seed
+        self.distances: Sequence[SetDistance] = [Frechet()] if distances is None else distances
+        self.decoder: Model | None = None
+        self.images: ReferenceImages | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the real images, for a prior of codes those of its stage 1; refuse what cannot be measured."""
+        super().setup(trainer, pl_module, stage)
+        spec: Any = data_spec(trainer)
+        if isinstance(spec, CodeSpec):
+            with torch.random.fork_rng(devices=[]):  # building it draws weights
+                self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
+            self.images = cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
+        else:
+            self.images = getattr(trainer, "datamodule", None)
+        if not hasattr(self.images, "fingerprint"):
+            raise self._refuse(
+                "it compares with images of a lit_vae.data module; trainer.datamodule is"
+                f" {type(self.images).__name__}.",
+                "Train on one, or remove it from trainer.callbacks.",
+            )
+        assert self.images is not None
+        if problems := self.features.problems(self.images.spec.shape):
+            raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
+
+    def check_model(self, model: Model) -> None:
+        """Only a model that draws images."""
+        if not hasattr(model, "sample") and not hasattr(model, "sample_codes"):
+            raise self._refuse(f"{type(model).__name__} draws no images.", "Remove it from trainer.callbacks.")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log ``val/<name>``."""
+        if self.due(trainer):
+            self._measure(pl_module, "val", self.num_val_images)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log ``test/<name>``."""
+        self._measure(pl_module, "test", self.num_images)
+
+    def _measure(self, model: LightningModule, split: str, num_images: int) -> None:
+        assert isinstance(model, Model)  # by `Periodic.setup`
+        assert self.images is not None
+        with untouched(model):
+            numbers, self.protocols = measure_samples(
+                lambda y, seed: draw_images(model, y, seed, self.decoder),
+                model.labels_for(num_images, None),
+                self.images,
+                self.reference,
+                self.features,
+                self.distances,
+                self.seed,
+            )
+        values = {f"{split}/{name}": value.float() for name, value in numbers.items()}
+        # all ranks hold the same numbers; the mean that sync_dist takes of them changes nothing
+        model.log_dict(values, sync_dist=True)
+        seconds = next(iter(self.protocols.values()))["seconds"]
+        rank_zero_info(f"{', '.join(values)}: {num_images} samples in {seconds:.1f} s")
+
+
+def measure_samples(
+    draw: Callable[[Tensor, int], Tensor],
+    y: Tensor,
+    images: ReferenceImages,
+    reference: Split,
+    features: ImageFeatures,
+    distances: Sequence[SetDistance],
+    seed: int,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Distances of samples to a split of real images, by name, and what each is of. A collective.
+
+    Args:
+        draw: ``(labels (n,), seed) -> images (n, C, H, W)`` in [-1, 1].
+        y: a label for each sample, ``(N,)``, on the device that is to be used.
+        images: the real ones.
+        reference: split of theirs.
+        features: of an image.
+        distances: what is measured.
+        seed: of the samples.
+    """
+    started = time.monotonic()
+    features.to(y.device)
+    keep = any(distance.needs_features for distance in distances)
+    real = reference_set(images, reference, features, keep, y.device)
+    fake = sample_set(draw, y, features, keep, images, seed)
+    protocol = {
+        "num_images": fake.num_images,
+        "seed": seed,
+        "labels": "each class in turn" if int(y.max()) >= 0 else "none",
+        **real.provenance,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    numbers: dict[str, Tensor] = {}
+    protocols: dict[str, dict[str, Any]] = {}
+    for distance in distances:
+        for kind, value in distance(real.features, fake).items():
+            numbers[features.called(kind)] = value
+            protocols[features.called(kind)] = {**protocol, **vars(distance)}
+    return numbers, protocols
+
+
+@torch.no_grad()
+def sample_set(
+    draw: Callable[[Tensor, int], Tensor],
+    y: Tensor,
+    features: ImageFeatures,
+    keep: bool,
+    images: ReferenceImages,
+    seed: int,
+) -> FeatureSet:
+    """Features of as many samples as there are labels; see `measure_samples`. Every rank draws its part."""
+    # of fewer samples than dimensions the features themselves make a smaller problem than their covariance
+    statistics = FeatureStatistics(features.num_features, keep or len(y) < features.num_features).to(y.device)
+    statistics.update(torch.zeros(0, features.num_features, device=y.device))  # a rank may have no other
+    seeds = torch.randint(2**31, (math.ceil(len(y) / AT_ONCE),), generator=Generator().manual_seed(seed)).tolist()
+    for index, (labels, own_seed) in enumerate(zip(y.split(AT_ONCE), seeds, strict=True)):
+        if index % world_size() == rank():
+            statistics.update(features(levels(draw(labels, own_seed), images.spec.values)))
+    return statistics.compute()

@@ -1,0 +1,158 @@
+"""How far a set of generated images is from a set of real ones: small components that take two `FeatureSet`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lit_vae.metrics.feature_sets import FeatureSet
+from lit_vae.metrics.frechet import frechet_distance
+
+CHUNK_ELEMENTS = 2**24
+"""Entries of the largest matrix of pairs that is held at once: 128 MiB in float64."""
+
+
+class SetDistance(ABC):
+    """One or several numbers of two sets, all in float64. None depends on the order of the images."""
+
+    needs_features: bool = False
+    """Whether moments are not enough."""
+
+    @abstractmethod
+    def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
+        """The numbers by kind, such as ``fd``."""
+
+
+class Frechet(SetDistance):
+    """``fd``: see `frechet_distance`; with Inception's features the FID. Lower is better.
+
+    It is biased: it falls with the number of images, so compare equal numbers.
+    """
+
+    def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
+        """See `SetDistance`."""
+        return {"fd": frechet_distance(real, fake)}
+
+
+class Kernel(SetDistance):
+    """``kd``: squared maximum mean discrepancy with the kernel ``(x . y / d + 1)^3``; with Inception's the KID.
+
+    Binkowski et al., "Demystifying MMD GANs", 2018, sec. 4. The unbiased estimate (eq. 4) from *all* pairs: it has the
+    expectation of the usual mean over subsets of 1000, needs no random choice of them, and has less variance. Lower is
+    better; around zero it can be negative. Not multiplied by 100 or 1000.
+    """
+
+    needs_features = True
+
+    def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
+        """See `SetDistance`."""
+        x, y = _features(real), _features(fake)
+        within = sum((_kernel_sum(a, a) - _kernel(a, a).sum()) / (len(a) * (len(a) - 1)) for a in (x, y))
+        return {"kd": within - 2.0 * _kernel_sum(x, y) / (len(x) * len(y))}
+
+
+class PrecisionRecall(SetDistance):
+    """``precision``: share of the generated images within the manifold of real ones; ``recall`` the other way round.
+
+    Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1. The manifold of a set: the balls around
+    its images that reach to the k-th nearest of the others. Both depend on the numbers of images.
+
+    Args:
+        neighbours: k.
+    """
+
+    needs_features = True
+
+    def __init__(self, neighbours: int = 3) -> None:
+        self.neighbours = _checked(self, neighbours)
+
+    def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
+        """See `SetDistance`."""
+        x, y = _features(real), _features(fake)
+        x_radii, y_radii = _radii(self, x, self.neighbours), _radii(self, y, self.neighbours)
+        # rows of real images: whether a fake ball holds them, and which fake images their own balls hold
+        recalled, precise = [], torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        for rows, squares in _squared_distances(x, y):
+            recalled.append((squares <= y_radii).any(1))
+            precise |= (squares <= x_radii[rows, None]).any(0)
+        return {"precision": precise.double().mean(), "recall": torch.cat(recalled).double().mean()}
+
+
+class DensityCoverage(SetDistance):
+    """``density``: mean number of real balls that a generated image lies in, over k; ``coverage``: share of real balls
+    with a generated image in them.
+
+    Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020, eqs. 5 and 7. Balls are of real
+    images alone, so that one outlier among the generated ones counts for little. Density may exceed 1.
+
+    Args:
+        neighbours: k.
+    """
+
+    needs_features = True
+
+    def __init__(self, neighbours: int = 5) -> None:
+        self.neighbours = _checked(self, neighbours)
+
+    def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
+        """See `SetDistance`."""
+        x, y = _features(real), _features(fake)
+        radii = _radii(self, x, self.neighbours)
+        held, covered = torch.zeros((), dtype=torch.float64, device=x.device), []
+        for rows, squares in _squared_distances(x, y):
+            within = squares <= radii[rows, None]
+            held += within.sum()
+            covered.append(within.any(1))
+        return {"density": held / (self.neighbours * len(y)), "coverage": torch.cat(covered).double().mean()}
+
+
+def _features(of: FeatureSet) -> Tensor:
+    assert of.features is not None  # by `SetDistance.needs_features`
+    return of.features.double()
+
+
+def _checked(distance: SetDistance, neighbours: int) -> int:
+    if neighbours < 1:
+        name = type(distance).__name__
+        raise ValueError(f"{name}: neighbours (={neighbours}) must be at least 1. Set init_args.neighbours of {name}.")
+    return neighbours
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """Of rows with rows of the same index: ``(N, d), (N, d) -> (N,)``."""
+    return ((x * y).sum(1) / x.shape[1] + 1.0).pow(3)
+
+
+def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
+    """Over all pairs: ``(N, d), (M, d) -> ()``."""
+    rows = max(1, CHUNK_ELEMENTS // len(y))
+    return torch.stack([(chunk @ y.T / x.shape[1] + 1.0).pow(3).sum() for chunk in x.split(rows)]).sum()
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """``|x_i - y_j|^2`` of all pairs, some rows ``(n, M)`` at a time, with which rows these are."""
+    center = y.mean(0)  # squares of what is left are smaller, and cancel less
+    y = y - center
+    lengths = y.square().sum(1)
+    rows = max(1, CHUNK_ELEMENTS // len(y))
+    for start in range(0, len(x), rows):
+        chunk = x[start : start + rows] - center
+        squares = chunk.square().sum(1, keepdim=True) + lengths - 2.0 * chunk @ y.T
+        yield slice(start, start + len(chunk)), squares.clamp(min=0.0)
+
+
+def _radii(distance: SetDistance, x: Tensor, neighbours: int) -> Tensor:
+    """Squared distance of each row to the k-th nearest of the *other* rows: ``(N, d) -> (N,)``."""
+    if len(x) <= neighbours:
+        name = type(distance).__name__
+        raise ValueError(
+            f"{name}: neighbours (={neighbours}) must be less than the number of images of a set (={len(x)})."
+            f" Set init_args.neighbours of {name}, or take more images."
+        )
+    radii = []
+    for rows, squares in _squared_distances(x, x):
+        own = torch.arange(rows.start, rows.stop, device=x.device)
+        squares[own - rows.start, own] = torch.inf
+        radii.append(squares.kthvalue(neighbours, dim=1).values)
+    return torch.cat(radii)

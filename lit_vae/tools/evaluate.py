@@ -1,0 +1,128 @@
+"""Distances between samples of a trained model and real images: what `callbacks.SampleQuality` measures, afterwards."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lit_vae.run.files import read_json, write_json
+from lit_vae.tools.prior import load_prior, mixture_draw
+from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device, find_run, load_data, load_model
+from lit_vae.tools.table import print_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from lit_vae.data import ImageDataModule
+    from lit_vae.features import ImageFeatures
+    from lit_vae.models.module import Model
+    from lit_vae.tools.runs import Run
+
+EVALUATION_FILE = "evaluation.json"
+
+Prior = Literal["model", "gmm"]
+
+
+def evaluate(
+    run: str,
+    features: str = "inception",
+    prior: Prior = "model",
+    num_images: int = 10_000,
+    reference: Split = "train",
+    extended: bool = False,
+    seed: int = 0,
+    data_root: str | None = None,
+    checkpoint: Checkpoint = "best",
+    device: str | None = None,
+) -> None:
+    """Measure samples against real images: FID, or a Fréchet distance of other features.
+
+    Numbers are added to RUN/evaluation.json, which belongs to one checkpoint. A prior of codes is measured by the
+    images that its stage 1 makes of its draws. The features of the real images are computed once and kept for all runs.
+
+    Args:
+        run: Run directory or .ckpt file.
+        features: inception (for the FID; it needs lit-vae prepare inception), pca (a stand-in, fd_pca64), or the .ckpt
+            file of a FeatureNet (fd_featurenet).
+        prior: What is drawn from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
+        num_images: Samples. The distance falls with it: compare equal numbers.
+        reference: Split of the real images, all of which are taken.
+        extended: Also KID, precision and recall, density and coverage; all pairs of images are compared.
+        seed: Of the samples.
+        data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
+        checkpoint: Which one of a run directory.
+        device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+    """
+    from callbacks.periodic import untouched
+    from callbacks.sample_quality import measure_samples
+    from lit_vae.metrics import DensityCoverage, Frechet, Kernel, PrecisionRecall
+
+    check_arguments("evaluate", {"num_images": (num_images, 2), "seed": (seed, 0)})
+    found = find_run(run, checkpoint)
+    model = load_model(found, choose_device(device))
+    data, draw = _images_and_draw(found, model, prior, data_root, reference)
+    seen = _features(features, data)
+    if problems := seen.problems(data.spec.shape):
+        raise ValueError("\n".join(problems))
+    distances = [Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()] if extended else [Frechet()]
+    with untouched(model):
+        y = model.labels_for(num_images, None)
+        numbers, protocols = measure_samples(draw, y, data, reference, seen, distances, seed)
+    metrics = {f"test/{name}": float(value) for name, value in numbers.items()}
+    of = {f"test/{name}": protocol for name, protocol in protocols.items()}
+    path = found.directory / EVALUATION_FILE
+    write_json(path, _merged(read_json(path), prior, found, metrics, of))
+    print_numbers(f"evaluate  {type(model).__name__}  {found.directory}  prior: {prior}", metrics)
+    print(path)
+
+
+def _images_and_draw(
+    run: "Run", model: "Model", prior: Prior, data_root: str | None, reference: Split
+) -> "tuple[ImageDataModule, Callable[[Tensor, int], Tensor]]":
+    """The real images, and what draws images for labels and a seed."""
+    from callbacks.draws import draw_images
+    from lit_vae.models.base import Autoencoder
+    from lit_vae.run.loading import load_stage1
+
+    if prior == "gmm":
+        if not isinstance(model, Autoencoder):
+            raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior gmm. Leave it out.")
+        return load_data(run, model, data_root, [reference]), mixture_draw(model, load_prior(run))
+    whose: dict[str, str] | None = getattr(model, "stage1", None)
+    if whose is not None:
+        stage1 = load_stage1(whose["path"], whose["sha256"], model.device)
+        images = load_data(find_run(whose["path"], "last"), stage1, data_root, [reference])
+        return images, partial(draw_images, model, decoder=stage1)
+    if not hasattr(model, "sample"):
+        raise ValueError(f"lit-vae evaluate: {type(model).__name__} draws no images. Give a run of a model that does.")
+    return load_data(run, model, data_root, [reference]), partial(draw_images, model)
+
+
+def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
+    from lit_vae.features import FeatureNetFeatures, Inception, PCAFeatures
+    from lit_vae.images import levels
+
+    if given == "inception":
+        return Inception()
+    if given == "pca":
+        return PCAFeatures.fit(levels(x, data.spec.values) for x, _ in data.ordered_dataloader("train"))
+    if not given.endswith(".ckpt"):
+        raise ValueError(f"--features {given}: give inception, pca, or the .ckpt file of a FeatureNet.")
+    return FeatureNetFeatures(given)
+
+
+def _merged(
+    record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float], protocols: dict[str, Any]
+) -> dict[str, Any]:
+    """The record with these numbers in it, and without any of another checkpoint."""
+    old = record.get(prior, {})
+    if old.get("checkpoint_sha256") != run.identity:
+        old = {}
+    new = {
+        "checkpoint": Path(run.checkpoint).name,
+        "checkpoint_sha256": run.identity,
+        "metrics": {**old.get("metrics", {}), **metrics},
+        "protocols": {**old.get("protocols", {}), **protocols},
+    }
+    return {**record, prior: new}
