@@ -14,7 +14,8 @@ class ImageQuality(Measurement):
     """Logs ``{val,test}/mse``, ``psnr`` (dB) and ``ssim`` of reconstructions: exact means over images and ranks.
 
     ``psnr`` is the mean of the images' PSNRs. Images too small for SSIM's window of 11 x 11 pixels have
-    ``ssim_uniform7`` instead, and below 7 pixels none; see `lit_vae.metrics.image_quality`.
+    ``ssim_uniform7`` instead, and below 7 pixels none; those of at least 176 pixels also have ``ms_ssim``. See
+    `lit_vae.metrics.image_quality`.
 
     Also ``sharpness`` and ``laplacian_ratio``: the fine structure of all reconstructions over that of their originals,
     1 being as sharp; see `lit_vae.metrics.sharpness`.

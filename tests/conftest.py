@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -47,6 +48,27 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("LIT_VAE_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lit_vae.features.inception import build_network
+
+    with pytest.warns(UserWarning, match=r"Inception: weights \(='random'\): the numbers are no FID"):
+        state = build_network("random").state_dict()
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.rename(path.with_name(f"weights-inception-2015-12-05-{digest[:8]}.pth"))
+
+
+@pytest.fixture
+def inception_file(_inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random weights of Inception in the place of the published ones: a file whose name says how its hash begins."""
+    from lit_vae.features import weights
+
+    monkeypatch.setitem(weights.PUBLISHED, "inception", weights.Published(_inception_file.as_uri()))
+    return _inception_file
 
 
 @pytest.fixture

@@ -3,7 +3,14 @@
 from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
 from lit_vae.metrics.feature_sets import FeatureSet, FeatureStatistics
 from lit_vae.metrics.frechet import frechet_distance, product_root_trace
-from lit_vae.metrics.image_quality import ImageQualityMetric, mse_per_image, psnr_per_image, ssim_per_image, ssim_window
+from lit_vae.metrics.image_quality import (
+    ImageQualityMetric,
+    ms_ssim_per_image,
+    mse_per_image,
+    psnr_per_image,
+    ssim_per_image,
+    ssim_window,
+)
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
 from lit_vae.metrics.latents import (
     LatentSummary,
@@ -39,6 +46,7 @@ __all__ = [
     "high_frequency_energy",
     "laplacian_variance",
     "log_aggregate_posterior",
+    "ms_ssim_per_image",
     "mse_per_image",
     "product_root_trace",
     "psnr_per_image",

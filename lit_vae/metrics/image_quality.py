@@ -1,14 +1,18 @@
-"""How near reconstructions are to their originals, image by image: MSE, PSNR, SSIM."""
+"""How near reconstructions are to their originals, image by image: MSE, PSNR, SSIM, MS-SSIM."""
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 GAUSSIAN_WINDOW = 11
 UNIFORM_WINDOW = 7
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Weights of the scales of an MS-SSIM, the finest first."""
+
 LEAST_MSE = 4e-10
 """Of values in [-1, 1]: a PSNR of 100 dB, where two images agree in every digit that float32 keeps of them."""
 
@@ -35,6 +39,11 @@ def ssim_window(height: int, width: int) -> Window | None:
     return None
 
 
+def has_scales(height: int, width: int) -> bool:
+    """Whether the coarsest of the five scales of an MS-SSIM still holds a window: from 176 pixels on."""
+    return min(height, width) // 2 ** (len(SCALES) - 1) >= GAUSSIAN_WINDOW
+
+
 def mse_per_image(x_hat: Tensor, x: Tensor) -> Tensor:
     """Squared error averaged over the values of an image, in [-1, 1]: ``(B, C, H, W) -> (B,)`` float64."""
     return (x_hat.double() - x.double()).square().flatten(1).mean(1)
@@ -52,8 +61,35 @@ def ssim_per_image(x_hat: Tensor, x: Tensor, window: Window) -> Tensor:
     luminance term is a ratio of means and has no sense around zero. Only windows that lie inside the image count, as in
     the paper's code and in scikit-image (torchmetrics by itself averages over the mirrored border, too).
     """
-    x_hat, x = (x_hat.float() + 1.0) / 2.0, (x.float() + 1.0) / 2.0
-    _, at_each_pixel = structural_similarity_index_measure(
+    _, at_each_pixel = _similarity(_to_unit(x_hat), _to_unit(x), window, return_full_image=True)
+    border = window.size // 2
+    inner = at_each_pixel[..., border : at_each_pixel.shape[-2] - border, border : at_each_pixel.shape[-1] - border]
+    return inner.flatten(1).mean(1)
+
+
+def ms_ssim_per_image(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Structural similarity over five scales, each half as large as the last: ``(B, C, H, W)`` in [-1, 1] ``-> (B,)``.
+
+    Wang et al., "Multiscale Structural Similarity for Image Quality Assessment", 2003, eq. 7: contrast and structure
+    at all scales, luminance at the coarsest alone, windows and range as in `ssim_per_image`. A negative mean of a scale
+    has no power and counts as zero.
+    """
+    window = Window("ssim", GAUSSIAN_WINDOW, True)
+    product = torch.ones(len(x), device=x.device)
+    for weight in SCALES[:-1]:
+        _, structure = _similarity(_to_unit(x_hat), _to_unit(x), window, return_contrast_sensitivity=True)
+        product = product * structure.relu().pow(weight)
+        x_hat, x = F.avg_pool2d(x_hat.float(), 2), F.avg_pool2d(x.float(), 2)
+    return product * ssim_per_image(x_hat, x, window).relu().pow(SCALES[-1])
+
+
+def _to_unit(x: Tensor) -> Tensor:
+    return (x.float() + 1.0) / 2.0
+
+
+def _similarity(x_hat: Tensor, x: Tensor, window: Window, **also: bool) -> tuple[Tensor, Tensor]:
+    """Of images in [0, 1], with what else is asked for."""
+    return structural_similarity_index_measure(  # type: ignore[return-value]
         x_hat,
         x,
         gaussian_kernel=window.gaussian,
@@ -61,15 +97,12 @@ def ssim_per_image(x_hat: Tensor, x: Tensor, window: Window) -> Tensor:
         kernel_size=window.size,
         reduction="none",
         data_range=1.0,
-        return_full_image=True,
+        **also,
     )
-    border = window.size // 2
-    inner = at_each_pixel[..., border : at_each_pixel.shape[-2] - border, border : at_each_pixel.shape[-1] - border]
-    return inner.flatten(1).mean(1)
 
 
 class ImageQualityMetric(Metric):
-    """Means over images of the numbers of each image: ``mse``, ``psnr``, and the SSIM of `ssim_window`.
+    """Means over images of the numbers of each image: ``mse``, ``psnr``, the SSIM of `ssim_window`, ``ms_ssim``.
 
     So ``psnr`` is the mean of the images' PSNRs, not the PSNR of the mean error, and no batch weighs more than its
     images.
@@ -82,7 +115,8 @@ class ImageQualityMetric(Metric):
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
         self.window = ssim_window(height, width)
-        names = ["mse", "psnr"] + ([self.window.name] if self.window else [])
+        self.has_scales = has_scales(height, width)
+        names = ["mse", "psnr"] + ([self.window.name] if self.window else []) + ["ms_ssim"] * self.has_scales
         self.add_state("sums", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.names = names
@@ -93,6 +127,8 @@ class ImageQualityMetric(Metric):
         terms = [mse, psnr_per_image(mse)]
         if self.window:
             terms.append(ssim_per_image(x_hat, x, self.window).double())
+        if self.has_scales:
+            terms.append(ms_ssim_per_image(x_hat, x).double())
         self.sums += torch.stack(terms).sum(1)
         self.count += len(x)
 

@@ -13,7 +13,12 @@ _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 def import_autoencoder(
-    path: str, out: str | None = None, data: str = "images", size: int = 256, lpips: bool = False
+    path: str,
+    out: str | None = None,
+    data: str = "images",
+    size: int = 256,
+    lpips: bool = False,
+    rfid: bool = False,
 ) -> None:
     """Make a run of an autoencoder from elsewhere: a diffusers folder (AutoencoderKL, VQModel) or a CompVis checkpoint.
 
@@ -26,6 +31,7 @@ def import_autoencoder(
         data: Folder of images that the run is measured on. It is not read now.
         size: Height and width that they are brought to.
         lpips: Measure LPIPS, too, beside MSE, PSNR, SSIM and sharpness; it needs lit-vae prepare vgg16.
+        rfid: Measure the FID of the reconstructions to their originals, too; it needs lit-vae prepare inception.
     """
     import yaml
     from lightning import __version__ as lightning_version
@@ -41,7 +47,7 @@ def import_autoencoder(
     if (run / CONFIG_FILE).exists() or (run / CHECKPOINTS).exists():
         raise ValueError(f"--out {run} already holds a run. Give another directory; nothing was written.")
     imported = read_autoencoder(path)
-    config = _config(imported.architecture, data, size, lpips)
+    config = _config(imported.architecture, data, size, lpips, rfid)
     model_class = VQVAE if imported.architecture.num_embeddings else KLAutoencoder
     model = instantiate_module(model_class, _hyperparameters(config["model"]))
     load_into(model, imported)
@@ -65,7 +71,7 @@ def _hyperparameters(component: dict[str, Any]) -> dict[str, Any]:
     return {"_class_path": component["class_path"], **component["init_args"]}
 
 
-def _config(architecture: "Architecture", data: str, size: int, lpips: bool) -> dict[str, Any]:
+def _config(architecture: "Architecture", data: str, size: int, lpips: bool, rfid: bool) -> dict[str, Any]:
     """What `lightning` takes; see `import_autoencoder` for what it assumes."""
     latent_shape = list(architecture.latent_shape(size, size))
     if architecture.num_embeddings:
@@ -93,6 +99,9 @@ def _config(architecture: "Architecture", data: str, size: int, lpips: bool) -> 
     if lpips:
         distance = {"distance": {"class_path": "lit_vae.features.LPIPS"}}
         measured.append({"class_path": "callbacks.PerceptualDistance", "init_args": distance})
+    if rfid:
+        features = {"features": {"class_path": "lit_vae.features.Inception"}}
+        measured.append({"class_path": "callbacks.ReconstructionFrechet", "init_args": features})
     images = {"root": data, "size": size, "channels": architecture.image_channels, "batch_size": 8}
     return {
         "seed_everything": 0,

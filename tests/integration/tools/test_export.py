@@ -12,6 +12,10 @@ import yaml
 from PIL import Image
 from tools_helpers import CPU, Fails, Tools
 
+from lit_vae.data import ImageFolder
+from lit_vae.features import Inception
+from lit_vae.images import to_uint8
+from lit_vae.metrics import FeatureSet, frechet_distance
 from lit_vae.tools.runs import find_run, load_data, load_model
 
 diffusers = pytest.importorskip("diffusers")
@@ -107,6 +111,41 @@ def test_it_is_measured_and_goes_out_again_with_its_numbers(
     tools("export", imported, "--checkpoint", "last", "--scaling_factor", 2, "--out", imported / "b")
     assert "of another checkpoint" not in (imported / "b" / "README.md").read_text()
     assert json.loads((imported / "b" / "config.json").read_text())["scaling_factor"] == 2.0
+
+
+@torch.no_grad()
+def test_its_rfid_is_measured(
+    source: tuple[Any, Path], pictures: Path, tools: Tools, tmp_path: Path, lightning: Callable[..., None],
+    inception_file: Path, monkeypatch: Any,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "checkpoints" / inception_file.name
+    cached.parent.mkdir(parents=True)
+    cached.symlink_to(inception_file)
+    run = tmp_path / "run"
+    tools("import", source[1], "--out", run, "--data", pictures, "--size", SIZE, "--rfid", "true")
+    config = run / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["data"]["init_args"] |= {"num_val": 1, "num_test": 6}
+    content["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
+    config.write_text(yaml.safe_dump(content))
+    lightning("test", "--config", config, "--ckpt_path", "last")
+    record = json.loads((run / "test_metrics.json").read_text())
+
+    data = ImageFolder(str(pictures), size=SIZE, num_val=1, num_test=6)
+    x = data.example_batch(6, "test").x
+    features = Inception(str(inception_file))
+    x_hat = source[0].decode(source[0].encode(x).latent_dist.mean).sample
+    sets = []
+    for images in (x, x_hat):
+        f = features(to_uint8(images)).double()
+        sets.append(FeatureSet(6, f.mean(0), f.T.cov(), f))
+    assert record["metrics"]["test/rfid"] == pytest.approx(float(frechet_distance(*sets)), rel=1e-3)
+    protocol = record["protocols"]["test/rfid"]
+    assert (protocol["num_images"], protocol["reference"]) == (6, "the same images")
+    assert protocol["weights_sha256"] == inception_file.stem.rpartition("-")[2]
+    assert record["num_images"] == 6
+    assert record["data_fingerprint"] == data.fingerprint("test")
 
 
 @torch.no_grad()

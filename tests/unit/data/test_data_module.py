@@ -189,3 +189,26 @@ def test_batches_are_made_on_the_gpu_and_are_those_of_the_cpu(values: Values) ->
         assert ours.x.is_cuda
         torch.testing.assert_close(ours.x.cpu(), theirs.x, rtol=0, atol=1e-6)
         assert torch.equal(ours.y.cpu(), theirs.y)
+
+
+def test_a_share_is_a_rank_s_part_of_what_comes_in_order() -> None:
+    whole = torch.cat([x for x, _ in fake().ordered_dataloader("test")])
+    for rank in range(2):
+        data = as_process(fake(), rank, 2)
+        assert torch.equal(torch.cat([x for x, _ in data.ordered_dataloader("test", share=True)]), whole[rank::2])
+        assert torch.equal(torch.cat([x for x, _ in data.ordered_dataloader("test")]), whole)
+
+
+def test_a_fingerprint_is_of_the_images_of_a_split() -> None:
+    first = fake().fingerprint("train")
+    assert fake(batch_size=3).fingerprint("train") == first
+    others = [
+        fake().fingerprint("test"),
+        fake(num_train=41).fingerprint("train"),
+        fake(size=9).fingerprint("train"),
+        fake(values="binary").fingerprint("train"),
+        fake(seed=1).fingerprint("train"),
+    ]
+    assert len({first, *others}) == 6
+    # the noise of dequantisation is no part of it
+    assert fake(values="dequantized").fingerprint("train") == fake(values="uint8").fingerprint("train")

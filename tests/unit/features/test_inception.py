@@ -1,6 +1,5 @@
 """Inception, with random weights in a file of the published form: the same features and distances as two libraries."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +12,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lit_vae.data import ImageFolder
-from lit_vae.features import Inception, weights
+from lit_vae.features import Inception
 from lit_vae.images import levels
 from lit_vae.metrics import FeatureStatistics, Frechet, Kernel
 
 N = 10
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights as torch-fidelity publishes trained ones; the name says the beginning of the hash."""
-    with pytest.warns(UserWarning, match=r"Inception: weights \(='random'\): the numbers are no FID"):
-        state = Inception("random").seen_by.network.state_dict()
-    folder = tmp_path_factory.mktemp("weights")
-    torch.save(state, folder / "weights.pth")
-    digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
-    return (folder / "weights.pth").rename(folder / f"weights-inception-2015-12-05-{digest[:8]}.pth")
-
-
-@pytest.fixture
-def published(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(weights.PUBLISHED, "inception", weights.Published(weights_file.as_uri()))
-    return weights_file
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +41,8 @@ def images(folder: Path) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_distances_of_two_folders_are_those_of_torch_fidelity_and_torchmetrics(published, folders):
-    features = Inception(str(published))
+def test_distances_of_two_folders_are_those_of_torch_fidelity_and_torchmetrics(inception_file, folders):
+    features = Inception(str(inception_file))
     sets = []
     for folder in folders:
         statistics = FeatureStatistics(features.num_features, keep=True)
@@ -72,14 +54,14 @@ def test_distances_of_two_folders_are_those_of_torch_fidelity_and_torchmetrics(p
     ours = float(Frechet()(real, fake)["fd"])
     theirs = torch_fidelity.calculate_metrics(
         input1=str(folders[1]), input2=str(folders[0]), cuda=False, verbose=False, cache=False, fid=True, kid=True,
-        kid_subsets=1, kid_subset_size=N, feature_extractor_weights_path=str(published), num_workers=0,
+        kid_subsets=1, kid_subset_size=N, feature_extractor_weights_path=str(inception_file), num_workers=0,
     )  # fmt: skip
     assert ours > 1.0
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     assert float(Kernel()(real, fake)["kd"]) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
 
     # by default torchmetrics resizes in another way than the graph that the FID is defined by
-    metric = FrechetInceptionDistance(2048, feature_extractor_weights_path=str(published), antialias=False)
+    metric = FrechetInceptionDistance(2048, feature_extractor_weights_path=str(inception_file), antialias=False)
     for folder, is_real in zip(folders, (True, False), strict=True):
         metric.update(images(folder), real=is_real)
     assert ours == pytest.approx(float(metric.compute()), rel=1e-3)
@@ -88,10 +70,10 @@ def test_distances_of_two_folders_are_those_of_torch_fidelity_and_torchmetrics(p
     assert float(Frechet()(real, real)["fd"]) < 1e-3
 
 
-def test_features_are_those_of_torch_fidelity(published):
-    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(published))
+def test_features_are_those_of_torch_fidelity(inception_file):
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(inception_file))
     u = torch.randint(256, (3, 3, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = Inception(str(published))
+    features = Inception(str(inception_file))
     expected = theirs(u)[0]
     with torch.autocast("cpu", torch.bfloat16):  # whatever the trainer's precision
         got = features(u)
@@ -102,15 +84,15 @@ def test_features_are_those_of_torch_fidelity(published):
     assert not features.state_dict()
 
 
-def test_names_say_whose_weights_these_are(published):
+def test_names_say_whose_weights_these_are(inception_file):
     kinds = ("fd", "rfd", "kd", "precision")
-    assert [Inception(str(published)).called(kind) for kind in kinds] == ["fid", "rfid", "kid", "precision"]
+    assert [Inception(str(inception_file)).called(kind) for kind in kinds] == ["fid", "rfid", "kid", "precision"]
     assert Inception("random").called("fd") == "fd_inception_random"
-    assert Inception(str(published)).provenance()["weights_sha256"] == published.stem.rpartition("-")[2]
+    assert Inception(str(inception_file)).provenance()["weights_sha256"] == inception_file.stem.rpartition("-")[2]
     assert Inception("random").provenance()["weights_sha256"] == "none: random"
 
 
-def test_mistakes(published, tmp_path, monkeypatch):
+def test_mistakes(inception_file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (problem,) = Inception().problems((1, 8, 8))
     assert problem.startswith(f"Inception: weights of inception: there is no {tmp_path}")
@@ -118,7 +100,7 @@ def test_mistakes(published, tmp_path, monkeypatch):
     other = tmp_path / "other.pth"
     other.write_bytes(b"other")
     (problem,) = Inception(str(other)).problems((3, 8, 8))
-    assert f"{other} is not {published.name}: its SHA-256 begins with" in problem
-    assert Inception(str(published)).problems((3, 8, 8)) == []
-    (problem,) = Inception(str(published)).problems((2, 8, 8))
+    assert f"{other} is not {inception_file.name}: its SHA-256 begins with" in problem
+    assert Inception(str(inception_file)).problems((3, 8, 8)) == []
+    (problem,) = Inception(str(inception_file)).problems((2, 8, 8))
     assert problem == "Inception: it sees images of 1 or 3 channels, not of 2. Leave it out."

@@ -1,11 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate1d
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from lit_vae.metrics.image_quality import (
     ImageQualityMetric,
+    ms_ssim_per_image,
     mse_per_image,
     psnr_per_image,
     ssim_per_image,
@@ -49,9 +52,54 @@ def test_small_images_have_the_uniform_window_of_scikit_image(shape):
         assert got[i].item() == pytest.approx(structural_similarity(a, b, **given), abs=2e-5)
 
 
+def ms_ssim(a, b):
+    """Wang et al. 2003, eq. 7, of arrays ``(C, H, W)`` in [0, 1], plainly."""
+    window = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def blur(x):
+        return correlate1d(correlate1d(x, window, axis=1), window, axis=2)[:, 5:-5, 5:-5]
+
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_a, mean_b = blur(a), blur(b)
+        var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+        value = (2 * cov + 0.03**2) / (var_a + var_b + 0.03**2)
+        if scale == 4:
+            value *= (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+        product *= value.mean() ** weight
+        height, width = a.shape[1] // 2, a.shape[2] // 2
+        a, b = (x[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean((2, 4)) for x in (a, b))
+    return product
+
+
+@pytest.mark.parametrize("shape", [(3, 176, 200), (1, 201, 187)])
+def test_ms_ssim_is_eq_7_of_wang(shape):
+    x_hat, x = pair(3, *shape)
+    got = ms_ssim_per_image(x_hat, x)
+    for i in range(3):
+        a, b = ((image[i].double().numpy() + 1) / 2 for image in (x_hat, x))
+        assert got[i].item() == pytest.approx(ms_ssim(a, b), abs=2e-5)
+    metric = ImageQualityMetric(*shape[1:])
+    metric.update(x_hat[:2], x[:2])
+    metric.update(x_hat[2:], x[2:])
+    assert metric.compute()["ms_ssim"].item() == pytest.approx(got.mean().item(), rel=1e-6)
+
+
+def test_the_negative_of_an_image_is_not_like_it_and_no_nan():
+    x = pair(2, 1, 176, 176)[1]
+    assert torch.equal(ms_ssim_per_image(-x, x), torch.zeros(2))
+
+
+def test_small_images_have_no_scales():
+    assert "ms_ssim" not in ImageQualityMetric(175, 300).names
+    assert "ms_ssim" in ImageQualityMetric(176, 300).names
+
+
 def test_an_image_is_like_itself():
-    x = pair(2, 1, 16, 16)[1]
+    x = pair(2, 1, 176, 176)[1]
     torch.testing.assert_close(ssim_per_image(x, x, ssim_window(16, 16)), torch.ones(2))
+    torch.testing.assert_close(ms_ssim_per_image(x, x), torch.ones(2))
 
 
 @pytest.mark.parametrize(("size", "name"), [((11, 40), "ssim"), ((40, 10), "ssim_uniform7"), ((6, 40), None)])
