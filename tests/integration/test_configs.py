@@ -102,7 +102,9 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
     if _is(config, "lit_vae.networks.LDM"):  # a sixteenth of the work of the published width
         init_args = {**config["init_args"], "width": min(32, config["init_args"]["width"])}
         return {**config, "init_args": init_args}
-    if _is(config, "lit_vae.features.LPIPS"):
+    if _is(config, "callbacks.SampleQuality"):
+        config = {**config, "init_args": {**config["init_args"], "num_images": 12}}
+    if _is(config, "lit_vae.features.LPIPS") or _is(config, "lit_vae.features.Inception"):
         return {**config, "init_args": {**config.get("init_args", {}), "weights": "random"}}
     return {key: with_small_networks(part, feature_net) for key, part in config.items()}
 
@@ -138,7 +140,7 @@ def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) 
 
 
 @pytest.mark.parametrize("path", MARKED)
-@pytest.mark.filterwarnings("ignore:LPIPS.*random")
+@pytest.mark.filterwarnings("ignore:(LPIPS|Inception).*random")
 def test_a_configuration_trains_draws_and_tests(
     path: Path, lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:
@@ -165,16 +167,33 @@ def test_a_configuration_says_how_it_is_run(path: Path) -> None:
     assert any(f"lightning fit --config configs/{name(path)}" in line for line in head)
 
 
-@pytest.mark.parametrize("overlay", [path for path in OVERLAYS if path.stem not in UNTRIED], ids=lambda path: path.stem)
-def test_an_overlay_lies_over_a_configuration(overlay: Path, lightning: Lightning, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "overlay",
+    [  # Inception looks at a hundred images
+        pytest.param(path, marks=pytest.mark.slow if path.stem == "fid" else (), id=path.stem)
+        for path in OVERLAYS
+        if path.stem not in UNTRIED
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(LPIPS|Inception).*random")
+def test_an_overlay_lies_over_a_configuration(
+    overlay: Path, lightning: Lightning, feature_net: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     config = on_fake_images(ROOT / "configs" / "vae" / "mnist.yaml", tmp_path)
-    lightning("fit", "--config", config, "--config", overlay, "--run_dir", run)
+    small = tmp_path / f"small_{overlay.name}"
+    small.write_text(yaml.safe_dump(with_small_networks(yaml.safe_load(overlay.read_text()), feature_net)))
+    lightning("fit", "--config", config, "--config", small, "--run_dir", run)
     saved = yaml.safe_load((run / "config.yaml").read_text())["trainer"]
     if overlay.stem == "bf16":
         assert saved["precision"] == "bf16-mixed"
         assert [callback["class_path"] for callback in saved["callbacks"]][-1] == "callbacks.ChannelsLast"
         assert len(saved["callbacks"]) > 1
+    if overlay.stem == "fid":
+        lightning("test", "--config", run / "config.yaml", "--ckpt_path", "last")
+        metrics = json.loads((run / "test_metrics.json").read_text())["metrics"]
+        kinds = ("fd", "rfd", "kd", "precision", "recall", "density", "coverage")
+        assert all(math.isfinite(metrics[f"test/{kind}_inception_random"]) for kind in kinds)
     if overlay.stem == "tensorboard":
         assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
