@@ -34,6 +34,7 @@ def test_every_section_makes_rows_of_positive_numbers(capsys: pytest.CaptureFixt
         "lpips",
         "ldm",
         "adversarial step",
+        "fid",
     }
     assert len({(row[0], row[1]) for row in rows}) == len(rows)
     for row in rows:
