@@ -127,7 +127,11 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     """Over all pairs: ``(N, d), (M, d) -> ()``."""
     rows = max(1, CHUNK_ELEMENTS // len(y))
-    return torch.stack([(chunk @ y.T / x.shape[1] + 1.0).pow(3).sum() for chunk in x.split(rows)]).sum()
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    for chunk in x.split(rows):
+        k = (chunk @ y.T).div_(x.shape[1]).add_(1.0)
+        total += (k * k * k).sum()
+    return total
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -154,5 +158,7 @@ def _radii(distance: SetDistance, x: Tensor, neighbours: int) -> Tensor:
     for rows, squares in _squared_distances(x, x):
         own = torch.arange(rows.start, rows.stop, device=x.device)
         squares[own - rows.start, own] = torch.inf
-        radii.append(squares.kthvalue(neighbours, dim=1).values)
+        radii.append(
+            squares.topk(neighbours, dim=1, largest=False).values[:, -1]
+        )  # kthvalue takes twelve times as long
     return torch.cat(radii)
