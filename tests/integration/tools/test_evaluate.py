@@ -1,10 +1,12 @@
 """``lit-vae evaluate``: distances between samples and real images, of any run and any prior."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of
 from two_stages_helpers import TwoStages
 
@@ -103,6 +105,28 @@ def test_a_prior_of_codes_is_measured_by_the_images_that_stage_1_makes(
     assert record["protocols"]["test/fd_pca64"]["reference"] == "Digits train"
     message = fails(1, "evaluate", two_stages.prior, "--prior", "gmm", "--features", "pca")
     assert "lit-vae evaluate: CodePrior has no --prior gmm. Leave it out." in message
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # its numbers are not to lie in the run of all tests
+def test_the_callback_measures_a_prior_of_codes_alike(
+    tools: Tools, lightning: Callable[..., None], two_stages: TwoStages, feature_net: Path, tmp_path: Path
+) -> None:
+    tools("evaluate", two_stages.prior, "--features", feature_net, "--num_images", 30, "--reference", "val")
+    features = {"class_path": "lit_vae.features.FeatureNetFeatures", "init_args": {"checkpoint": str(feature_net)}}
+    init_args = {"features": features, "num_images": 30, "reference": "val"}
+    overlay = tmp_path / "quality.yaml"
+    callbacks = [{"class_path": "callbacks.SampleQuality", "init_args": init_args}]
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks+": callbacks}}))
+    best = two_stages.prior / "checkpoints" / "best.ckpt"
+    config = two_stages.prior / "config.yaml"
+    lightning("test", "--config", config, "--config", overlay, "--ckpt_path", best, "--run_dir", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "test_metrics.json").read_text())
+    expected = evaluation(two_stages.prior)["model"]
+    value = expected["metrics"]["test/fd_featurenet"]
+    assert record["metrics"]["test/fd_featurenet"] == pytest.approx(value, rel=1e-5)
+    protocols = [of["protocols"]["test/fd_featurenet"] for of in (record, expected)]
+    assert [protocol.pop("seconds") >= 0 for protocol in protocols] == [True, True]
+    assert protocols[0] == protocols[1]
 
 
 def test_a_mistake_is_one_clear_error(
