@@ -7,11 +7,13 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import logging
 import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -194,22 +196,64 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
 
+class ConfigReader(LitCLI):
+    """Reads the arguments of a run and stops there: nothing is built or written."""
+
+    def _set_seed(self) -> None:
+        """Nothing: nothing is drawn."""
+
+    def before_instantiate_classes(self) -> None:
+        """Keep the configuration as a run would write it."""
+        self.config_text = self._config_text()
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing: no model is there to have problems."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+def complete_config(files: Sequence[Path]) -> dict[str, Any]:
+    """What ``config.yaml`` of a run of these configuration files would hold, each laid over those before it.
+
+    Raises:
+        ValueError: ``lightning fit`` would refuse them, with what it would say.
+    """
+    said = io.StringIO()
+    given, sys.argv = sys.argv, ["lightning", "fit", *(arg for file in files for arg in ("--config", str(file)))]
+    try:
+        with contextlib.redirect_stderr(said):  # jsonargparse has parsers within parsers, and any of them may exit
+            _quieten_lightning()
+            return yaml.safe_load(_command_line(ConfigReader).config_text)
+    except SystemExit:
+        raise ValueError(said.getvalue().strip().removeprefix("error: ")) from None
+    finally:
+        sys.argv = given
+
+
+def _command_line(kind: type[LitCLI]) -> LitCLI:
+    return kind(
+        model_class=Model,
+        subclass_mode_model=True,
+        datamodule_class=LightningDataModule,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_class=Parser,
+        parser_kwargs={"description": "Train and test image autoencoders: lightning fit --config FILE"},
+    )
+
+
 def main() -> None:
     """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     RunDirectory.begun = False
     _quieten_lightning()
     try:
-        LitCLI(
-            model_class=Model,
-            subclass_mode_model=True,
-            datamodule_class=LightningDataModule,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={"description": "Train and test image autoencoders: lightning fit --config FILE"},
-        )
+        _command_line(LitCLI)
     except (ValueError, FileNotFoundError, MisconfigurationException, RuntimeError) as error:
         of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
         in_the_run = RunDirectory.begun and not isinstance(error, TrainingStopped)

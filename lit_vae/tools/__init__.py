@@ -21,6 +21,7 @@ from lit_vae.tools.latents import latents
 from lit_vae.tools.prepare import prepare
 from lit_vae.tools.prior import fit_prior
 from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
+from lit_vae.tools.study import study
 from lit_vae.tools.table import table
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -32,6 +33,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fit-prior": fit_prior,
     "evaluate": evaluate,
     "table": table,
+    "study": study,
     "latents": latents,
     "prepare": prepare,
     "export": export,
@@ -39,6 +41,13 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 SEVERAL = {table: ("runs", "RUN", "Run directories."), prepare: ("names", "NAME", "vgg16, alexnet, inception.")}
 """Arguments that are given any number of times: name, placeholder, help."""
+REPEATED = {
+    study: {
+        "config": ("OVERLAY", "Laid over each of them, such as configs/overlays/bf16.yaml. May be given again."),
+        "only": ("NAME", "Train and test this one of them. May be given again. Default: all."),
+    }
+}
+"""Options that are given any number of times: placeholder, help."""
 
 
 class Parser(ArgumentParser):
@@ -80,6 +89,9 @@ def _parser() -> Parser:
             argument, placeholder, explanation = SEVERAL[function]
             sub.add_argument(argument, nargs="+", metavar=placeholder, help=explanation)
             skip = {argument}
+        for option, (placeholder, explanation) in REPEATED.get(function, {}).items():
+            sub.add_argument(f"--{option}", action="append", type=str, metavar=placeholder, help=explanation)
+            skip |= {option}
         sub.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
         subcommands.add_subcommand(name, sub, help=(function.__doc__ or "").partition("\n")[0])
     return parser

@@ -138,7 +138,9 @@ def test_a_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
         main()
 
 
-@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate", "traverse", "encode", "fit-prior", "table"])
+@pytest.mark.parametrize(
+    "verb", ["sample", "reconstruct", "interpolate", "traverse", "encode", "fit-prior", "table", "study"]
+)
 def test_help_says_what_every_option_is(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

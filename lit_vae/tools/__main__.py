@@ -1,0 +1,5 @@
+"""``python -m lit_vae.tools`` is ``lit-vae``, with the Python that it names."""
+
+from lit_vae.tools import main
+
+main()

@@ -1,0 +1,146 @@
+"""The experiments of a study: a configuration and the run directory that it fills, and what is next for it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_vae.tools.runs import Checkpoint
+
+LOG_FILE = "study.log"
+LOCK_FILE = "study.lock"
+ABANDONED = "abandoned"
+OUR_OWN = (LOG_FILE, LOCK_FILE, ABANDONED)
+PAGE, SLURM_LOGS = "comparison", "slurm"
+"""What lies in a study's folder beside the runs."""
+
+Step = Literal["train", "start anew", "resume", "test", "nothing"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a run directory.
+
+    Args:
+        config: whether there is a ``config.yaml``.
+        last: whether there is a ``checkpoints/last.ckpt``.
+        status: that of ``run.json``, None without one.
+        tested: whether ``test_metrics.json`` is of the very checkpoint that the study compares.
+    """
+
+    config: bool = False
+    last: bool = False
+    status: str | None = None
+    tested: bool = False
+
+
+def next_step(found: Found) -> Step:
+    """What a study does next with a run.
+
+    A run that was killed before its first checkpoint has nothing to go on from, and one without its configuration
+    nothing to be tested with: both start anew.
+    """
+    if not (found.config or found.last or found.status):
+        return "train"
+    if not found.config:
+        return "start anew"
+    if found.status == "finished":
+        return "nothing" if found.tested else "test"
+    return "resume" if found.last else "start anew"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration of a study, the overlays that lie over it, and where its run goes."""
+
+    config: Path
+    overlays: tuple[Path, ...]
+    run: Path
+    checkpoint: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """The configuration's, without its folder and ``.yaml``."""
+        return self.config.stem
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The configuration and what lies over it."""
+        return (self.config, *self.overlays)
+
+    def find(self) -> Found:
+        """What lies in its run directory."""
+        from lit_vae.run.directory import CONFIG_FILE, TEST_METRICS_FILE
+        from lit_vae.run.files import read_json
+        from lit_vae.run.loading import identity
+        from lit_vae.run.record import RECORD_FILE
+
+        checkpoints = self.run / "checkpoints"
+        compared = checkpoints / f"{self.checkpoint}.ckpt"
+        tested = read_json(self.run / TEST_METRICS_FILE).get("checkpoint_sha256")
+        return Found(
+            config=(self.run / CONFIG_FILE).is_file(),
+            last=(checkpoints / "last.ckpt").is_file(),
+            status=read_json(self.run / RECORD_FILE).get("status"),
+            tested=tested is not None and compared.is_file() and tested == identity(compared),
+        )
+
+    def problem(self) -> str | None:
+        """Why it cannot be trained, or must not be: its configuration is wrong, or is no longer that of its run.
+
+        What the run was trained with and what it would be trained with are read by the same parser, so that a setting
+        that was left out equals its default, however either is written down.
+        """
+        import yaml
+
+        from lit_vae.cli import complete_config
+        from lit_vae.run.directory import CONFIG_FILE
+
+        try:
+            if "model" not in (yaml.safe_load(self.config.read_text()) or {}):
+                return f"{self.config}: it has no model. An overlay is given with --config, beside a folder of others."
+            would_be = complete_config(self.files)
+        except (ValueError, yaml.YAMLError) as error:
+            return f"{' with '.join(map(str, self.files))}: {error}"
+        if next_step(self.find()) in ("train", "start anew"):
+            return None
+        saved = self.run / CONFIG_FILE
+        try:
+            was = complete_config([saved])
+        except ValueError as error:
+            return f"{saved}: {error}\n{self._remedy}"
+        changes = list(differences(was, would_be))
+        if not changes:
+            return None
+        return "\n  ".join([f"{self.config} is not what {self.run} was trained with:", *changes, self._remedy])
+
+    @property
+    def _remedy(self) -> str:
+        return f"Undo that, move {self.run} away, or give another --out."
+
+    def set_aside(self) -> Path:
+        """Move what lies in the run directory into a folder within it, so that a run can start there; where it is."""
+        aside = self.run / ABANDONED / time.strftime("%Y%m%d-%H%M%S")
+        aside.mkdir(parents=True)
+        for path in sorted(self.run.iterdir()):
+            if path.name not in OUR_OWN:
+                path.rename(aside / path.name)
+        return aside
+
+
+def differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Settings that differ, each as ``key: old -> new`` with the key as the command line spells it."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys((*was, *now)):
+            yield from differences(was.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, (old, new) in enumerate(zip(was, now, strict=True)):
+            yield from differences(old, new, f"{key}.{index}")
+    elif was != now:
+        yield f"{key}: {_short(was)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

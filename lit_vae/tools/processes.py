@@ -1,0 +1,120 @@
+"""Programs that a study starts: one at a time, their output in a log, ended with it, and one in a place."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+PATIENCE = ((signal.SIGINT, 60.0), (signal.SIGTERM, 30.0), (signal.SIGKILL, None))
+"""How a program is ended: a signal, and the seconds that it has before the next one."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[IO[str]]:
+    """Hold a lock file; who inherits the file holds it on.
+
+    So a training whose study was killed keeps its run directory to itself until it has ended. (``filelock`` has no way
+    to hand a lock on.)
+
+    Raises:
+        BlockingIOError: somebody else holds it; the message names them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BlockingIOError(f"{path} is held by the study {file.read().strip() or '(unknown)'}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield file
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block as Ctrl-C does, with a KeyboardInterrupt."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # a shell's background job ignores SIGINT, and its programs would, too; who ignores SIGHUP (nohup) means it
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    wanted += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    before = {number: signal.signal(number, interrupt) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, str]:
+    """Run a program with its output appended to a log; its exit code and what it wrote there.
+
+    The program has a process group of its own: Ctrl-C reaches it through us, once. It writes into the file itself, so
+    that it does not stumble where we are killed. At a terminal its last line is shown as it runs.
+
+    Args:
+        command: the program and its arguments.
+        log: a file that is appended to.
+        held: a lock that it is to hold, see `locked`.
+    """
+    with log.open("a") as file:
+        print(f"==> {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=file, flush=True)
+        start = file.tell()
+        program = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            pass_fds=[held.fileno()],
+        )  # fmt: skip
+    try:
+        while not _ended(program, within=1.0):
+            _show(_last_line(log, start))
+    except BaseException:
+        _end(program)
+        raise
+    finally:
+        _show("")
+    with log.open(errors="replace") as file:
+        file.seek(start)
+        return program.returncode, file.read()
+
+
+def _ended(program: "subprocess.Popen[bytes]", within: float | None) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(within)
+    return program.returncode is not None
+
+
+def _end(program: "subprocess.Popen[bytes]") -> None:
+    """Ask it to end and wait for it, less and less politely; who interrupts once more hurries it."""
+    for number, seconds in PATIENCE:
+        with suppress(KeyboardInterrupt):
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, number)
+            if _ended(program, seconds):
+                return
+
+
+def _last_line(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(start, end - 1000))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _show(text: str) -> None:
+    """In the terminal's last line, in place of what was there; nowhere else."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        print(f"\r\033[K{text[: width - 1]}", end="", flush=True)

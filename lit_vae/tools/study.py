@@ -1,0 +1,180 @@
+"""From a folder of configurations to the page that compares their runs."""
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Literal
+
+from lit_vae.tools.experiments import (
+    LOCK_FILE,
+    LOG_FILE,
+    PAGE,
+    SLURM_LOGS,
+    Experiment,
+    Step,
+    next_step,
+)
+from lit_vae.tools.processes import interruptible, locked, run_logged
+from lit_vae.tools.runs import Checkpoint
+
+SHOWN_LINES = 12
+"""Lines of the log of what failed that are repeated at the end."""
+
+
+class StepFailed(Exception):
+    """A run cannot be carried on; the message says what failed and where to look."""
+
+
+def study(
+    folder: str,
+    out: str | None = None,
+    config: list[str] | None = None,
+    checkpoint: Checkpoint = "last",
+    only: list[str] | None = None,
+    part: Literal["all", "runs", "page"] = "all",
+) -> None:
+    """Train every configuration of a folder, test it, and compare the runs on one page.
+
+    Runs go to OUT/<configuration>, the page to OUT/comparison. The same command again goes on where this one ended:
+    what is trained and tested is not done again, what was interrupted is resumed. A run that fails does not stop the
+    others.
+
+    Args:
+        folder: Folder of configurations; its subfolders are left alone.
+        out: Folder of the runs. Default: runs/compare/mnist for configs/compare/mnist, and so on.
+        config: Laid over each of them, such as configs/overlays/bf16.yaml.
+        checkpoint: Which one of each run is tested and compared.
+        only: Train and test these of them. Default: all.
+        part: Leave the page out, or make the page alone, of the runs that are done.
+    """
+    runs = _runs_folder(folder, out)
+    every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
+    chosen = _choose(every, only)
+    if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
+        raise ValueError("\n".join(problems))
+    failures: list[str] = []
+    try:
+        with interruptible():
+            if part != "page":
+                failures = [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
+            if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint)):
+                failures.append(failure)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    if failures:
+        raise ValueError("\n\n".join(failures))
+
+
+def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: Checkpoint) -> list[Experiment]:
+    """The experiments of a folder, by name.
+
+    Raises:
+        ValueError: there is no such folder, or there is nothing in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"lit-vae study: {folder} is no folder. Give one with a configuration (.yaml) for each run.")
+    found = sorted(folder.glob("*.yaml"))
+    if not found:
+        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+        remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
+        raise ValueError(f"lit-vae study: there is no configuration (*.yaml) in {folder}. {remedy}")
+    if taken := [path for path in found if path.stem in (PAGE, SLURM_LOGS)]:
+        raise ValueError(
+            f"lit-vae study: {taken[0]} would write where the study does, into {runs / taken[0].stem}. Rename it."
+        )
+    return [Experiment(path, tuple(overlays), runs / path.stem, checkpoint) for path in found]
+
+
+def _runs_folder(folder: str, out: str | None) -> Path:
+    """``configs/compare/mnist`` -> ``runs/compare/mnist``; a folder that is in no ``configs`` keeps its name alone."""
+    if out is not None:
+        return Path(out)
+    parts = Path(folder).absolute().parts
+    below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else ()
+    return Path("runs", *(below or parts[-1:]))
+
+
+def _choose(every: Sequence[Experiment], only: Sequence[str] | None) -> list[Experiment]:
+    names = [e.name for e in every]
+    if unknown := [name for name in only or () if name not in names]:
+        raise ValueError(f"--only {', '.join(unknown)}: there is no such configuration. Give of {', '.join(names)}.")
+    return [e for e in every if not only or e.name in only]
+
+
+def _place(experiment: Experiment, chosen: Sequence[Experiment]) -> str:
+    return f"{experiment.name} ({chosen.index(experiment) + 1}/{len(chosen)})"
+
+
+def _carry_out(experiment: Experiment, title: str) -> str | None:
+    """Do what is left of a run; why it failed, if it did."""
+    if next_step(experiment.find()) == "nothing":
+        _say(f"{title}: done before")
+        return None
+    began = time.monotonic()
+    try:
+        with locked(experiment.run / LOCK_FILE) as held:
+            while (step := next_step(experiment.find())) != "nothing":
+                _take(step, experiment, title, held)
+    except BlockingIOError as error:
+        _say(f"{title}: left alone")
+        return f"{experiment.name} is at work elsewhere: {error}. Wait for it, or end it, and give this command again."
+    except (StepFailed, OSError, ValueError) as error:
+        _say(f"{title}: FAILED after {_since(began)}")
+        return f"{experiment.name}: {error}"
+    _say(f"{title}: done in {_since(began)}")
+    return None
+
+
+def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None:
+    """Take a step, all the way.
+
+    Raises:
+        StepFailed: it did not get there.
+    """
+    run = experiment.run
+    if step == "start anew":
+        _say(f"{title}: had no checkpoint to go on from; what it left is in {experiment.set_aside()}")
+        return
+    if step == "test":
+        _say(f"{title}: tests")
+        arguments = ["test", "--config", f"{run}/config.yaml", "--ckpt_path", experiment.checkpoint]
+    else:
+        _say(f"{title}: {'trains on' if step == 'resume' else 'trains'}")
+        resumed = ["--ckpt_path", "last"] if step == "resume" else []
+        files = [argument for file in experiment.files for argument in ("--config", str(file))]
+        arguments = ["fit", *files, "--run_dir", str(run), *resumed]
+    log = run / LOG_FILE
+    code, output = run_logged([sys.executable, "-m", "lit_vae.cli", *arguments], log, held)
+    after = next_step(experiment.find())
+    if code == 0 and after in (("nothing",) if step == "test" else ("test", "nothing")):
+        return
+    how = f"exit code {code}" if code else "it ended too early"
+    shown = "\n".join(f"  | {line}" for line in output.splitlines()[-SHOWN_LINES:])
+    raise StepFailed(f"lightning {arguments[0]} failed ({how}). All of it is in {log}:\n{shown}")
+
+
+def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) -> str | None:
+    """Compare the runs that are done, and name the others; why there is no page, if there is none."""
+    done = [e for e in every if next_step(e.find()) == "nothing"]
+    if not done:
+        return f"{page}: no run is done, so there is nothing to compare."
+    if missing := [e.name for e in every if e not in done]:
+        _say(f"{PAGE}: without {', '.join(missing)}, not done")
+    from lit_vae.tools.compare import compare  # type: ignore[import-not-found, unused-ignore]
+
+    try:
+        compare(runs=[str(e.run) for e in done], out=str(page), checkpoint=checkpoint)
+    except (ValueError, OSError) as error:
+        return f"{page}: {error}"
+    return None
+
+
+def _since(began: float) -> str:
+    return str(timedelta(seconds=round(time.monotonic() - began)))
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)

@@ -1,0 +1,193 @@
+"""What a study does next, what it compares, what it holds while it does it."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_vae.tools.experiments import Experiment, Found, differences, next_step
+from lit_vae.tools.processes import interruptible, locked, run_logged
+from lit_vae.tools.study import _runs_folder, read_folder
+
+
+@pytest.mark.parametrize(
+    ("found", "step"),
+    [
+        (Found(), "train"),
+        (Found(config=True), "start anew"),
+        (Found(config=True, status="running"), "start anew"),
+        (Found(config=True, status="failed"), "start anew"),
+        (Found(config=True, last=True), "resume"),
+        (Found(config=True, last=True, status="running"), "resume"),
+        (Found(config=True, last=True, status="interrupted"), "resume"),
+        (Found(config=True, last=True, status="failed"), "resume"),
+        (Found(config=True, last=True, status="running", tested=True), "resume"),
+        (Found(config=True, last=True, status="finished"), "test"),
+        (Found(config=True, last=False, status="finished"), "test"),
+        (Found(config=True, last=True, status="finished", tested=True), "nothing"),
+        (Found(last=True), "start anew"),
+        (Found(status="finished"), "start anew"),
+    ],
+)
+def test_what_lies_there_says_what_is_next(found: Found, step: str) -> None:
+    assert next_step(found) == step
+
+
+def test_nothing_is_ever_trained_over() -> None:
+    for config, last, status in itertools.product((False, True), (False, True), (None, "running", "finished")):
+        trains = next_step(Found(config, last, status)) == "train"
+        assert trains == (not config and not last and status is None)
+
+
+def test_what_is_set_aside_is_kept_and_leaves_room(tmp_path: Path) -> None:
+    experiment = Experiment(Path("x.yaml"), (), tmp_path / "x", "last")
+    (experiment.run / "media").mkdir(parents=True)
+    for name in ("config.yaml", "media/a.png", "study.log", "study.lock"):
+        (experiment.run / name).write_text(name)
+    assert next_step(experiment.find()) == "start anew"
+    aside = experiment.set_aside()
+    assert aside.parent == experiment.run / "abandoned"
+    assert {path.name for path in experiment.run.iterdir()} == {"study.log", "study.lock", "abandoned"}
+    assert (aside / "media" / "a.png").read_text() == "media/a.png"
+    assert (aside / "config.yaml").read_text() == "config.yaml"
+    assert next_step(experiment.find()) == "train"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "named"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, ["a.c: 2 -> 3"]),
+        ({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 4}]}, ["a.1.b: 2 -> 4"]),
+        ({"a": [1, 2]}, {"a": [1]}, ["a: [1, 2] -> [1]"]),
+        ({"a": 1}, {"b": 2}, ["a: 1 -> None", "b: None -> 2"]),
+        ({"a": {"b": 1}}, {"a": None}, ["a: {'b': 1} -> None"]),
+        ({"a": "x" * 300}, {"a": 1}, [f"a: {'x' * 97}... -> 1"]),
+    ],
+)
+def test_settings_that_differ_are_named(was: Any, now: Any, named: list[str]) -> None:
+    assert list(differences(was, now)) == named
+
+
+@pytest.mark.parametrize(
+    ("configs", "out", "runs"),
+    [
+        ("configs/compare/bsds", None, "runs/compare/bsds"),
+        ("/a/configs/b/configs/c", None, "runs/c"),
+        ("configs", None, "runs/configs"),
+        ("/mine/vae", None, "runs/vae"),
+        ("configs/compare/bsds", "there", "there"),
+    ],
+)
+def test_runs_lie_as_configurations_do(configs: str, out: str | None, runs: str) -> None:
+    assert _runs_folder(configs, out) == Path(runs)
+
+
+def test_a_folder_gives_its_configurations_in_order(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("b.yaml", "a.yaml", "notes.txt", "inner/c.yaml"):
+        (tmp_path / name).write_text("")
+    found = read_folder(tmp_path, [Path("o.yaml")], Path("runs"), "best")
+    assert [(e.name, e.run) for e in found] == [("a", Path("runs/a")), ("b", Path("runs/b"))]
+    assert found[0].files == (tmp_path / "a.yaml", Path("o.yaml"))
+
+
+def test_a_folder_without_configurations_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"there is no configuration \(\*\.yaml\) in .*outer\. Give another folder\."):
+        read_folder(tmp_path / "outer", [], Path("runs"), "last")
+    (tmp_path / "outer" / "inner" / "a.yaml").write_text("")
+    with pytest.raises(ValueError, match="There are some in inner: give one of these"):
+        read_folder(tmp_path / "outer", [], Path("runs"), "last")
+    with pytest.raises(ValueError, match=r"lit-vae study: nowhere is no folder\. Give one with a configuration"):
+        read_folder(Path("nowhere"), [], Path("runs"), "last")
+    (tmp_path / "outer" / "comparison.yaml").write_text("")
+    with pytest.raises(ValueError, match=r"comparison\.yaml would write where the study does, into runs/comparison"):
+        read_folder(tmp_path / "outer", [], Path("runs"), "last")
+
+
+def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "study.lock"
+    with locked(path), pytest.raises(BlockingIOError, match=rf"study\.lock is held by the study {os.getpid()} on "):
+        locked(path).__enter__()
+    with locked(path):
+        pass
+
+
+def test_a_lock_outlives_who_handed_it_on(tmp_path: Path) -> None:
+    path = tmp_path / "study.lock"
+    with locked(path) as held:
+        heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held.fileno()])
+    with pytest.raises(BlockingIOError):
+        locked(path).__enter__()
+    heir.communicate(b"\n", timeout=60)
+    with locked(path):
+        pass
+
+
+def test_the_output_of_a_program_is_appended_and_handed_back(tmp_path: Path) -> None:
+    log = tmp_path / "study.log"
+    with locked(tmp_path / "study.lock") as held:
+        code = "import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr); sys.exit(3)"
+        assert run_logged([sys.executable, "-c", code], log, held) == (3, "out\nerr\n")
+        assert run_logged([sys.executable, "-c", "print('more')"], log, held) == (0, "more\n")
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("==> ")] == ["out", "err", "more"]
+    assert lines[0].endswith(f"{sys.executable} -c {code}")
+
+
+WAITS = """if True:
+    import signal, sys, time
+    def handle(number, frame):
+        print(signal.Signals(number).name, flush=True)
+        if number in map(int, sys.argv[1:]):
+            sys.exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "ends_at", "seen"),
+    [
+        (signal.SIGINT, [signal.SIGINT], ["SIGINT"]),
+        (signal.SIGTERM, [signal.SIGINT], ["SIGINT"]),
+        (signal.SIGINT, [signal.SIGTERM], ["SIGINT", "SIGTERM"]),
+        (signal.SIGINT, [], ["SIGINT", "SIGTERM"]),
+    ],
+)
+def test_a_program_ends_with_us_as_politely_as_it_lets_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, ends_at: list[int], seen: list[str]
+) -> None:
+    patience = ((signal.SIGINT, 0.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, None))
+    monkeypatch.setattr("lit_vae.tools.processes.PATIENCE", patience)
+    log, done = tmp_path / "study.log", threading.Event()
+
+    def interrupt() -> None:
+        while not done.wait(0.02):
+            if log.exists() and "ready" in log.read_text().splitlines():
+                os.kill(os.getpid(), sent)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    command = [sys.executable, "-c", WAITS, *(str(int(number)) for number in ends_at)]
+    try:
+        with locked(tmp_path / "study.lock") as held, pytest.raises(KeyboardInterrupt), interruptible():
+            run_logged(command, log, held)
+    finally:
+        done.set()
+        thread.join()
+    lines = log.read_text().splitlines()
+    assert lines[lines.index("ready") + 1 :] == seen
+    with locked(tmp_path / "study.lock"):  # nobody is left who holds it
+        pass
