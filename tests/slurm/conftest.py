@@ -1,0 +1,31 @@
+"""A SLURM for the tests that need one."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_slurm import LocalSlurm, missing
+
+
+@pytest.fixture(scope="session")
+def local_slurm() -> Iterator[LocalSlurm]:
+    """A cluster of two nodes on this machine; skips where SLURM is not installed."""
+    if programs := missing():
+        pytest.skip(f"not installed: {', '.join(programs)} (apt-get install slurm-wlm munge)")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders are closed to others, and munge minds
+    folder.chmod(0o755)
+    try:
+        with LocalSlurm(folder) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def slurm(local_slurm: LocalSlurm, monkeypatch: pytest.MonkeyPatch) -> LocalSlurm:
+    """The cluster, for what this test starts."""
+    for name, value in local_slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    return local_slurm
