@@ -34,6 +34,7 @@ def study(
     checkpoint: Checkpoint = "last",
     only: list[str] | None = None,
     part: Literal["all", "runs", "page"] = "all",
+    slurm: bool = False,
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
@@ -48,12 +49,21 @@ def study(
         checkpoint: Which one of each run is tested and compared.
         only: Train and test these of them. Default: all.
         part: Leave the page out, or make the page alone, of the runs that are done.
+        slurm: Submit it to SLURM instead: a job for each configuration that is not done, then one for the page.
     """
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
     chosen = _choose(every, only)
     if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
         raise ValueError("\n".join(problems))
+    if slurm:
+        from lit_vae.tools.slurm import submit
+
+        left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
+        overlays = [argument for overlay in config or [] for argument in ("--config", overlay)]
+        arguments = [folder, *overlays, "--out", str(runs), "--checkpoint", checkpoint]
+        submit(left, arguments, runs / SLURM_LOGS, page=part != "runs")
+        return
     failures: list[str] = []
     try:
         with interruptible():
