@@ -1,10 +1,11 @@
 # make train   train the quickstart (scikit-learn's digits) and say where its pictures are
 # make test    the tests          make lint    style and types          make wheel   dist/*.whl
+# make slow, make slurm, make browser: the tests that take minutes, a SLURM (slurm-wlm, munge), a headless Chromium
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test slow lint wheel clean
+.PHONY: train test slow slurm browser lint wheel clean
 
 train: .venv/installed
 	$(BIN)/lightning fit --config configs/vae/digits.yaml
@@ -14,6 +15,12 @@ test: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
+
+slurm: .venv/installed
+	$(BIN)/python -m pytest -m slurm $(ARGS)
+
+browser: .venv/installed
+	$(BIN)/python -m pytest -m browser $(ARGS) || [ $$? -eq 5 ]  # 5: there is no such test
 
 lint: .venv/installed
 	$(BIN)/ruff check .
