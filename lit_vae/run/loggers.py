@@ -114,8 +114,9 @@ class MetricsCSV(Logger):
 class WandB(WandbLogger):
     """Weights & Biases: online where the user is logged in or ``WANDB_MODE`` says so, else offline; never a prompt.
 
-    The id of the run is kept in ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``wandb sync
-    RUN/wandb/offline-run-*`` uploads an offline one later.
+    The id of the run, ``WANDB_RUN_ID`` (an agent of a sweep sets it) or one of its own, is kept in
+    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``wandb sync RUN/wandb/offline-run-*`` uploads an
+    offline one later.
 
     Args:
         project: W&B project.
@@ -130,7 +131,8 @@ class WandB(WandbLogger):
         mode = wandb_mode()
         directory = Path(run_dir or ".")
         id_file = directory / "wandb" / "run_id"
-        run_id = id_file.read_text().strip() if id_file.exists() else os.urandom(4).hex()
+        new_id = os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
+        run_id = id_file.read_text().strip() if id_file.exists() else new_id
         if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
             id_file.parent.mkdir(parents=True, exist_ok=True)
             id_file.write_text(run_id + "\n")

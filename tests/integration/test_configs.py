@@ -14,7 +14,8 @@ from lit_vae.tools.codes import encode
 
 Lightning = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "overlays")
+NO_EXPERIMENTS = ("overlays", "sweeps")
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in NO_EXPERIMENTS)
 OVERLAYS = sorted((ROOT / "configs" / "overlays").glob("*.yaml"))
 UNTRIED = {"ddp": ("strategy", "ddp"), "compile": ("callbacks", "callbacks.Compile")}
 """Overlays that need several devices, or a compiler for a minute, and what they set."""

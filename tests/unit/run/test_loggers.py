@@ -93,9 +93,14 @@ def test_wandb_is_offline_unless_the_user_is_logged_in(
 
 def test_a_resumed_run_is_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     first = WandB(run_dir=str(tmp_path))
     assert WandB(run_dir=str(tmp_path)).version == first.version
     assert WandB(run_dir=str(tmp_path / "other")).version != first.version
+    monkeypatch.setenv("WANDB_RUN_ID", "of-a-sweep")
+    assert WandB(run_dir=str(tmp_path)).version == first.version
+    assert WandB(run_dir=str(tmp_path / "drawn")).version == "of-a-sweep"
+    assert (tmp_path / "drawn" / "wandb" / "run_id").read_text() == "of-a-sweep\n"
 
 
 @pytest.mark.slow
