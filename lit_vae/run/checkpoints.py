@@ -28,7 +28,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Save to a local ``path``."""
         with replacing(Path(path)) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while it wrote, and it stumbled closing
+                    raise error.__context__ from None
+                raise
             file.flush()
             os.fsync(file.fileno())
 

@@ -55,3 +55,21 @@ def test_a_file_that_is_no_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "junk.ckpt").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"checkpoint: .*junk.ckpt cannot be read .* Give another checkpoint\."):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "junk.ckpt")
+
+
+def test_an_interrupted_write_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch cannot close the file that was being written, and says that instead."""
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+
+    def stumbling(checkpoint: dict[str, Any], file: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 374080 vs 374032")
+
+    monkeypatch.setattr(torch, "save", stumbling)
+    with pytest.raises(KeyboardInterrupt):
+        io.save_checkpoint({"step": 2}, path)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
