@@ -41,11 +41,11 @@ def locked(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the block as Ctrl-C does, with a KeyboardInterrupt."""
+def interruptible(message: str) -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block as Ctrl-C does, with a KeyboardInterrupt of that message."""
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(message)
 
     # a shell's background job ignores SIGINT, and its programs would, too; who ignores SIGHUP (nohup) means it
     wanted = [signal.SIGINT, signal.SIGTERM]

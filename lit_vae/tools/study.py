@@ -7,17 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Literal
 
-from lit_vae.tools.experiments import (
-    LOCK_FILE,
-    LOG_FILE,
-    PAGE,
-    SLURM_LOGS,
-    Experiment,
-    Step,
-    next_step,
-)
+from lit_vae.tools.experiments import LOCK_FILE, LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
 from lit_vae.tools.processes import interruptible, locked, run_logged
 from lit_vae.tools.runs import Checkpoint
+
+Part = Literal["all", "runs", "page"]
 
 SHOWN_LINES = 12
 """Lines of the log of what failed that are repeated at the end."""
@@ -33,7 +27,7 @@ def study(
     config: list[str] | None = None,
     checkpoint: Checkpoint = "last",
     only: list[str] | None = None,
-    part: Literal["all", "runs", "page"] = "all",
+    part: Part = "all",
     slurm: bool = False,
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
@@ -54,28 +48,28 @@ def study(
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
     chosen = _choose(every, only)
-    if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
-        raise ValueError("\n".join(problems))
-    if slurm:
-        from lit_vae.tools.slurm import submit
-
-        left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
-        overlays = [argument for overlay in config or [] for argument in ("--config", overlay)]
-        arguments = [folder, *overlays, "--out", str(runs), "--checkpoint", checkpoint]
-        submit(left, arguments, runs / SLURM_LOGS, page=part != "runs")
-        return
     failures: list[str] = []
-    try:
-        with interruptible():
-            if part != "page":
-                failures = [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
-            if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint)):
-                failures.append(failure)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    with interruptible("the same command goes on from here"):
+        if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
+            raise ValueError("\n".join(problems))
+        if slurm:
+            _submit(folder, config or [], runs, chosen, part)
+            return
+        if part != "page":
+            failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
+        if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint)):
+            failures.append(failure)
     if failures:
         raise ValueError("\n\n".join(failures))
+
+
+def _submit(folder: str, overlays: Sequence[str], runs: Path, chosen: Sequence[Experiment], part: Part) -> None:
+    from lit_vae.tools.slurm import submit
+
+    left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
+    laid_over = [argument for overlay in overlays for argument in ("--config", overlay)]
+    arguments = [folder, *laid_over, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
+    submit(left, arguments, runs / SLURM_LOGS, page=part != "runs")
 
 
 def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: Checkpoint) -> list[Experiment]:

@@ -223,7 +223,7 @@ def test_a_study_ends_with_its_training(folder: Path, number: signal.Signals) ->
         study.send_signal(number)
         out, _ = study.communicate(timeout=120)
         assert study.returncode == 130
-        assert out.endswith("interrupted: the same command goes on from here.\n")
+        assert out.endswith("interrupted: the same command goes on from here\n")
         assert not alive(training)
     assert record(run)["status"] == "interrupted"
     assert not (run / "test_metrics.json").exists()

@@ -182,7 +182,11 @@ def test_a_program_ends_with_us_as_politely_as_it_lets_us(
     thread.start()
     command = [sys.executable, "-c", WAITS, *(str(int(number)) for number in ends_at)]
     try:
-        with locked(tmp_path / "study.lock") as held, pytest.raises(KeyboardInterrupt), interruptible():
+        with (
+            locked(tmp_path / "study.lock") as held,
+            pytest.raises(KeyboardInterrupt, match="goes on"),
+            interruptible("it goes on"),
+        ):
             run_logged(command, log, held)
     finally:
         done.set()
