@@ -75,6 +75,27 @@ def test_a_study_is_an_array_and_a_page_after_it(
     assert re.fullmatch(r"broken: job \d+_0, log .*\n", again)  # what is done is not submitted
 
 
+@pytest.mark.timeout(900)
+def test_a_job_that_is_requeued_goes_on_from_its_checkpoint(
+    slurm: LocalSlurm, study: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    configs, runs = write_configs(tmp_path / "configs"), tmp_path / "runs"
+    config = yaml.safe_load((configs / "ae.yaml").read_text())
+    config["trainer"]["max_epochs"] = 400
+    (configs / "ae.yaml").write_text(yaml.safe_dump(config))
+    said = study(configs, "--out", runs, "--slurm", "true", "--part", "runs", "--only", "ae")
+    (job,) = re.fullmatch(r"ae: job (\d+)_0, log .*\n", said).groups()  # type: ignore[union-attr]
+    slurm.wait_until((runs / "ae" / "checkpoints" / "last.ckpt").exists, "the first checkpoint", 300)
+    slurm.run("scontrol", "requeue", f"{job}_0")
+    assert slurm.wait(job, 600) == {f"{job}_0": "COMPLETED"}
+    log = (runs / "slurm" / f"{job}_0.out").read_text()
+    assert "ae (1/1): trains\n" in log
+    assert "ae (1/1): trains on\n" in log.partition("ae (1/1): trains\n")[2]
+    record = json.loads((runs / "ae" / "run.json").read_text())
+    assert (record["status"], record["epoch"], record["step"]) == ("finished", 400, 1600)
+
+
 def test_a_job_without_a_name_for_it_says_how_it_is_submitted(slurm: LocalSlurm, tmp_path: Path) -> None:
     script, out = ROOT / "slurm" / "study.sbatch", tmp_path / "%a"
     array = slurm.run("sbatch", "--parsable", "--array=2", f"--output={out}", script, "a", "b", "--", "x").strip()
