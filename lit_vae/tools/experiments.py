@@ -134,13 +134,21 @@ def differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys((*was, *now)):
             yield from differences(was.get(name), now.get(name), f"{key}.{name}".lstrip("."))
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for index, (old, new) in enumerate(zip(was, now, strict=True)):
-            yield from differences(old, new, f"{key}.{index}")
+    elif isinstance(was, list) and isinstance(now, list):
+        shared = min(len(was), len(now))
+        if len(was) == len(now):
+            for index in range(shared):
+                yield from differences(was[index], now[index], f"{key}.{index}")
+        else:
+            same = next((index for index in range(shared) if was[index] != now[index]), shared)
+            yield f"{key} from {same} on: {_short(was[same:])} -> {_short(now[same:])}"
     elif was != now:
         yield f"{key}: {_short(was)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:
+    """In at most 100 characters; of a list of components, their names."""
+    if isinstance(value, list):
+        value = [part.get("class_path", part) if isinstance(part, Mapping) else part for part in value]
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

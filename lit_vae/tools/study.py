@@ -161,16 +161,17 @@ def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None
 
 
 def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) -> str | None:
-    """Compare the runs that are done, and name the others; why there is no page, if there is none."""
-    done = [e for e in every if next_step(e.find()) == "nothing"]
-    if not done:
-        return f"{page}: no run is done, so there is nothing to compare."
-    if missing := [e.name for e in every if e not in done]:
-        _say(f"{PAGE}: without {', '.join(missing)}, not done")
+    """Compare the runs that have come to a checkpoint, and name those that are not done; why there is no page."""
+    found = {experiment: experiment.find() for experiment in every}
+    begun = [experiment for experiment in every if found[experiment].last]
+    if not begun:
+        return f"{page}: no run has a checkpoint, so there is nothing to compare."
+    if not_done := [experiment.name for experiment in every if next_step(found[experiment]) != "nothing"]:
+        _say(f"{PAGE}: not done are {', '.join(not_done)}")
     from lit_vae.tools.compare import compare  # type: ignore[import-not-found, unused-ignore]
 
     try:
-        compare(runs=[str(e.run) for e in done], out=str(page), checkpoint=checkpoint)
+        compare(runs=[str(experiment.run) for experiment in begun], out=str(page), checkpoint=checkpoint)
     except (ValueError, OSError) as error:
         return f"{page}: {error}"
     return None

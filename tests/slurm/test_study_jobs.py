@@ -66,7 +66,7 @@ def test_a_study_is_an_array_and_a_page_after_it(
     assert "ae (1/1): done in" in logs[f"{array}_0"]
     assert "error: broken: lightning fit failed (exit code 1)" in logs[f"{array}_1"]
     assert "model.image_shape (=[3, 8, 8]) is not the shape" in logs[f"{array}_1"]
-    assert "comparison: without broken, not done" in logs[page]
+    assert "comparison: not done are broken" in logs[page]
     asked = json.loads(logs[page].partition("asked: ")[2])
     assert asked == {"runs": [f"{runs}/ae"], "out": f"{runs}/comparison", "checkpoint": "last"}
     assert json.loads((runs / "ae" / "run.json").read_text())["status"] == "finished"
