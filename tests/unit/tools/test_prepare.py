@@ -70,5 +70,5 @@ def test_an_unknown_name_is_refused_before_anything_is_fetched(
     with pytest.raises(SystemExit) as left:
         prepare(monkeypatch, "alexnet", "vgg17")
     assert left.value.code == 1
-    assert "lit-vae prepare: there are no weights vgg17. Give of vgg16, alexnet." in capsys.readouterr().err
+    assert "lit-vae prepare: there are no weights vgg17. Give of vgg16, alexnet, inception." in capsys.readouterr().err
     assert not weights.cache_path("alexnet").exists()
