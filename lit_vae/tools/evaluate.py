@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.run.files import read_json, write_json
+from lit_vae.tools.codes import progress_bar
 from lit_vae.tools.prior import load_prior, mixture_draw
 from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device, find_run, load_data, load_model
 from lit_vae.tools.table import print_numbers
@@ -66,9 +67,10 @@ def evaluate(
     if problems := seen.problems(data.spec.shape):
         raise ValueError("\n".join(problems))
     distances = [Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()] if extended else [Frechet()]
-    with untouched(model):
+    with untouched(model), progress_bar("drawing") as progress:
         y = model.labels_for(num_images, None)
-        numbers, protocols = measure_samples(draw, y, data, reference, seen, distances, seed)
+        counted = _counted(draw, lambda done: progress(done, num_images))
+        numbers, protocols = measure_samples(counted, y, data, reference, seen, distances, seed)
     metrics = {f"test/{name}": float(value) for name, value in numbers.items()}
     of = {f"test/{name}": protocol for name, protocol in protocols.items()}
     path = found.directory / EVALUATION_FILE
@@ -97,6 +99,20 @@ def _images_and_draw(
     if not hasattr(model, "sample"):
         raise ValueError(f"lit-vae evaluate: {type(model).__name__} draws no images. Give a run of a model that does.")
     return load_data(run, model, data_root, [reference]), partial(draw_images, model)
+
+
+def _counted(draw: "Callable[[Tensor, int], Tensor]", progress: "Callable[[int], None]") -> Any:
+    """Draws the same, and says how many images it has drawn."""
+    done = 0
+
+    def counted(y: "Tensor", seed: int) -> "Tensor":
+        nonlocal done
+        images = draw(y, seed)
+        done += len(images)
+        progress(done)
+        return images
+
+    return counted
 
 
 def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
