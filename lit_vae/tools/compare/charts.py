@@ -93,7 +93,12 @@ def scatters(comparison: Comparison) -> list[Chart]:
 
 def curves(entries: Sequence[Entry]) -> list[Chart]:
     """Numbers of validation over steps, of those that at least two runs have; the first `MOST_CURVES`."""
-    seen = [{name.removeprefix("val/") for name in entry.curves if name.startswith("val/")} for entry in entries]
+    directories = [entry.records.directory for entry in entries]
+    first = [directories.index(directory) == i for i, directory in enumerate(directories)]  # RUN@gmm trained as RUN did
+    seen = [
+        {name.removeprefix("val/") for name in entry.curves if name.startswith("val/") and counts}
+        for entry, counts in zip(entries, first, strict=True)
+    ]
     shared = {name for names in seen for name in names if sum(name in other for other in seen) > 1}
     charts = []
     for name in ordered(shared)[:MOST_CURVES]:
@@ -132,9 +137,11 @@ def picture(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3)
         axes.set_axis_off()
     for axes, chart in zip(all_axes, charts, strict=False):
         _draw(axes, chart)
-        axes.set_title(chart.title, fontsize=9)
+        axes.set_title(_plain(chart.title), fontsize=9)
     drawn = [i for i in range(len(entries)) if any(i in chart.points for chart in charts)]
-    handles = [Line2D([], [], color=style(i).colour, marker=style(i).marker, label=entries[i].label) for i in drawn]
+    handles = [
+        Line2D([], [], color=style(i).colour, marker=style(i).marker, label=_plain(entries[i].label)) for i in drawn
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(2 * columns, len(drawn)), frameon=False)
     return rasterize(figure)
 
@@ -157,13 +164,18 @@ def _label(name: str) -> str:
     return f"{name}{unit}" + (f", {known.direction}" if known.direction else "")
 
 
+def _plain(text: str) -> str:
+    """Text that matplotlib takes as it is: no formula between dollars, no underscore that hides a label."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def _draw(axes: Any, chart: Chart) -> None:
     for i, points in chart.points.items():
         colour, marker, _ = style(i)
         every = max(1, len(points) // 8)
         axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markevery=every, markersize=6, linewidth=1.4)
-    axes.set_xlabel(chart.x, fontsize=9)
-    axes.set_ylabel(chart.y, fontsize=9)
+    axes.set_xlabel(_plain(chart.x), fontsize=9)
+    axes.set_ylabel(_plain(chart.y), fontsize=9)
     axes.tick_params(labelsize=8)
     axes.margins(0.05 if chart.is_curve else 0.15)
     axes.grid(alpha=0.18, color="#808080")

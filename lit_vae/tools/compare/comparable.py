@@ -1,4 +1,4 @@
-"""Which numbers compare, which of those is the best, and in what configurations differ."""
+"""Which numbers compare, and which of those is the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from lit_vae.tools.compare.metrics import Metric, metric, ordered
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images"))
 """What is recorded beside a protocol: results, and what they took."""
+
+SPLITS = {"test": "test", "val": "validation"}
 
 Groups = Sequence[int | None]
 """For each run, which of the different sets of images it was shown; None where none could be read."""
@@ -83,44 +85,23 @@ def differences(mine: Number, theirs: Number, my_group: int | None = None, their
     """
     if not mine.split and not theirs.split:
         return []
-    found = [] if mine.split == theirs.split else [f"of the {mine.split} images, not of the {theirs.split} images"]
+    found = (
+        []
+        if mine.split == theirs.split
+        else [f"of the {SPLITS[mine.split]} images, not of the {SPLITS[theirs.split]} images"]
+    )
     known = {k: (mine.data[k], theirs.data[k]) for k in mine.data if _known(mine.data, k) and _known(theirs.data, k)}
     if mine.split != theirs.split:
         known.pop("num_images", None)
-    found += [f"{name} {_plain(a)}, not {_plain(b)}" for name, (a, b) in known.items() if a != b]
+    found += [f"{name} {plain(a)}, not {plain(b)}" for name, (a, b) in known.items() if a != b]
     if my_group is not None and their_group is not None and my_group != their_group and not found:
         found.append("its images are others")
     names = [name for name in {**mine.protocol, **theirs.protocol} if name not in NO_PROTOCOL]
     for name in names:
-        a, b = (_plain(protocol.get(name, "not recorded")) for protocol in (mine.protocol, theirs.protocol))
+        a, b = (plain(protocol.get(name, "not recorded")) for protocol in (mine.protocol, theirs.protocol))
         if a != b:
             found.append(f"{name} {a}, not {b}")
     return found
-
-
-def config_differences(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Dotted keys whose values are not the same in all runs, and the values; blank where a key is not there."""
-    flat = [flatten(entry.records.config) for entry in entries]
-    keys = dict.fromkeys(key for config in flat for key in config)
-    values = {key: [config.get(key, "") for config in flat] for key in keys}
-    return {key: row for key, row in sorted(values.items()) if len(set(row)) > 1}
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """A configuration as ``dotted.key: value``. A class stands at its own key, its arguments directly below."""
-    if isinstance(config, Mapping) and "class_path" in config:
-        arguments = flatten(config.get("init_args") or {}, prefix)
-        return {prefix: str(config["class_path"]), **arguments}
-    if isinstance(config, Mapping) and config:
-        children = [(str(key), value) for key, value in config.items()]
-    elif isinstance(config, list) and any(isinstance(value, Mapping) for value in config):
-        children = [(_name_in_list(value, i), value) for i, value in enumerate(config)]
-    else:
-        return {prefix: _plain(config)}
-    flat: dict[str, str] = {}
-    for key, value in children:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def protocol_words(column: Column) -> str:
@@ -128,20 +109,27 @@ def protocol_words(column: Column) -> str:
     cell = column.cells[column.reference]
     assert cell is not None  # a reference has a number
     number = cell.number
-    data = [f"{name} {_plain(value)}" for name, value in number.data.items() if value is not None]
-    how = [f"{name} {_plain(value)}" for name, value in number.protocol.items() if name not in NO_PROTOCOL]
-    said = ", ".join([*data, *how])
-    return f"{number.split} images" + (f" ({said})" if said else "")
+    said = [str(number.data[name]) for name in ("data", "values") if number.data.get(name)]
+    if shape := number.data.get("image_shape"):
+        said.insert(1, " x ".join(map(str, shape)))
+    beside = ("data", "image_shape", "values", "num_images")
+    said += [
+        f"{name} {plain(value)}" for name, value in number.data.items() if name not in beside and value is not None
+    ]
+    said += [f"{name} {plain(value)}" for name, value in number.protocol.items() if name not in NO_PROTOCOL]
+    count = f"{number.data['num_images']:,} " if number.data.get("num_images") else ""
+    return f"{count}{SPLITS[number.split]} images of {', '.join(said)}"
 
 
 def _reference(numbers: Sequence[Number | None], groups: Groups) -> int:
-    """The run that compares with the most others; of several the first."""
+    """The run that compares with the most others, of tested ones if two of those compare; of several the first."""
     there = [i for i, number in enumerate(numbers) if number is not None]
 
-    def alike(i: int) -> int:
-        return sum(not differences(numbers[i], numbers[j], groups[i], groups[j]) for j in there)  # type: ignore[arg-type]
+    def weight(i: int) -> tuple[bool, int]:
+        alike = sum(not differences(numbers[i], numbers[j], groups[i], groups[j]) for j in there)  # type: ignore[arg-type]
+        return numbers[i].split == "test" and alike > 1, alike  # type: ignore[union-attr]
 
-    return max(there, key=alike)  # `max` keeps the first
+    return max(there, key=weight)  # `max` keeps the first
 
 
 def _with_best(cells: Sequence[Cell | None], of: Metric) -> tuple[Cell | None, ...]:
@@ -158,17 +146,12 @@ def _known(data: Mapping[str, Any], name: str) -> bool:
     return data.get(name) is not None
 
 
-def _name_in_list(value: Any, index: int) -> str:
-    """Of a component in a list: its class, which says more than its place, and compares with other lists."""
-    path = value.get("class_path") if isinstance(value, Mapping) else None
-    return str(index) if path is None else f"[{path.rpartition('.')[2]}]"
-
-
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value as one writes it; a SHA-256 shortened."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_plain, value)) + "]"
+        return "[" + ", ".join(map(plain, value)) + "]"
     if isinstance(value, str) and len(value) == 64 and all(c in "0123456789abcdef" for c in value):
-        return value[:12]  # a SHA-256
+        return value[:12]
     return f"{value:g}" if isinstance(value, float) else str(value)

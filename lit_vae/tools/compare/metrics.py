@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-GROUPS = ("reconstruction", "samples", "likelihood", "codes", "cost", "other")
+GROUPS = ("reconstruction", "samples", "likelihood", "latents", "codes", "cost", "other")
 SAMPLES, LIKELIHOOD = "samples", "likelihood"
 
 Score = Callable[[float], float]
@@ -41,7 +41,7 @@ class Metric(NamedTuple):
 
 _TABLE = (
     Metric("psnr", "reconstruction", _high, "peak signal-to-noise ratio, dB"),
-    Metric("ssim", "reconstruction", _high, "structural similarity"),
+    Metric("ssim*", "reconstruction", _high, "structural similarity"),
     Metric("mse", "reconstruction", _low, "squared error of a value in [-1, 1]"),
     Metric("lpips*", "reconstruction", _low, "perceptual distance to the original"),
     Metric("rfid", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals, Inception"),
@@ -58,14 +58,20 @@ _TABLE = (
     Metric("density*", "samples", _high, "how densely images lie around samples"),
     Metric("coverage*", "samples", _high, "share of images that have a sample near them"),
     Metric("elbo", "likelihood", _high, "lower bound of log p(x), nats per image"),
-    Metric("bits_per_dim", "likelihood", _low, "bits per value of an image"),
+    Metric("bits_per_dim*", "likelihood", _low, "bits per value of an image"),
     Metric("nll*", "likelihood", _low, "-log p(x), nats per image"),
     Metric("rate*", "likelihood", None, "information in the latent, nats per image"),
     Metric("distortion", "likelihood", None, "-log p(x | z), nats per image"),
+    Metric("active_units", "latents", None, "dimensions of the latent that images move"),
+    Metric("mutual_information", "latents", None, "between image and latent, nats"),
+    Metric("aggregate_kl", "latents", None, "of the aggregate posterior to the prior, nats"),
+    Metric("kl_per_dim*", "latents", None, "rate of a dimension of the latent, nats"),
+    Metric("latent*", "latents", None, "of the channels of the latent"),
     Metric("perplexity*", "codes", None, "how many codes are in use, evenly counted"),
     Metric("code_usage*", "codes", None, "share of the codes that occur"),
     Metric("bits_per_code", "codes", None, "length of a code"),
     Metric("commitment*", "codes", None, "distance of latents to their codes"),
+    Metric("quantization*", "codes", None, "distance of latents to their codes"),
     Metric("seconds", "cost", None, "of training, by the clock"),
     Metric("parameters", "cost", None, "of the autoencoder, without a discriminator"),
     Metric("peak_memory_bytes", "cost", None, "the most that training took"),

@@ -66,7 +66,7 @@ def _runs(study: Study) -> Html:
 
 
 def _card(study: Study, i: int, entry: Entry) -> Html:
-    facts = {"Status": entry.status, "Images of": _checkpoint(entry)}
+    facts = {"Status": entry.status, "Checkpoint": _checkpoint(entry)}
     for title, name in (("Time", "seconds"), ("Parameters", "parameters"), ("Peak memory", "peak_memory_bytes")):
         if number := entry.numbers.get(name):
             facts[title] = number.words or format_number(name, number.value)
@@ -114,7 +114,9 @@ def _configs(study: Study) -> Html:
         return element("p", "They do not differ.")
     heads = [element("th", run_name(study, i), scope="col") for i in range(len(study.entries))]
     rows = [
-        element("tr", element("th", _breakable(key), scope="row"), *(element("td", value) for value in values))
+        element(
+            "tr", element("th", _breakable(key), scope="row"), *(element("td", _breakable(value)) for value in values)
+        )
         for key, values in study.configs.items()
     ]
     head = element("thead", element("tr", element("th", "Only what differs", scope="col"), *heads))
@@ -123,5 +125,5 @@ def _configs(study: Study) -> Html:
 
 
 def _breakable(key: str) -> Html:
-    """A dotted key that a line may break after a dot of."""
-    return Html(str(escape(key)).replace(".", ".<wbr>"))
+    """Text that a line may break at its dots and underscores."""
+    return Html(str(escape(key)).replace(".", ".<wbr>").replace("_", "_<wbr>"))

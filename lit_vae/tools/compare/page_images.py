@@ -57,8 +57,8 @@ def samples(study: Study) -> Html:
             alt = f"{NUM_SAMPLES} samples of {entry.label}"
             shown = _button("samples", 0, i, alt, element("img", src=address, alt=alt))
             caption = picture.drawn
-        caption_element = element("figcaption", run_name(study, i), element("span", caption, class_="small"))
-        figures.append(element("figure", caption_element, shown))
+        caption_element = element("figcaption", run_name(study, i))
+        figures.append(element("figure", caption_element, shown, element("p", caption, class_="small")))
     return element("div", *figures, class_="samples")
 
 

@@ -101,8 +101,13 @@ def _protocols(columns: tuple[Column, ...]) -> Html:
     measured = [
         element("div", element("dt", ", ".join(names)), element("dd", words)) for words, names in by_words.items()
     ]
-    known = {column.metric.pattern: column.metric.words for column in columns if column.metric.words}
-    glossary = [element("div", element("dt", name), element("dd", words)) for name, words in known.items()]
+    meanings: dict[str, list[str]] = {}
+    for column in columns:
+        if column.metric.words:
+            meanings.setdefault(column.metric.words, []).append(column.name)
+    glossary = [
+        element("div", element("dt", ", ".join(names)), element("dd", what)) for what, names in meanings.items()
+    ]
     return join(
         [
             element("h3", "Protocol"),

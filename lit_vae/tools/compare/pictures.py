@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_vae.tools.compare.gather import Entry
+from lit_vae.tools.compare.gather import MIXTURE, Entry
 from lit_vae.tools.runs import Run, Split, load_data, load_model
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ class Pictures:
         drawn: what the samples are.
         no_reconstructions: why there are none.
         no_samples: why there are none.
-        parameters: of each part of the model.
     """
 
     x: Tensor | None = None
@@ -91,6 +90,11 @@ def look(
     from lit_vae.models.code_prior import CodePrior
 
     model = load_model(entry.run, device)
+    if entry.mixture and not isinstance(model, Autoencoder):
+        raise ValueError(
+            f"lit-vae compare: {entry.given}: a {type(model).__name__} has no latents to fit a mixture to."
+            f" Give {entry.given.removesuffix(MIXTURE)}."
+        )
     if isinstance(model, CodePrior):
         return _of_a_prior(entry, model, split, num_images, seed, data_root, device)
     if not hasattr(model, "image_shape"):
@@ -214,7 +218,10 @@ def _of_a_prior(
         why = "its stage 1 is not there"
         return Pictures(no_reconstructions=why, no_samples=why)
     panel = Draws(NUM_SAMPLES, seed=seed)
-    panel.decoder = decoder = load_stage1(whose["path"], whose["sha256"], device)
+    try:
+        panel.decoder = decoder = load_stage1(whose["path"], whose["sha256"], device)
+    except ValueError as error:
+        return Pictures(no_reconstructions=str(error).rstrip("."), no_samples=str(error).rstrip("."))
     with untouched(model), untouched(decoder):
         x, y = _first_images(entry.stage1.run, entry.stage1, decoder, split, num_images, data_root)
         x_hat = decoder.reconstruct(x, y).float().cpu()  # type: ignore[operator]

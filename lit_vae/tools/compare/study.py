@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lit_vae.tools.compare.charts import Chart, curves, scatters
-from lit_vae.tools.compare.comparable import Comparison, compare_numbers, config_differences
+from lit_vae.tools.compare.comparable import Comparison, compare_numbers
+from lit_vae.tools.compare.configs import config_differences
 from lit_vae.tools.compare.gather import Entry, gather
 from lit_vae.tools.runs import Checkpoint, Split, choose_device
 
@@ -87,5 +88,5 @@ def study(name: str, request: Request) -> Study:
         comparison,
         scatters(comparison),
         curves(entries),
-        config_differences(entries),
+        config_differences([entry.records.config for entry in entries]),
     )

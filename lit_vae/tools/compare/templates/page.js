@@ -29,15 +29,18 @@ for (const head of document.querySelectorAll(".numbers th[aria-sort]")) {
 
 const dialog = document.getElementById("zoom");
 const buttons = [...document.querySelectorAll("button.zoom")];
+const ROWS_PER_IMAGE = 3; // the image, its crop, its errors
 let shown = null;
 
-function at(button, rows, columns) {
+function at(button, images, runs) {
   const { group, row, column } = button.dataset;
-  const inReach = buttons.filter((other) => {
-    if (other.dataset.group !== group) return false;
-    return rows ? other.dataset.column === column : other.dataset.row === row;
-  });
-  return inReach[inReach.indexOf(button) + rows + columns];
+  const inGroup = buttons.filter((other) => other.dataset.group === group);
+  if (images) {
+    const wanted = String(Number(row) + ROWS_PER_IMAGE * images);
+    return inGroup.find((other) => other.dataset.row === wanted && other.dataset.column === column);
+  }
+  const inRow = inGroup.filter((other) => other.dataset.row === row);
+  return inRow[inRow.indexOf(button) + runs];
 }
 
 function original(button) {
@@ -45,7 +48,7 @@ function original(button) {
   if (column === "0" || group === "samples") return null;
   const inImage = (other) => other.dataset.group === group && other.dataset.column === "0";
   const inRow = buttons.find((other) => inImage(other) && other.dataset.row === row);
-  return inRow ?? buttons.find((other) => inImage(other) && Number(other.dataset.row) === 3 * Math.floor(row / 3));
+  return inRow ?? buttons.find((other) => inImage(other) && Number(other.dataset.row) === ROWS_PER_IMAGE * Math.floor(row / ROWS_PER_IMAGE));
 }
 
 function pane(button) {
@@ -66,14 +69,14 @@ function show(button) {
   if (!dialog.open) dialog.showModal();
 }
 
-function go(rows, columns) {
-  const next = shown && at(shown, rows, columns);
+function go(images, runs) {
+  const next = shown && at(shown, images, runs);
   if (next) show(next);
 }
 
 for (const button of buttons) button.addEventListener("click", () => show(button));
 dialog.addEventListener("keydown", (event) => {
-  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-3, 0], ArrowDown: [3, 0] }[event.key];
+  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
   if (!step) return;
   event.preventDefault();
   go(...step);
