@@ -192,6 +192,7 @@ def _for_the_page(text: str) -> str:
     changes: tuple[_Change, ...] = (
         (r"#000000|(?<=[:\"] )#000\b", "currentColor"),
         (r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px"),
+        (r"font-family: [^;\"]*;?", ""),
         (r"<metadata>.*?</metadata>\s*", ""),
         (r' id="([^"]*)"', lambda found: found.group() if found.group(1) in used else ""),
         (r'<svg (.*?)width="[^"]*"', r'<svg \1aria-hidden="true"'),

@@ -96,11 +96,10 @@ def differences(mine: Number, theirs: Number, my_group: int | None = None, their
     found += [f"{name} {plain(a)}, not {plain(b)}" for name, (a, b) in known.items() if a != b]
     if my_group is not None and their_group is not None and my_group != their_group and not found:
         found.append("its images are others")
-    names = [name for name in {**mine.protocol, **theirs.protocol} if name not in NO_PROTOCOL]
-    for name in names:
-        a, b = (plain(protocol.get(name, "not recorded")) for protocol in (mine.protocol, theirs.protocol))
-        if a != b:
-            found.append(f"{name} {a}, not {b}")
+    for name in {**mine.protocol, **theirs.protocol}:
+        a, b = (plain(how[name]) if name in how else "not recorded" for how in (mine.protocol, theirs.protocol))
+        if a != b and name not in NO_PROTOCOL:
+            found.append(f"{name}: {a} here, {b} there")
     return found
 
 

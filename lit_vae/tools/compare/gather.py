@@ -199,7 +199,8 @@ def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list
     if not Path(whose["path"]).is_file():
         return None, [f"its stage 1 is not at {whose['path']}, so there are no images and no numbers of it"]
     stage1 = read_entry(whose["path"], "stage 1", checkpoint)
-    return stage1, [f"reconstructions and their numbers are those of its stage 1, {stage1.records.directory}"]
+    said = [f"reconstructions and their numbers are those of its stage 1, {stage1.records.directory}"]
+    return stage1, [*said, *(f"stage 1: {note}" for note in stage1.notes)]
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The same comparison in Weights & Biases: one group, one run for each compared run, panels of the same names."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 PROJECT = "lit_vae"
 JOB_TYPE = "compare"
+_LONGEST_TAG = 64  # letters that W&B takes
 COLUMNS = ("image", "original", "reconstruction", "error", "psnr")
 
 
@@ -50,20 +50,18 @@ def log_to_wandb(study: Study, folder: Path) -> None:
 def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":
     import wandb
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        return wandb.init(
-            project=PROJECT,
-            group=study.name,
-            tags=[study.name[:64]],
-            job_type=JOB_TYPE,
-            name=entry.label,
-            config={**entry.records.config, "compared": {"directory": str(entry.records.directory)}},
-            dir=str(folder),
-            mode=wandb_mode(),  # type: ignore[arg-type]
-            reinit="create_new",
-            settings=wandb.Settings(silent=True),
-        )
+    return wandb.init(
+        project=PROJECT,
+        group=study.name,
+        tags=[study.name[:_LONGEST_TAG]],
+        job_type=JOB_TYPE,
+        name=entry.label,
+        config={**entry.records.config, "compared": {"directory": str(entry.records.directory)}},
+        dir=str(folder),
+        mode=wandb_mode(),  # type: ignore[arg-type]
+        reinit="create_new",
+        settings=wandb.Settings(silent=True),
+    )
 
 
 def _log_curves(run: "WandbRun", entry: Entry) -> None:
