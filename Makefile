@@ -1,10 +1,11 @@
 # make train   train the quickstart (scikit-learn's digits) and say where its pictures are
 # make test    the tests          make lint    style and types          make wheel   dist/*.whl
+# make slow    the slow tests     make browser those that need headless Chromium and chromedriver
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train test slow lint wheel clean
+.PHONY: train test slow browser lint wheel clean
 
 train: .venv/installed
 	$(BIN)/lightning fit --config configs/vae/digits.yaml
@@ -14,6 +15,9 @@ test: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
+
+browser: .venv/installed
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

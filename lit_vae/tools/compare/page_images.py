@@ -35,7 +35,8 @@ def reconstructions(study: Study) -> Html:
     if not groups:
         return element("p", "No run has reconstructions.")
     tables = [_group(study, group, index) for index, group in enumerate(groups)]
-    unseen = [i for i, picture in enumerate(study.pictures) if picture.x is None]
+    seen = {i for group in groups for i in group.members}
+    unseen = [i for i in range(len(study.entries)) if i not in seen]
     why = [
         element("p", run_name(study, i), f" is not shown: {study.pictures[i].no_reconstructions}.", class_="missing")
         for i in unseen

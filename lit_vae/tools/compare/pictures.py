@@ -99,7 +99,7 @@ def look(
         return _of_a_prior(entry, model, split, num_images, seed, data_root, device)
     if not hasattr(model, "image_shape"):
         raise ValueError(
-            f"lit-vae compare: {entry.given} is a {type(model).__name__}, which is a model of no images. Leave it out."
+            f"lit-vae compare: {entry.given}: {type(model).__name__} is no model of images. Leave the run out."
         )
     with untouched(model):
         batch = _first_images(entry.run, entry, model, split, num_images, data_root)
