@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_vae.tools.compare.comparable import Comparison
-from lit_vae.tools.compare.gather import Entry, format_number
+from lit_vae.tools.compare.comparable import Comparison, Groups, image_differences
+from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metrics import metric, ordered
+from lit_vae.tools.compare.numbers import format_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,22 +92,23 @@ def scatters(comparison: Comparison) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def curves(entries: Sequence[Entry]) -> list[Chart]:
-    """Numbers of validation over steps, of those that at least two runs have; the first `MOST_CURVES`."""
+def curves(entries: Sequence[Entry], groups: Groups) -> list[Chart]:
+    """Numbers of validation over steps, each of the runs on the same images that have it; the first `MOST_CURVES`."""
     directories = [entry.records.directory for entry in entries]
-    first = [directories.index(directory) == i for i, directory in enumerate(directories)]  # RUN@gmm trained as RUN did
-    seen = [
-        {name.removeprefix("val/") for name in entry.curves if name.startswith("val/") and counts}
-        for entry, counts in zip(entries, first, strict=True)
-    ]
-    shared = {name for names in seen for name in names if sum(name in other for other in seen) > 1}
+    trained = [i for i, directory in enumerate(directories) if directories.index(directory) == i]  # RUN@gmm is RUN's
+    names = {name.removeprefix("val/") for i in trained for name in entries[i].curves if name.startswith("val/")}
     charts = []
-    for name in ordered(shared)[:MOST_CURVES]:
-        points = {
-            i: [(float(s), v) for s, v in e.curves[f"val/{name}"]] for i, e in enumerate(entries) if name in seen[i]
-        }
-        charts.append(Chart(f"val/{name}", "step", _label(name), points))
-    return charts
+    for name in ordered(names):
+        having = [i for i in trained if f"val/{name}" in entries[i].curves]
+        shown = max((_alike(i, having, entries, groups) for i in having), key=len)  # `max` keeps the first
+        if len(shown) > 1:
+            points = {i: [(float(step), value) for step, value in entries[i].curves[f"val/{name}"]] for i in shown}
+            charts.append(Chart(f"val/{name}", "step", _label(name), points))
+    return charts[:MOST_CURVES]
+
+
+def _alike(i: int, those: Sequence[int], entries: Sequence[Entry], groups: Groups) -> list[int]:
+    return [j for j in those if not image_differences(entries[i], entries[j], groups[i], groups[j])]
 
 
 def svg(chart: Chart) -> str:
@@ -132,8 +134,8 @@ def picture(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3)
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
     figure = new_figure(columns * INCHES[0], rows * INCHES[1] + 0.3 * (1 + len(entries) // (2 * columns)))
-    all_axes: Any = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in list(all_axes)[len(charts) :]:
+    all_axes: list[Any] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in all_axes[len(charts) :]:
         axes.set_axis_off()
     for axes, chart in zip(all_axes, charts, strict=False):
         _draw(axes, chart)

@@ -1,14 +1,18 @@
 """Which numbers compare, and which of those is the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_vae.tools.compare.gather import Entry, Number
+from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metrics import Metric, metric, ordered
+from lit_vae.tools.compare.numbers import Number
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images"))
 """What is recorded beside a protocol: results, and what they took."""
+
+OF_A_SPLIT = ("num_images", "data_fingerprint")
+"""What is known of the images of one split alone."""
 
 SPLITS = {"test": "test", "val": "validation"}
 
@@ -85,21 +89,32 @@ def differences(mine: Number, theirs: Number, my_group: int | None = None, their
     """
     if not mine.split and not theirs.split:
         return []
-    found = (
-        []
-        if mine.split == theirs.split
-        else [f"of the {SPLITS[mine.split]} images, not of the {SPLITS[theirs.split]} images"]
-    )
-    known = {k: (mine.data[k], theirs.data[k]) for k in mine.data if _known(mine.data, k) and _known(theirs.data, k)}
+    found = []
     if mine.split != theirs.split:
-        known.pop("num_images", None)
-    found += [f"{name} {plain(a)}, not {plain(b)}" for name, (a, b) in known.items() if a != b]
-    if my_group is not None and their_group is not None and my_group != their_group and not found:
-        found.append("its images are others")
+        found.append(f"of the {SPLITS[mine.split]} images, not of the {SPLITS[theirs.split]} images")
+    found += _data_differences(mine, theirs, my_group, their_group)
     for name in {**mine.protocol, **theirs.protocol}:
         a, b = (plain(how[name]) if name in how else "not recorded" for how in (mine.protocol, theirs.protocol))
         if a != b and name not in NO_PROTOCOL:
             found.append(f"{name}: {a} here, {b} there")
+    return found
+
+
+def image_differences(mine: Entry, theirs: Entry, my_group: int | None, their_group: int | None) -> list[str]:
+    """Why the images of two runs are not the same, whatever was measured on them."""
+    a, b = (next((n for n in e.numbers.values() if n.split), Number(0.0)) for e in (mine, theirs))
+    return _data_differences(a, b, my_group, their_group)
+
+
+def _data_differences(mine: Number, theirs: Number, my_group: int | None, their_group: int | None) -> list[str]:
+    found = []
+    for name, value in mine.data.items():
+        other = theirs.data.get(name)
+        counts_other_images = name in OF_A_SPLIT and mine.split != theirs.split
+        if value is not None and other is not None and value != other and not counts_other_images:
+            found.append(f"{name} {plain(value)}, not {plain(other)}")
+    if not found and None not in (my_group, their_group) and my_group != their_group:
+        found.append("its images are others")
     return found
 
 
@@ -139,10 +154,6 @@ def _with_best(cells: Sequence[Cell | None], of: Metric) -> tuple[Cell | None, .
         Cell(cell.number, scores.get(i) == best, cell.footnote) if cell and best is not None else cell
         for i, cell in enumerate(cells)
     )
-
-
-def _known(data: Mapping[str, Any], name: str) -> bool:
-    return data.get(name) is not None
 
 
 def plain(value: Any) -> str:

@@ -11,14 +11,14 @@ _MISSING = object()
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Dotted keys whose values are not the same everywhere, and the values; blank where there is no such key.
 
-    A component stands at its own key. Arguments that all have are compared one by one; what only some classes take
-    stands with the class. Components in a list are found by their class.
+    A component stands at its own key, with the arguments that no other class takes. Arguments that several classes take
+    are compared one by one, by those that take them. Components in a list are found by their class.
     """
     return dict(sorted(_differing("", list(configs)).items()))
 
 
 def _differing(key: str, values: list[Any]) -> dict[str, list[str]]:
-    if all(value == values[0] for value in values):
+    if not _differs(values):
         return {}
     children = [_children(value) for value in values]
     if any(child is None for child in children):
@@ -26,14 +26,21 @@ def _differing(key: str, values: list[Any]) -> dict[str, list[str]]:
     known = [child for child in children if child is not None]
     names = list(dict.fromkeys(name for child in known for name in child))
     found: dict[str, list[str]] = {}
-    if len({_class(value) for value in values}) > 1:
-        shared = [name for name in names if all(name in child for child in known)]
+    classes = [_class(value) for value in values]
+    if len(set(classes)) > 1:
+        shared = [
+            name for name in names if len({c for c, child in zip(classes, known, strict=True) if name in child}) > 1
+        ]
         found[key] = [_words(value, without=shared) for value in values]
-        names = shared
+        names = [name for name in shared if _differs([child[name] for child in known if name in child])]
     for name in names:
         below = [child.get(name, _MISSING) for child in known]
         found |= _differing(f"{key}.{name}" if key else name, below)
     return found
+
+
+def _differs(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
 
 
 def _children(value: Any) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ from importlib.resources import files
 from string import Template
 
 from lit_vae.tools.compare.charts import Chart, svg
-from lit_vae.tools.compare.gather import Entry, format_number
+from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.markup import Html, element, escape, join
+from lit_vae.tools.compare.numbers import format_number
 from lit_vae.tools.compare.page_images import reconstructions, run_name, samples
 from lit_vae.tools.compare.page_table import numbers
 from lit_vae.tools.compare.study import Study
@@ -98,6 +99,7 @@ def _charts(study: Study, charts: Sequence[Chart]) -> Html | None:
         return None
     shown = sorted({i for chart in charts for i in chart.points})
     legend = element("p", *(run_name(study, i) for i in shown), class_="legend")
+    note = "A chart has the runs whose numbers compare." if len(shown) < len(study.entries) else ""
     figures = [
         element(
             "figure",
@@ -106,7 +108,9 @@ def _charts(study: Study, charts: Sequence[Chart]) -> Html | None:
         )
         for chart in charts
     ]
-    return join([legend, element("div", *figures, class_="charts")])
+    return join(
+        [legend, element("div", *figures, class_="charts"), element("p", note, class_="small") if note else None]
+    )
 
 
 def _configs(study: Study) -> Html:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lit_vae.tools.compare.charts import style
-from lit_vae.tools.compare.comparable import differences
-from lit_vae.tools.compare.gather import Entry
+from lit_vae.tools.compare.comparable import image_differences
 from lit_vae.tools.compare.markup import Html, data_uri, element, join
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Crop, Group, psnr
 from lit_vae.tools.compare.sheets import coloured, png, to_picture
@@ -167,13 +166,5 @@ def _why_apart(study: Study, group: Group, index: int) -> Html | None:
         return None
     mine, first = (study.entries[g.members[0]] for g in (group, study.groups[0]))
     names = ", ".join(study.entries[i].label for i in group.members)
-    why = "; ".join(image_differences(mine, first)) or "its images are others"
+    why = "; ".join(image_differences(mine, first, index, 0))
     return element("p", f"Not on the same images as {first.label}: {names} ({why}).", class_="apart")
-
-
-def image_differences(mine: Entry, theirs: Entry) -> list[str]:
-    """What is known to differ in the images of two runs."""
-    numbers = [next((n for n in entry.numbers.values() if n.split), None) for entry in (mine, theirs)]
-    if numbers[0] is None or numbers[1] is None:
-        return []
-    return [text for text in differences(numbers[0], numbers[1]) if text.split(" ")[0] in numbers[0].data]

@@ -4,8 +4,8 @@ from itertools import groupby
 from string import ascii_lowercase
 
 from lit_vae.tools.compare.comparable import Cell, Column, protocol_words
-from lit_vae.tools.compare.gather import format_number
 from lit_vae.tools.compare.markup import Html, element, join
+from lit_vae.tools.compare.numbers import format_number
 from lit_vae.tools.compare.page_images import run_name
 from lit_vae.tools.compare.study import Study
 

@@ -78,7 +78,8 @@ def study(name: str, request: Request) -> Study:
         look(entry, request.split, request.num_images, request.seed, request.data_root, device) for entry in entries
     ]
     groups = group(pictures)
-    comparison = compare_numbers(entries, groups_of(groups, len(entries)))
+    shown = groups_of(groups, len(entries))
+    comparison = compare_numbers(entries, shown)
     return Study(
         name,
         request,
@@ -87,6 +88,6 @@ def study(name: str, request: Request) -> Study:
         groups,
         comparison,
         scatters(comparison),
-        curves(entries),
+        curves(entries, shown),
         config_differences([entry.records.config for entry in entries]),
     )

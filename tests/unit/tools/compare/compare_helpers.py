@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import yaml
 
-from lit_vae.tools.compare.gather import Entry, Number, read_entry
+from lit_vae.tools.compare.gather import Entry, read_entry
+from lit_vae.tools.compare.numbers import Number
 from lit_vae.tools.records import Records
 
 DIGITS = {"class_path": "lit_vae.data.Digits", "init_args": {"seed": 0, "dequantize": True, "batch_size": 64}}

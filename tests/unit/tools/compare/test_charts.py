@@ -38,15 +38,17 @@ def test_scatters_are_of_runs_that_compare_in_both_numbers() -> None:
     ]
 
 
-def test_curves_are_of_numbers_that_two_runs_have_and_of_each_training_once() -> None:
+def test_curves_are_of_numbers_of_two_runs_on_the_same_images_and_of_each_training_once() -> None:
     first, second, third, _ = runs()
     first = replace(first, curves={"val/psnr": [(1, 2.0), (2, 3.0)], "train/loss": [(1, 1.0)], "val/own": [(1, 1.0)]})
     second = replace(second, curves={"val/psnr": [(1, 4.0)], "train/loss": [(1, 1.0)]})
     mixture = replace(third, records=replace(third.records, directory=first.records.directory), curves=first.curves)
-    (chart,) = curves([first, second, mixture])
+    elsewhere = replace(runs()[3], curves={"val/psnr": [(1, 9.0)], "val/own": [(1, 1.0)]})  # on MNIST
+    (chart,) = curves([first, second, mixture, elsewhere], [None] * 4)
     assert chart.title == "val/psnr"
     assert chart.points == {0: [(1.0, 2.0), (2.0, 3.0)], 1: [(1.0, 4.0)]}
-    assert curves([first, mixture]) == []
+    assert curves([first, mixture, elsewhere], [None] * 3) == []
+    assert curves([first, second], [0, 1]) == []  # seen to be other images
 
 
 def chart() -> Chart:
@@ -91,6 +93,18 @@ def test_the_picture_has_every_run_in_its_legend_whatever_its_name(tmp_path: Pat
     assert with_it.shape == without.shape
     rows = slice(-int(0.25 * 150), None)  # the legend, at the bottom
     assert (with_it[rows] != 255).sum() > (without[rows] != 255).sum()
+
+
+def test_the_picture_has_every_chart_and_no_axes_beside_them() -> None:
+    charts = [replace(chart(), points={i: [(1.0, 1.0), (2.0, 2.0)]}) for i in range(4)]
+    pixels = np.asarray(picture(charts, [entry(str(i)) for i in range(4)]))
+    height, width = int(2.9 * 150), pixels.shape[1] // 3
+    for i in range(6):
+        place = pixels[i // 3 * height : (i // 3 + 1) * height, i % 3 * width : (i % 3 + 1) * width]
+        drawn = (place == tuple(bytes.fromhex(style(i).colour[1:]))).all(-1).any()
+        assert drawn == (i < 4)
+        if i >= 4:
+            assert (place[: height - 60] == 255).all()
 
 
 def test_no_two_of_the_first_runs_look_alike() -> None:

@@ -30,6 +30,21 @@ def test_what_only_one_class_takes_stands_with_the_class() -> None:
     }
 
 
+def test_arguments_of_several_classes_are_compared_by_those_that_take_them() -> None:
+    encoder = component("MLP", hidden=[8])
+    configs = [
+        {"model": component("AE", lr=0.1, encoder=encoder)},
+        {"model": component("VAE", lr=0.1, encoder=encoder, beta=2.0)},
+        {"model": component("CodePrior", lr=0.5, grids=[[4, 4]])},
+    ]
+    assert config_differences(configs) == {
+        "model": ["lib.AE", "lib.VAE(beta=2)", "lib.CodePrior(grids=[[4, 4]])"],
+        "model.lr": ["0.1", "0.1", "0.5"],
+    }
+    configs[1]["model"]["init_args"]["encoder"] = component("MLP", hidden=[16])
+    assert config_differences(configs)["model.encoder"] == ["lib.MLP(hidden=[8])", "lib.MLP(hidden=[16])", ""]
+
+
 def test_components_of_a_list_are_found_by_their_class() -> None:
     samples, ema = component("Samples", n=4), component("EMA", decay=0.9)
     configs = [{"callbacks": [ema, samples]}, {"callbacks": [component("Samples", n=8)]}, {"callbacks": [samples]}]

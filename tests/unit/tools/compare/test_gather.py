@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from compare_helpers import DIGITS, SHA, make_run, read, write
 
-from lit_vae.tools.compare.gather import gather, labels, read_curves
+from lit_vae.tools.compare.gather import gather, labels
+from lit_vae.tools.compare.numbers import read_curves
 
 
 def values(entry: Any) -> dict[str, float]:
@@ -97,7 +98,11 @@ def test_what_is_known_of_the_images(tmp_path: Path) -> None:
     validated = read(make_run(tmp_path, "validated", csv="step,val/psnr\n9,1.0\n"))
     common = {"data": "Digits", "image_shape": [1, 8, 8], "data_seed": 0, "dequantize": True}  # no batch size
     assert tested.numbers["psnr"].data == {**common, "values": "dequantized", "num_images": 180}
-    assert validated.numbers["psnr"].data == {**common, "values": None}
+    assert validated.numbers["psnr"].data == common
+    recorded = {"data_seed": 0, "data_fingerprint": "f" * 64}
+    seed_1 = {**DIGITS, "init_args": {**DIGITS["init_args"], "seed": 1}}  # type: ignore[dict-item]
+    newer = read(make_run(tmp_path, "newer", {"psnr": 1.0}, data=seed_1, of=recorded))
+    assert newer.numbers["psnr"].data == tested.numbers["psnr"].data | recorded  # what was recorded counts
 
 
 def test_a_prior_has_the_reconstructions_of_its_stage_1_and_its_own_rate(tmp_path: Path) -> None:

@@ -67,7 +67,15 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Study:
     request = Request(labels, "test", 2, "best", None, 0, None)
     configs = {"lr": ["0", "1", EVIL]}
     return Study(
-        "a <b>study</b>", request, entries, pictures, groups, comparison, scatters(comparison), curves(entries), configs
+        "a <b>study</b>",
+        request,
+        entries,
+        pictures,
+        groups,
+        comparison,
+        scatters(comparison),
+        curves(entries, [None] * 3),
+        configs,
     )
 
 
