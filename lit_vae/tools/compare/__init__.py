@@ -36,7 +36,7 @@ def compare(
         split: Where the images are from: its first ones.
         num_images: Number of images.
         checkpoint: Which one of a run directory; the other one where there is none.
-        data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
+        data_root: Folder of the data of runs whose own is not where it was in training. Nothing is downloaded.
         seed: Of the samples.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
         wandb: Also send it to Weights & Biases, as one group of runs (offline unless you are logged in).

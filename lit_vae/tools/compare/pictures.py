@@ -1,7 +1,8 @@
 """What runs make of the same images: reconstructions, where they differ most, how wrong they are; and samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -162,10 +163,15 @@ def _grouped(x: Tensor, members: list[int], pictures: Sequence[Pictures]) -> Gro
 def _first_images(run: Run, entry: Entry, model: "Model", split: Split, num_images: int, data_root: str | None) -> Any:
     from callbacks.panel import to_model
 
-    config: Any = entry.records.config.get("data") or {}
-    has_root = "root" in (config.get("init_args") or {"root": None})
-    data = load_data(run, model, data_root if has_root else None, [split])  # type: ignore[arg-type]
+    root = None if data_root is None or _is_there(entry.records.config) else data_root
+    data = load_data(run, model, root, [split])  # type: ignore[arg-type]
     return to_model(data.example_batch(num_images, split), model)  # type: ignore[arg-type]
+
+
+def _is_there(config: Mapping[str, Any]) -> bool:
+    """Whether a run's data is read from no folder, or from one that is where it was in training."""
+    arguments = (config.get("data") or {}).get("init_args")
+    return arguments is not None and ("root" not in arguments or Path(arguments["root"]).is_dir())
 
 
 def _samples(entry: Entry, model: Any, seed: int) -> Pictures:

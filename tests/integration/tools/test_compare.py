@@ -5,12 +5,16 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
 from two_stages_helpers import TwoStages
@@ -176,6 +180,34 @@ def test_runs_on_other_images_are_said_to_be(
     assert "AE does not compare with VAE: data_seed 1, not 0." in said
 
 
+def test_data_elsewhere_is_that_of_the_runs_that_miss_theirs(
+    tools: Tools, fails: Fails, run_copy: RunCopy, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    moved, images = run_copy("AE"), tmp_path / "images"
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(images / f"{i}.png")
+    arguments = {"root": str(tmp_path / "moved"), "size": 8, "channels": 1, "num_val": 2, "num_test": 5}
+    arguments |= {"dequantize": True, "num_workers": 0}
+    path = moved / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    hyper_parameters = {"_class_path": "lit_vae.data.ImageFolder", **arguments}
+    hyper_parameters["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
+    torch.save({**content, "datamodule_hyper_parameters": hyper_parameters}, path)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    config["data"] = {"class_path": "lit_vae.data.ImageFolder", "init_args": arguments}
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["compare", runs["VAE"], moved, "--out", tmp_path / "out", "--num_images", 2]
+    assert "If it is somewhere else: --data_root DIR." in fails(1, *command)
+    tools(*command, "--data_root", images)
+    page = tmp_path / "out" / "index.html"
+    x, _ = data_of(runs["VAE"]).example_batch(1, "test")
+    assert np.array_equal(shown(page, "Image 1, the original"), levels(x[0]))  # digits: they are nowhere else
+    assert "Image 1 reconstructed by AE" in page.read_text()
+    assert "2 runs on 2 different sets of images" in text_of(page)
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -240,3 +272,26 @@ def test_the_sheets_are_readable(tools: Tools, runs: dict[str, Path], tmp_path: 
     assert picture.ndim == 3  # in colour, because of the errors
     assert picture.shape[1] > 4 * 128
     assert picture.shape[0] > 2 * 3 * 128
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_the_middle_is_compared_with_what_it_has_left(
+    tools: Tools, runs: dict[str, Path], digits_config: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "lit_vae.cli", "fit", "--config", str(digits_config), "--run_dir", str(killed)]
+    often = ["--trainer.max_epochs=100000", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"]
+    with subprocess.Popen([*command, *often], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as training:
+        deadline = time.monotonic() + 120.0
+        while not list(killed.glob("media/*/step_66.png")):  # three validations
+            assert training.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        training.kill()
+    tools("compare", killed, runs["VAE"], "--out", tmp_path / "out", "--num_images", 2)
+    page = tmp_path / "out" / "index.html"
+    assert re.search(r"running, or killed; last heard of at step [\d,]+, 20\d\d-", card(page, "killed"))
+    assert "It was not tested: its numbers are those of its last validations" in card(page, "killed")
+    assert "Image 2 reconstructed by killed, PSNR" in page.read_text()
+    rows = [line.split(",") for line in (tmp_path / "out" / "metrics.csv").read_text().splitlines()]
+    assert {row[5] for row in rows if row[0] == "killed" and row[3] == "psnr"} == {"val"}
