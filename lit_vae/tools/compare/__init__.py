@@ -1,6 +1,7 @@
 """``lit-vae compare``: the same images and numbers of several runs, on one page."""
 
 import csv
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +49,7 @@ def compare(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"lit-vae compare: --out {out} is a file. Give a folder, which may be there or not.")
     request = Request(tuple(runs), split, num_images, checkpoint, data_root, seed, device)
-    made = study(folder.absolute().name, request)
+    made = study(Path(os.path.abspath(folder)).name, request)
     write(made, folder)
     if wandb:
         from lit_vae.tools.compare.logged import log_to_wandb

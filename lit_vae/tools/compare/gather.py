@@ -1,5 +1,6 @@
 """What is known of a run, whatever became of it: its numbers and what they are of, its curves, its checkpoint."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def gather(runs: Sequence[str], checkpoint: Checkpoint) -> list[Entry]:
     Raises:
         ValueError: naming every one that is no run, or given twice.
     """
-    twice = sorted({run for run in runs if runs.count(run) > 1})
+    paths = [_parts(run) for run in runs]
+    twice = [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]
     if twice:
         raise ValueError(f"lit-vae compare: {', '.join(twice)}: given twice. Give each run once.")
     if len(runs) < 2:
@@ -117,7 +119,7 @@ def _parts(given: str) -> list[str]:
     if path.suffix == ".ckpt":
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         path = run / path.stem
-    parts = list(path.absolute().parts)
+    parts = list(Path(os.path.abspath(path)).parts)  # symbolic links keep their names
     return [*parts[:-1], parts[-1] + (MIXTURE if given.endswith(MIXTURE) else "")]
 
 

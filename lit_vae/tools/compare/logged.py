@@ -28,6 +28,10 @@ def log_to_wandb(study: Study, folder: Path) -> None:
     """
     import wandb
 
+    mode = wandb_mode()
+    if mode == "disabled":
+        print("W&B is disabled (WANDB_MODE=disabled): nothing is logged.")
+        return
     try:
         for i, entry in enumerate(study.entries):
             with _started(study, entry, folder) as run:
@@ -40,11 +44,9 @@ def log_to_wandb(study: Study, folder: Path) -> None:
             f"lit-vae compare: --wandb true: {error}. The page is written, in {folder}. Set WANDB_MODE=offline to log"
             " without a connection, and upload later with wandb sync."
         ) from error
-    mode = wandb_mode()
-    print(
-        f"W&B ({mode}): project {PROJECT}, group {study.name}"
-        + (f", in {folder / 'wandb'}" if mode == "offline" else "")
-    )
+    print(f"W&B ({mode}): project {PROJECT}, group {study.name}")
+    if mode == "offline":
+        print(f"upload it from this machine with: wandb sync {folder / 'wandb'}/offline-run-*")
 
 
 def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":

@@ -79,7 +79,8 @@ def compared(
 def test_a_comparison_is_a_group_of_runs_in_wandb(compared: tuple[dict[str, Logged], dict[str, Path], str]) -> None:
     found, copies, printed = compared
     assert set(found) == {"VAE", "AE"}
-    assert "W&B (offline): project lit_vae, group my-study, in " in printed
+    assert "W&B (offline): project lit_vae, group my-study\n" in printed
+    assert "my-study/wandb/offline-run-*" in printed
     for name, logged in found.items():
         assert logged.run.run_group == "my-study"
         assert list(logged.run.tags) == ["my-study"]
@@ -119,7 +120,8 @@ def test_images_and_tables_in_wandb_are_those_of_the_page(
 
 
 def test_wandb_disabled_leaves_the_page_alone(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:
-    tools("compare", runs["VAE"], runs["AE"], "--out", tmp_path / "out", "--num_images", 1, "--wandb", "true")
+    command = ["compare", runs["VAE"], runs["AE"], "--out", tmp_path / "out", "--num_images", 1, "--wandb", "true"]
+    assert tools(*command).endswith("W&B is disabled (WANDB_MODE=disabled): nothing is logged.\n")
     assert (tmp_path / "out" / "index.html").is_file()
     assert not list((tmp_path / "out").rglob("*.wandb"))
 
@@ -133,6 +135,7 @@ def test_a_failure_of_wandb_is_one_error_after_the_page(
         raise wandb.errors.CommError("permission denied")
 
     monkeypatch.setattr(wandb, "init", refused)
+    monkeypatch.setenv("WANDB_MODE", "online")
     out = tmp_path / "out"
     message = fails(1, "compare", runs["VAE"], runs["AE"], "--out", out, "--num_images", 1, "--wandb", "true")
     assert f"--wandb true: permission denied. The page is written, in {out}. Set WANDB_MODE=offline" in message

@@ -22,12 +22,13 @@ def values(entry: Any) -> dict[str, float]:
         (["runs/a/1", "runs/b/1", "runs/b/2"], ["a/1", "b/1", "2"]),
         (["runs/ae", "runs/ae@gmm"], ["ae", "ae@gmm"]),
         (["vae", "old/vae", "a"], ["{cwd}/vae", "old/vae", "a"]),
+        ([".", ".."], ["{cwd}", "{above}"]),
         (["ae/checkpoints/best.ckpt", "ae/checkpoints/last.ckpt"], ["best", "last"]),
         (["ae/checkpoints/best.ckpt", "vae/checkpoints/best.ckpt"], ["ae/best", "vae/best"]),
     ],
 )
 def test_a_label_is_the_shortest_end_of_a_path_that_no_other_has(runs: list[str], expected: list[str]) -> None:
-    assert labels(runs) == [label.format(cwd=Path.cwd().name) for label in expected]
+    assert labels(runs) == [label.format(cwd=Path.cwd().name, above=Path.cwd().parent.name) for label in expected]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one run is nothing to compare\. Give two or more, or RUN and RUN@gmm\."):
         gather([good], "best")
     with pytest.raises(ValueError, match=r"given twice\. Give each run once\."):
-        gather([good, good], "best")
+        gather([good, f"{tmp_path}/./empty/../good"], "best")
 
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
