@@ -154,6 +154,6 @@ def format_number(name: str, value: float) -> str:
         return f"{value / 2**30:.2f} GiB"
     if name == "parameters":
         return f"{value:,.0f}"
-    if value == 0.0:
-        return "0"
-    return f"{value:.5g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
+    if value == round(value) and abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:#.5g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"

@@ -160,12 +160,12 @@ def _grouped(x: Tensor, members: list[int], pictures: Sequence[Pictures]) -> Gro
     return Group(x, tuple(members), tuple(crops), errors, most)
 
 
-def _first_images(run: Run, entry: Entry, model: "Model", split: Split, num_images: int, data_root: str | None) -> Any:
+def _first_images(run: Run, entry: Entry, model: Any, split: Split, num_images: int, data_root: str | None) -> Any:
     from callbacks.panel import to_model
 
     root = None if data_root is None or _is_there(entry.records.config) else data_root
-    data = load_data(run, model, root, [split])  # type: ignore[arg-type]
-    return to_model(data.example_batch(num_images, split), model)  # type: ignore[arg-type]
+    data = load_data(run, model, root, [split])
+    return to_model(data.example_batch(num_images, split), model)
 
 
 def _is_there(config: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from compare_helpers import DIGITS, SHA, make_run, read, write
 
 from lit_vae.tools.compare.gather import gather, labels
-from lit_vae.tools.compare.numbers import read_curves
+from lit_vae.tools.compare.numbers import format_number, read_curves
 
 
 def values(entry: Any) -> dict[str, float]:
@@ -175,6 +175,24 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
         gather([good], "best")
     with pytest.raises(ValueError, match=r"given twice\. Give each run once\."):
         gather([good, f"{tmp_path}/./empty/../good"], "best")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("psnr", 22.3, "22.300"),
+        ("mse", 0.0300309, "0.030031"),
+        ("active_units", 16.0, "16"),
+        ("loss", 0.0, "0"),
+        ("loss", -123456.7, "-1.235e+05"),
+        ("loss", 0.00012345, "1.234e-04"),
+        ("seconds", 3725.4, "1:02:05"),
+        ("parameters", 1346337.0, "1,346,337"),
+        ("peak_memory_bytes", 1.5 * 2**30, "1.50 GiB"),
+    ],
+)
+def test_numbers_are_shown_in_their_units(name: str, value: float, expected: str) -> None:
+    assert format_number(name, value) == expected
 
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
