@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ _BLOCK, _HEADER = 2**15, 7  # of the log format that W&B writes records in: Leve
 _WHOLE, _LAST = 1, 4
 
 
-def records(directory: Path) -> Iterator[Any]:
-    """All records of an offline run."""
+def records(directory: Path) -> list[Any]:
+    """All records of an offline run; W&B's own process writes the last of them when `finish` has returned already."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        found = list(_written(directory))
+        if found and found[-1].HasField("exit"):
+            return found
+        assert time.monotonic() < deadline, "the record has no end"
+        time.sleep(0.05)
+
+
+def _written(directory: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, parts = next(directory.glob("*.wandb")).read_bytes(), 7, b""
@@ -27,6 +38,8 @@ def records(directory: Path) -> Iterator[Any]:
             continue
         _, length, kind = struct.unpack_from("<IHB", data, at)
         at += _HEADER + length
+        if at > len(data):
+            return
         parts += data[at - length : at]
         if kind in (_WHOLE, _LAST):
             yield Record.FromString(parts)
