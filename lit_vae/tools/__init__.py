@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.tools.codes import encode
+from lit_vae.tools.compare import compare
 from lit_vae.tools.evaluate import evaluate
 from lit_vae.tools.export import export
 from lit_vae.tools.imported import import_autoencoder
@@ -34,12 +35,17 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "table": table,
     "study": study,
+    "compare": compare,
     "latents": latents,
     "prepare": prepare,
     "export": export,
     "import": import_autoencoder,
 }
-SEVERAL = {table: ("runs", "RUN", "Run directories."), prepare: ("names", "NAME", "vgg16, alexnet, inception.")}
+SEVERAL: dict[Callable[..., None], tuple[str, str, str]] = {
+    table: ("runs", "RUN", "Run directories."),
+    compare: ("runs", "RUN", "Run directories or .ckpt files; RUN@gmm draws samples from its fitted mixture."),
+    prepare: ("names", "NAME", "vgg16, alexnet, inception."),
+}
 """Arguments that are given any number of times: name, placeholder, help."""
 REPEATED = {
     study: {

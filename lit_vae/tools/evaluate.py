@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lit_vae.run.files import read_json, write_json
 from lit_vae.tools.codes import progress_bar
 from lit_vae.tools.prior import load_prior, mixture_draw
+from lit_vae.tools.records import EVALUATION_FILE
 from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device, find_run, load_data, load_model
 from lit_vae.tools.table import print_numbers
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from lit_vae.features import ImageFeatures
     from lit_vae.models.module import Model
     from lit_vae.tools.runs import Run
-
-EVALUATION_FILE = "evaluation.json"
 
 Prior = Literal["model", "gmm"]
 

@@ -168,7 +168,7 @@ def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) 
         return f"{page}: no run has a checkpoint, so there is nothing to compare."
     if not_done := [experiment.name for experiment in every if next_step(found[experiment]) != "nothing"]:
         _say(f"{PAGE}: not done are {', '.join(not_done)}")
-    from lit_vae.tools.compare import compare  # type: ignore[import-not-found, unused-ignore]
+    from lit_vae.tools.compare import compare
 
     try:
         compare(runs=[str(experiment.run) for experiment in begun], out=str(page), checkpoint=checkpoint)

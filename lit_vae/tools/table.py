@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_vae.run.files import read_json, replacing
+from lit_vae.run.files import replacing
+from lit_vae.tools.records import PRIOR_RECORD_FILE, TEST_METRICS_FILE, read_records
 
-TEST_METRICS_FILE = "test_metrics.json"
-PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
 PROTOCOL = ("data", "image_shape", "values")
 NOT_COMPARABLE = "*"
 """Mark of a run whose numbers are of other images than the first run's."""
@@ -99,8 +98,8 @@ def _read_all(runs: list[str]) -> list[Row]:
 
 
 def _read(run: str) -> Row:
-    directory = Path(run)
-    test, prior = read_json(directory / TEST_METRICS_FILE), read_json(directory / PRIOR_RECORD_FILE)
+    records = read_records(Path(run))
+    test, prior = records.test, records.prior
     note = ""
     if test and prior and Path(test["checkpoint"]).name != prior["checkpoint"]:
         note = (
@@ -109,16 +108,7 @@ def _read(run: str) -> Row:
         )
     protocol = {name: (test or prior)[name] for name in PROTOCOL}
     metrics = {**prior.get("metrics", {}), **test.get("metrics", {})}
-    return Row(run.rstrip("/"), _model(directory), protocol, metrics, note)
-
-
-def _model(directory: Path) -> str:
-    """The family, by the run's configuration; blank without one."""
-    import yaml
-
-    path = directory / "config.yaml"
-    config = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return str((config.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+    return Row(run.rstrip("/"), records.model, protocol, metrics, note)
 
 
 def _of(protocol: dict[str, Any]) -> str:

@@ -18,6 +18,12 @@ def test_the_wheel_works_from_an_empty_folder(digits_config: Path, tmp_path: Pat
     subprocess.run(
         [*pip, "install", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), str(wheel)], check=True
     )
+    templates = tmp_path / "site" / "lit_vae" / "tools" / "compare" / "templates"
+    there = {path.name: path.read_bytes() for path in templates.iterdir()}
+    assert there == {
+        path.name: path.read_bytes() for path in (ROOT / templates.relative_to(tmp_path / "site")).iterdir()
+    }
+    assert set(there) == {"page.css", "page.html", "page.js"}
     empty = tmp_path / "empty"
     empty.mkdir()
     command = [sys.executable, "-c", "from lit_vae.cli import main; main()", "fit", "--config", str(digits_config)]

@@ -52,6 +52,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return trained
 
 
+@pytest.fixture(scope="session")
+def pixelcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a PixelCNN on binary digits that is not told labels."""
+    folder = tmp_path_factory.mktemp("pixelcnn")
+    network = {"width": 8, "layers": 2, "kernel_size": 3, "head_width": 8}
+    config: dict[str, Any] = {
+        "trainer": {"max_epochs": 1, "limit_train_batches": 2, "logger": False, "enable_progress_bar": False},
+        "model": {
+            "class_path": "lit_vae.models.PixelCNN",
+            "init_args": {
+                "image_shape": [1, 8, 8],
+                "network": {"class_path": "lit_vae.networks.GatedPixelCNN", "init_args": network},
+                "likelihood": {"class_path": "lit_vae.likelihoods.Bernoulli"},
+                "optimizer": {"class_path": "torch.optim.Adam"},
+            },
+        },
+        "data": {"class_path": "lit_vae.data.Digits", "init_args": {"binarization": "static"}},
+    }
+    config["trainer"]["enable_model_summary"] = False
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
+        patch.setattr("sys.argv", command)
+        lightning_main()
+    return folder / "run"
+
+
 @pytest.fixture
 def run_copy(runs: dict[str, Path], tmp_path: Path) -> RunCopy:
     """A copy of a run, to write into."""

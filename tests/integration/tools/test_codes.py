@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from tools_helpers import Fails, Tools, model_of, pixels
 from two_stages_helpers import TwoStages
@@ -16,35 +15,6 @@ from two_stages_helpers import TwoStages
 from callbacks import Draws
 from lit_vae.data import Codes
 from lit_vae.tools.runs import find_run, load_data
-
-
-@pytest.fixture(scope="session")
-def pixelcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a PixelCNN on binary digits that is not told labels."""
-    from lit_vae.cli import main
-
-    folder = tmp_path_factory.mktemp("pixelcnn")
-    network = {"width": 8, "layers": 2, "kernel_size": 3, "head_width": 8}
-    config: dict[str, Any] = {
-        "trainer": {"max_epochs": 1, "limit_train_batches": 2, "logger": False, "enable_progress_bar": False},
-        "model": {
-            "class_path": "lit_vae.models.PixelCNN",
-            "init_args": {
-                "image_shape": [1, 8, 8],
-                "network": {"class_path": "lit_vae.networks.GatedPixelCNN", "init_args": network},
-                "likelihood": {"class_path": "lit_vae.likelihoods.Bernoulli"},
-                "optimizer": {"class_path": "torch.optim.Adam"},
-            },
-        },
-        "data": {"class_path": "lit_vae.data.Digits", "init_args": {"binarization": "static"}},
-    }
-    config["trainer"]["enable_model_summary"] = False
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
-        patch.setattr("sys.argv", command)
-        main()
-    return folder / "run"
 
 
 def description(path: Path) -> str:

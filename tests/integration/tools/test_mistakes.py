@@ -121,6 +121,8 @@ def test_a_mistake_is_one_clear_error(
         (["smple", "RUN"], "invalid choice: 'smple'"),
         (["sample"], "the following arguments are required: run\nSee lit-vae"),
         (["table"], "the following arguments are required: runs\nSee lit-vae"),
+        (["compare"], "the following arguments are required: runs\nSee lit-vae"),
+        (["compare", "RUN", "--split", "all"], "--split: expected Literal['train', 'val', 'test'], not all\n"),
         (["sample", "RUN", "--lable", "3"], "Did you mean --label instead of --lable?\nSee lit-vae sample --help."),
         (["sample", "RUN", "--n", "many"], "--n: expected int, not many\n"),
         (["sample", "RUN", "--label", "many"], "--label: expected int, not many\n"),
@@ -139,7 +141,19 @@ def test_a_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["sample", "reconstruct", "interpolate", "traverse", "encode", "fit-prior", "table", "study"]
+    "verb",
+    [
+        "sample",
+        "reconstruct",
+        "interpolate",
+        "traverse",
+        "encode",
+        "fit-prior",
+        "evaluate",
+        "table",
+        "study",
+        "compare",
+    ],
 )
 def test_help_says_what_every_option_is(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,205 @@
+"""Scatter plots and training curves: as SVG for the page, in the colour of the text around it, and as one picture."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lit_vae.tools.compare.comparable import Comparison, Groups, image_differences
+from lit_vae.tools.compare.gather import Entry
+from lit_vae.tools.compare.metrics import metric, ordered
+from lit_vae.tools.compare.numbers import format_number
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INCHES = (3.7, 2.9)
+MOST_CURVES = 12
+
+
+class Style(NamedTuple):
+    """How a run is drawn, the same all over the page: a colour that the colour-blind tell apart, and a shape."""
+
+    colour: str
+    marker: str
+    """Of matplotlib."""
+
+    points: str
+    """The same as an SVG polygon between -5 and 5; blank for a circle."""
+
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
+_SHAPES = (
+    ("o", ""),
+    ("s", "-4.5,-4.5 4.5,-4.5 4.5,4.5 -4.5,4.5"),
+    ("^", "0,-5 5,4.5 -5,4.5"),
+    ("D", "0,-5 5,0 0,5 -5,0"),
+    ("v", "0,5 5,-4.5 -5,-4.5"),
+    ("P", "-1.7,-5 1.7,-5 1.7,-1.7 5,-1.7 5,1.7 1.7,1.7 1.7,5 -1.7,5 -1.7,1.7 -5,1.7 -5,-1.7 -1.7,-1.7"),
+    ("X", "-5,-3 -3,-5 0,-2 3,-5 5,-3 2,0 5,3 3,5 0,2 -3,5 -5,3 -2,0"),
+)
+
+
+def style(index: int) -> Style:
+    """Of the run at that place; colours and shapes repeat after six and seven, together after 42."""
+    return Style(_COLOURS[index % len(_COLOURS)], *_SHAPES[index % len(_SHAPES)])
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A diagram of some runs: its title, what its axes are, and for each run its points.
+
+    Args:
+        title: what it shows.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+        points: by run, ``(x, y)`` in the order of x.
+    """
+
+    title: str
+    x: str
+    y: str
+    points: dict[int, list[tuple[float, float]]]
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether some run has more than one point."""
+        return any(len(points) > 1 for points in self.points.values())
+
+    def words(self, entries: Sequence[Entry]) -> str:
+        """The diagram for those who do not see it: where each run comes to."""
+        ends = (
+            f"{entries[i].label} {format_number('', points[-1][0])}, {format_number('', points[-1][1])}"
+            for i, points in self.points.items()
+        )
+        return f"{self.title}. {self.y} over {self.x}: {'; '.join(ends)}."
+
+
+def scatters(comparison: Comparison) -> list[Chart]:
+    """What is paid in one number for another, where at least two runs compare in both."""
+    perceptual = [
+        column.name
+        for column in comparison.columns
+        if column.name.startswith(("lpips", "rfid", "rfd_")) and len(column.comparable) > 1
+    ]
+    pairs = [
+        ("Rate and distortion", "rate", "distortion"),
+        ("Rate and reconstruction", "rate", "psnr"),
+        *(("Distortion and perception", "psnr", name) for name in perceptual),
+    ]
+    charts = (_scatter(comparison, *pair) for pair in pairs)
+    return [chart for chart in charts if chart is not None]
+
+
+def curves(entries: Sequence[Entry], groups: Groups) -> list[Chart]:
+    """Numbers of validation over steps, each of the runs on the same images that have it; the first `MOST_CURVES`."""
+    directories = [entry.records.directory for entry in entries]
+    trained = [i for i, directory in enumerate(directories) if directories.index(directory) == i]  # RUN@gmm is RUN's
+    names = {name.removeprefix("val/") for i in trained for name in entries[i].curves if name.startswith("val/")}
+    charts = []
+    for name in ordered(names):
+        having = [i for i in trained if f"val/{name}" in entries[i].curves]
+        shown = max((_alike(i, having, entries, groups) for i in having), key=len)  # `max` keeps the first
+        if len(shown) > 1:
+            points = {i: [(float(step), value) for step, value in entries[i].curves[f"val/{name}"]] for i in shown}
+            charts.append(Chart(f"val/{name}", "step", _label(name), points))
+    return charts[:MOST_CURVES]
+
+
+def _alike(i: int, those: Sequence[int], entries: Sequence[Entry], groups: Groups) -> list[int]:
+    return [j for j in those if not image_differences(entries[i], entries[j], groups[i], groups[j])]
+
+
+def svg(chart: Chart) -> str:
+    """The chart alone. Text is text, black is the colour of the text around it, and the ground is what lies below."""
+    import matplotlib
+
+    from callbacks.drawing import new_figure
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.title + chart.x + chart.y}):
+        figure = new_figure(*INCHES)
+        _draw(figure.subplots(), chart)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_the_page(file.getvalue())
+
+
+def picture(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3) -> "Image.Image":
+    """All charts in one picture, on white, with a legend below."""
+    from matplotlib.lines import Line2D
+
+    from callbacks.drawing import new_figure, rasterize
+
+    columns = min(columns, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = new_figure(columns * INCHES[0], rows * INCHES[1] + 0.3 * (1 + len(entries) // (2 * columns)))
+    all_axes: list[Any] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in all_axes[len(charts) :]:
+        axes.set_axis_off()
+    for axes, chart in zip(all_axes, charts, strict=False):
+        _draw(axes, chart)
+        axes.set_title(_plain(chart.title), fontsize=9)
+    drawn = [i for i in range(len(entries)) if any(i in chart.points for chart in charts)]
+    handles = [
+        Line2D([], [], color=style(i).colour, marker=style(i).marker, label=_plain(entries[i].label)) for i in drawn
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(2 * columns, len(drawn)), frameon=False)
+    return rasterize(figure)
+
+
+def _scatter(comparison: Comparison, title: str, x: str, y: str) -> Chart | None:
+    columns = comparison.column(x), comparison.column(y)
+    if columns[0] is None or columns[1] is None:
+        return None
+    both = [i for i in columns[0].comparable if i in columns[1].comparable]
+    if len(both) < 2:
+        return None
+    values = [[column.cells[i].number.value for i in both] for column in columns]  # type: ignore[union-attr]
+    points = {i: [(a, b)] for i, a, b in zip(both, *values, strict=True)}
+    return Chart(title, _label(x), _label(y), points)
+
+
+def _label(name: str) -> str:
+    known = metric(name)
+    unit = next((f" ({unit})" for unit in ("nats", "dB") if f", {unit}" in known.words), "")
+    return f"{name}{unit}" + (f", {known.direction}" if known.direction else "")
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib takes as it is: no formula between dollars, no underscore that hides a label."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def _draw(axes: Any, chart: Chart) -> None:
+    for i, points in chart.points.items():
+        colour, marker, _ = style(i)
+        every = max(1, len(points) // 8)
+        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markevery=every, markersize=6, linewidth=1.4)
+    axes.set_xlabel(_plain(chart.x), fontsize=9)
+    axes.set_ylabel(_plain(chart.y), fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.margins(0.05 if chart.is_curve else 0.15)
+    axes.grid(alpha=0.18, color="#808080")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+_Change = tuple[str, str | Callable[[re.Match[str]], str]]
+
+
+def _for_the_page(text: str) -> str:
+    """An ``<svg>`` that belongs to the page around it: its colour, its fonts, no name that another one has, too."""
+    text = text[text.index("<svg") :]
+    used = set(re.findall(r"#([A-Za-z]\w*)", text))
+    changes: tuple[_Change, ...] = (
+        (r"#000000|(?<=[:\"] )#000\b", "currentColor"),
+        (r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px"),
+        (r"font-family: [^;\"]*;?", ""),
+        (r"<metadata>.*?</metadata>\s*", ""),
+        (r' id="([^"]*)"', lambda found: found.group() if found.group(1) in used else ""),
+        (r'<svg (.*?)width="[^"]*"', r'<svg \1aria-hidden="true"'),
+        (r'(<svg [^>]*?) height="[^"]*"', r"\1"),
+    )
+    for pattern, replacement in changes:
+        text = re.sub(pattern, replacement, text, flags=re.S)
+    return text

@@ -1,0 +1,181 @@
+"""What is known of a run, whatever became of it: its numbers and what they are of, its curves, its checkpoint."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_vae.tools.compare.numbers import Curves, Number, measured, of_both_stages, read_curves, with_cost
+from lit_vae.tools.records import (
+    EVALUATION_FILE,
+    PRIOR_RECORD_FILE,
+    TEST_METRICS_FILE,
+    Records,
+    read_records,
+)
+from lit_vae.tools.runs import Checkpoint, Run, find_run
+
+METRICS_FILE = "metrics.csv"
+MIXTURE = "@gmm"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the runs to compare.
+
+    Args:
+        label: short, and unlike that of any other.
+        given: what the user typed.
+        records: of the run directory.
+        run: its checkpoint; None where there is none yet.
+        mixture: whether its samples are drawn from the mixture that was fitted to its latents.
+        stage1: whose codes it is a prior of.
+        numbers: by name, without the split.
+        curves: ``(step, value)`` of each number of validation.
+        notes: what must be said of it.
+    """
+
+    label: str
+    given: str
+    records: Records
+    run: Run | None
+    mixture: bool
+    stage1: "Entry | None"
+    numbers: Mapping[str, Number]
+    curves: Curves
+    notes: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """What became of it, in words; nothing that depends on when it is asked."""
+        record = self.records.run
+        if not record:
+            return "unknown: it has no run.json"
+        step = f" at step {record['step']:,}" if "step" in record else ""
+        if record["status"] == "running":
+            return f"running, or killed; last heard of{step}, {record.get('updated', 'at an unknown time')}"
+        error = f": {record['error']}" if "error" in record else ""
+        return f"{record['status']}{step}{error}"
+
+
+def gather(runs: Sequence[str], checkpoint: Checkpoint) -> list[Entry]:
+    """Read all runs.
+
+    Raises:
+        ValueError: naming every one that is no run, or given twice.
+    """
+    paths = [_parts(run) for run in runs]
+    twice = [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]
+    if twice:
+        raise ValueError(f"lit-vae compare: {', '.join(twice)}: given twice. Give each run once.")
+    if len(runs) < 2:
+        raise ValueError("lit-vae compare: one run is nothing to compare. Give two or more, or RUN and RUN@gmm.")
+    wrong, found = [], []
+    for given, label in zip(runs, labels(runs), strict=True):
+        try:
+            found.append(read_entry(given, label, checkpoint))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return found
+
+
+def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
+    """Read one run.
+
+    Raises:
+        ValueError: it is none, or one of its files is broken.
+    """
+    mixture = given.endswith(MIXTURE)
+    path = given.removesuffix(MIXTURE)
+    run, notes = _find_checkpoint(path, checkpoint)
+    directory = Path(path) if run is None else run.directory
+    records = read_records(directory)
+    curves = read_curves(directory / METRICS_FILE)
+    if run is None and not (records.config or records.run or records.test or curves):
+        raise ValueError(f"{given}: there is nothing of a run in it. Give a run directory, or a .ckpt file.")
+    stage1, stage1_notes = _stage1(run, checkpoint)
+    numbers = with_cost({**measured(records, curves, mixture)}, records)
+    if stage1 is not None:
+        numbers = of_both_stages(numbers, stage1.numbers)
+    notes += [*stage1_notes, *_other_checkpoints(records, run, mixture), *_howmeasured(records, numbers, mixture)]
+    return Entry(label, given, records, run, mixture, stage1, numbers, curves, tuple(notes))
+
+
+def labels(runs: Sequence[str]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [_parts(run) for run in runs]
+    shortest = []
+    for mine in parts:
+        others = [theirs for theirs in parts if theirs is not mine]
+        length = next((n for n in range(1, len(mine)) if all(mine[-n:] != o[-n:] for o in others)), len(mine))
+        shortest.append("/".join(mine[-length:]))
+    return shortest
+
+
+def _parts(given: str) -> list[str]:
+    path = Path(given.removesuffix(MIXTURE))
+    if path.suffix == ".ckpt":
+        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        path = run / path.stem
+    parts = list(Path(os.path.abspath(path)).parts)  # symbolic links keep their names
+    return [*parts[:-1], parts[-1] + (MIXTURE if given.endswith(MIXTURE) else "")]
+
+
+def _find_checkpoint(path: str, checkpoint: Checkpoint) -> tuple[Run | None, list[str]]:
+    """The checkpoint that was asked for, else the other one, else none."""
+    if not Path(path).is_dir():
+        return find_run(path, checkpoint), []
+    other: Checkpoint = "last" if checkpoint == "best" else "best"
+    there = [name for name in (checkpoint, other) if (Path(path) / "checkpoints" / f"{name}.ckpt").is_file()]
+    if not there:
+        return None, ["it has no checkpoint yet"]
+    notes = [] if there[0] == checkpoint else [f"it has no {checkpoint}.ckpt: what is shown is of {other}.ckpt"]
+    return find_run(path, there[0]), notes
+
+
+def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list[str]]:
+    """The run whose codes this one is a prior of, if it is a prior of codes."""
+    if run is None:
+        return None, []
+    from lit_vae.models.code_prior import STAGE1
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
+
+    whose = AtomicCheckpointIO().load_checkpoint(run.checkpoint).get(STAGE1)
+    if whose is None:
+        return None, []
+    if not Path(whose["path"]).is_file():
+        return None, [f"its stage 1 is not at {whose['path']}, so there are no images and no numbers of it"]
+    stage1 = read_entry(whose["path"], "stage 1", checkpoint)
+    said = [f"reconstructions and their numbers are those of its stage 1, {stage1.records.directory}"]
+    return stage1, [*said, *(f"stage 1: {note}" for note in stage1.notes)]
+
+
+# ---- what must be said -----------------------------------------------------------------------------------------------
+
+
+def _howmeasured(records: Records, numbers: Mapping[str, Number], mixture: bool) -> list[str]:
+    said = []
+    if any(number.split == "val" for number in numbers.values()):
+        said.append("it was not tested: its numbers are those of its last validations, marked (val)")
+    if mixture:
+        said.append("samples are of the mixture fitted to its latents; bounds of the likelihood are of its own prior")
+    return said
+
+
+def _other_checkpoints(records: Records, run: Run | None, mixture: bool) -> list[str]:
+    """Numbers of other weights than those that the images are of."""
+    sources = {
+        TEST_METRICS_FILE: records.test,
+        str(PRIOR_RECORD_FILE): records.prior,
+        EVALUATION_FILE: records.evaluation.get("gmm" if mixture else "model", {}),
+    }
+    if run is None or not any(sources.values()):
+        return []
+    return [
+        f"the numbers of {file} are of {Path(record['checkpoint']).name} (SHA-256 {record['checkpoint_sha256'][:12]}),"
+        f" the images of {run.checkpoint.name} ({run.identity[:12]})"
+        for file, record in sources.items()
+        if record.get("checkpoint_sha256") and record["checkpoint_sha256"] != run.identity
+    ]

@@ -1,0 +1,102 @@
+"""The same comparison in Weights & Biases: one group, one run for each compared run, panels of the same names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_vae.run.loggers import wandb_mode
+from lit_vae.tools.compare.gather import Entry
+from lit_vae.tools.compare.pictures import NUM_SAMPLES, Group, Pictures, psnr
+from lit_vae.tools.compare.sheets import coloured, to_picture
+from lit_vae.tools.compare.study import Study
+
+if TYPE_CHECKING:
+    from wandb import Run as WandbRun
+
+PROJECT = "lit_vae"
+JOB_TYPE = "compare"
+_LONGEST_TAG = 64  # letters that W&B takes
+COLUMNS = ("image", "original", "reconstruction", "error", "psnr")
+
+
+def log_to_wandb(study: Study, folder: Path) -> None:
+    """Log every run anew: its curves, its numbers, a table of its reconstructions and a sheet of its samples.
+
+    A run of its own, since one that is gone on with takes no steps that it has passed.
+
+    Raises:
+        ValueError: W&B refuses.
+    """
+    import wandb
+
+    mode = wandb_mode()
+    if mode == "disabled":
+        print("W&B is disabled (WANDB_MODE=disabled): nothing is logged.")
+        return
+    try:
+        for i, entry in enumerate(study.entries):
+            with _started(study, entry, folder) as run:
+                _log_curves(run, entry)
+                group = next((group for group in study.groups if i in group.members), None)
+                _log_pictures(run, study.pictures[i], group, i)
+                run.summary.update(_summary(entry))
+    except (wandb.Error, OSError) as error:
+        raise ValueError(
+            f"lit-vae compare: --wandb true: {error}. The page is written, in {folder}. Set WANDB_MODE=offline to log"
+            " without a connection, and upload later with wandb sync."
+        ) from error
+    print(f"W&B ({mode}): project {PROJECT}, group {study.name}")
+    if mode == "offline":
+        print(f"upload it from this machine with: wandb sync {folder / 'wandb'}/offline-run-*")
+
+
+def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":
+    import wandb
+
+    return wandb.init(
+        project=PROJECT,
+        group=study.name,
+        tags=[study.name[:_LONGEST_TAG]],
+        job_type=JOB_TYPE,
+        name=entry.label,
+        config={**entry.records.config, "compared": {"directory": str(entry.records.directory)}},
+        dir=str(folder),
+        mode=wandb_mode(),  # type: ignore[arg-type]
+        reinit="create_new",
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def _log_curves(run: "WandbRun", entry: Entry) -> None:
+    """As they were logged in training, at the same steps."""
+    rows: dict[int, dict[str, float]] = {}
+    for name, points in entry.curves.items():
+        for step, value in points:
+            rows.setdefault(step, {})[name] = value
+    for step in sorted(rows):
+        run.log(rows[step], step=step)
+
+
+def _log_pictures(run: "WandbRun", pictures: Pictures, group: Group | None, i: int) -> None:
+    import wandb
+
+    shown: dict[str, Any] = {}
+    if group is not None and pictures.x is not None and pictures.x_hat is not None:
+        decibels = psnr(pictures.x, pictures.x_hat)
+        errors = coloured(group.errors[i], group.most_error)
+        table = wandb.Table(columns=list(COLUMNS))
+        for n, (x, x_hat, error) in enumerate(zip(group.x, pictures.x_hat, errors, strict=True)):
+            images = [wandb.Image(to_picture(image)) for image in (x, x_hat, error)]
+            table.add_data(n + 1, *images, decibels[n])
+        shown["compare/reconstructions"] = table
+    if pictures.samples is not None:
+        from callbacks.drawing import arrange, sheet
+
+        sheet_of_samples = sheet(arrange(pictures.samples, 4))
+        shown["compare/samples"] = wandb.Image(sheet_of_samples, caption=f"{NUM_SAMPLES} {pictures.drawn}")
+    if shown:
+        run.log(shown)
+
+
+def _summary(entry: Entry) -> dict[str, float]:
+    """Numbers by the names that the run itself would give them; what it cost by its own."""
+    return {f"{n.split or 'cost'}/{name}": n.value for name, n in entry.numbers.items()}

@@ -1,0 +1,159 @@
+"""The numbers of a run and what they are of, from whatever records it has left."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_vae.tools.compare.metrics import LIKELIHOOD, SAMPLES, metric
+from lit_vae.tools.records import Records
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""``(step, value)`` by name."""
+
+_NO_PART_OF_THE_AUTOENCODER = "realism"
+_DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
+    (
+        *("root", "batch_size", "download", "random_flip", "num_train", "num_workers", "in_memory_mb", "on_error"),
+        *("collapse_threshold", "seed"),  # the seed is there already, as data_seed
+    )
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number and what it is of: two compare if these are equal.
+
+    Args:
+        value: of a metric.
+        split: ``val`` or ``test``.
+        data: what is known of the images; what only one of two runs says of them is no difference.
+        protocol: what was recorded of the measurement.
+        words: how it is shown, where that is not by its digits.
+    """
+
+    value: float
+    split: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The numbers of ``metrics.csv`` by name. A row that was not written to its end counts as far as it goes."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    if not path.is_file():
+        return curves
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = _number(row.get("step"))
+            for name, text in row.items():
+                value = _number(text)
+                if step is not None and value is not None and "/" in (name or ""):
+                    curves.setdefault(name, []).append((int(step), value))
+    return curves
+
+
+def _number(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def measured(records: Records, curves: Curves, mixture: bool) -> dict[str, Number]:
+    """What was measured on the test set, or, before there was a test, what the last validations say."""
+    drawn_from = "gmm" if mixture else "model"
+    numbers = dict(_of_test(records) if records.test else _of_validation(records, curves))
+    of_images = records.test or records.prior
+    if mixture:  # what the model's own prior is measured by says nothing of the mixture
+        kept = {name: n for name, n in numbers.items() if metric(name).group not in (SAMPLES, LIKELIHOOD)}
+        numbers = {**kept, **({"distortion": numbers["distortion"]} if "distortion" in numbers else {})}
+    prior = {name.removeprefix("test/"): v for name, v in records.prior.get("metrics", {}).items()}
+    if mixture:
+        prior = {name.removesuffix("_gmm"): v for name, v in prior.items() if name.endswith("_gmm")}
+    evaluation = records.evaluation.get(drawn_from, {})
+    protocols = {name: records.prior.get("samples", {}) for name in prior}
+    protocols |= _without_split(evaluation.get("protocols", {}))
+    drawn = {**prior, **_without_split(evaluation.get("metrics", {}))}
+    for name, value in drawn.items():
+        if value is not None:
+            numbers[name] = Number(value, "test", _images(records, of_images), protocols.get(name, {}))
+    return numbers
+
+
+def _of_test(records: Records) -> Iterable[tuple[str, Number]]:
+    data = {**_images(records, records.test), "num_images": records.test.get("num_images")}
+    protocols = _without_split(records.test.get("protocols", {}))
+    for name, value in _without_split(records.test.get("metrics", {})).items():
+        if value is not None:
+            yield name, Number(value, "test", data, protocols.get(name, {}))
+
+
+def _of_validation(records: Records, curves: Curves) -> Iterable[tuple[str, Number]]:
+    protocols = _without_split(records.run.get("protocols", {}))
+    for name, points in curves.items():
+        if name.startswith("val/"):
+            short = name.removeprefix("val/")
+            yield short, Number(points[-1][1], "val", _images(records, {}), protocols.get(short, {}))
+
+
+def _without_split(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.rpartition("/")[2]: value for name, value in values.items()}
+
+
+def _images(records: Records, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the images: what was recorded with the numbers, and the options of the data that change them."""
+    config = records.config.get("data") or {}
+    options = config.get("init_args") or {}
+    name = str(config.get("class_path", "")).rpartition(".")[2] or None
+    shape = ((records.config.get("model") or {}).get("init_args") or {}).get("image_shape")
+    known = {"data": name, "image_shape": shape, "data_seed": options.get("seed")}
+    names = (*known, "values", "data_fingerprint")
+    known |= {key: recorded[key] for key in names if recorded.get(key) is not None}
+    if known["data"] == name:
+        known |= {k: v for k, v in options.items() if k not in _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def with_cost(numbers: dict[str, Number], records: Records) -> dict[str, Number]:
+    """Also what training took."""
+    parameters = records.run.get("parameters", {})
+    cost = {
+        "seconds": records.run.get("seconds"),
+        "parameters": sum(n for part, n in parameters.items() if part != _NO_PART_OF_THE_AUTOENCODER) or None,
+        "peak_memory_bytes": records.run.get("peak_memory_bytes"),
+    }
+    return {**numbers, **{name: Number(float(value)) for name, value in cost.items() if value is not None}}
+
+
+def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> dict[str, Number]:
+    """A prior's own numbers are of the images that its stage 1's are of; what both cost is added."""
+    of_images = next((number.data for number in stage1.values() if number.split), {})
+    merged = dict(stage1)
+    for name, number in own.items():
+        if number.split:
+            merged[name] = Number(number.value, number.split, of_images, number.protocol)
+        elif name in stage1:
+            words = f"{format_number(name, number.value)} + {format_number(name, stage1[name].value)}"
+            merged[name] = Number(number.value + stage1[name].value, words=words)
+        else:
+            merged[name] = number
+    return merged
+
+
+def format_number(name: str, value: float) -> str:
+    """A few digits, in the unit of what it is."""
+    if name == "seconds":
+        minutes, seconds = divmod(round(value), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    if name == "peak_memory_bytes":
+        return f"{value / 2**30:.2f} GiB"
+    if name == "parameters":
+        return f"{value:,.0f}"
+    if value == round(value) and abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:#.5g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"

@@ -1,0 +1,209 @@
+"""The page of a study that was made by hand: what is on it, escaped, and the same each time."""
+
+import base64
+import csv
+import io
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compare_helpers import entry, number
+from PIL import Image
+
+from lit_vae.images import to_uint8
+from lit_vae.tools.compare import sheets, write
+from lit_vae.tools.compare.charts import curves, scatters
+from lit_vae.tools.compare.comparable import compare_numbers
+from lit_vae.tools.compare.markup import Html, element, join
+from lit_vae.tools.compare.page import page
+from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group, groups_of
+from lit_vae.tools.compare.study import Request, Study
+
+EVIL = '<script>alert("x")</script>&\''
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str, class_: str = "") -> list[dict[str, str | None]]:
+        return [a for t, a in self.found if t == tag and class_ in [*(a.get("class") or "").split(), ""]]
+
+
+def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Study:
+    """Three runs: two on the same images, and one on others, without reconstructions of its own."""
+    generator = torch.Generator().manual_seed(0)
+    x, x_hat, elsewhere = (2.0 * torch.rand(2, 1, 8, 8, generator=generator) - 1.0 for _ in range(3))
+    pictures = [
+        Pictures(x, x_hat, x.repeat(NUM_SAMPLES // 2, 1, 1, 1), "decoder means"),
+        Pictures(x, x_hat.flip(-1), no_samples="it draws none"),
+        Pictures(elsewhere, elsewhere.flip(-1), x.repeat(NUM_SAMPLES // 2, 1, 1, 1), "draws"),
+    ]
+    data = ["Digits", "Digits", "MNIST"]
+    entries = [
+        replace(
+            entry(label, {"psnr": number(20.0 + i, data=of), "lpips_x": number(0.5 - i / 9, data=of)},
+                  config={"lr": i, "same": 1}, run={"status": "failed", "step": 3, "error": f"E{EVIL}"}),
+            curves={"val/psnr": [(1, 1.0 + i), (2, 3.0)]},
+        )
+        for i, (label, of) in enumerate(zip(labels, data, strict=True))
+    ]  # fmt: skip
+    groups = group(pictures)
+    comparison = compare_numbers(entries, groups_of(groups, 3))
+    request = Request(labels, "test", 2, "best", None, 0, None)
+    configs = {"lr": ["0", "1", EVIL]}
+    return Study(
+        "a <b>study</b>",
+        request,
+        entries,
+        pictures,
+        groups,
+        comparison,
+        scatters(comparison),
+        curves(entries, [None] * 3),
+        configs,
+    )
+
+
+def decoded(uri: str | None) -> np.ndarray:
+    assert uri is not None
+    assert uri.startswith("data:image/png;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_text_is_escaped_and_markup_is_not_escaped_twice() -> None:
+    inner = element("b", EVIL, class_="c", data_x='"', hidden=True, title=None, open=False)
+    assert str(inner) == (
+        '<b class="c" data-x="&quot;" hidden>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;&#x27;</b>'
+    )
+    assert element("p", inner, None, "<") == f"<p>{inner}&lt;</p>"
+    assert str(element("img", src="a")) == '<img src="a">'
+    assert join([Html("<i>"), "<"]) == "<i>&lt;"
+
+
+def test_whatever_runs_are_called_is_text() -> None:
+    text = page(made((EVIL, "<img src=x onerror=alert(1)>", "c")))
+    elements = Elements(text)
+    assert len(elements.all("script")) == 1
+    assert "onerror" not in {name for _, attributes in elements.found for name in attributes}
+    assert EVIL in elements.text
+    assert text.count('alert("x")') == 0
+    assert not elements.all("h1")[0]
+
+
+def test_the_page_needs_nothing_else() -> None:
+    elements = Elements(page(made()))
+    addresses = [value for _, a in elements.found for name, value in a.items() if name in ("src", "href", "xlink:href")]
+    assert all((address or "").startswith(("data:", "#")) for address in addresses)
+    assert "http" not in "".join(address or "" for address in addresses)
+    assert "@import" not in elements.text
+    assert "url(" not in elements.text
+
+
+def test_images_are_the_true_pixels_in_rows_and_runs_in_columns() -> None:
+    study = made()
+    text = page(study)
+    first = text[text.index('id="images-0"') : text.index('id="images-1"')]
+    cells = dict(zip([(b["data-row"], b["data-column"]) for b in Elements(first).all("button", "zoom")],
+                     [decoded(i["src"]) for i in Elements(first).all("img")], strict=True))  # fmt: skip
+    crop = study.groups[0].crops[1]
+    assert len(cells) == 2 * (3 + 3 + 2)
+    for column, of in enumerate((study.groups[0].x, study.pictures[0].x_hat, study.pictures[1].x_hat)):
+        assert of is not None
+        for row in range(2):
+            assert np.array_equal(cells[str(3 * row), str(column)], to_uint8(of[row, 0]).numpy())
+        assert np.array_equal(cells["4", str(column)], to_uint8(crop.of(of[1, 0])).numpy())
+    assert ("2", "0") not in cells  # the original has no error
+
+
+def test_every_image_has_a_text_and_says_what_it_is() -> None:
+    elements = Elements(page(made()))
+    texts = [image["alt"] for image in elements.all("img")]
+    assert all(texts)
+    assert "Image 2, the original" in texts
+    assert any((text or "").startswith("Image 1 reconstructed by gan, PSNR ") for text in texts)
+    assert all(button["aria-label"] for button in elements.all("button", "zoom"))
+    charts = [div["aria-label"] for div in elements.all("div") if div.get("role") == "img"]
+    assert any((text or "").startswith("Distortion and perception. lpips_x") for text in charts)
+
+
+def test_runs_on_other_images_stand_apart_with_the_reason() -> None:
+    text = Elements(page(made())).text
+    assert "Not on the same images as mse: other (data MNIST, not Digits)." in text
+    assert "other does not compare with mse: data MNIST, not Digits." in text
+
+
+def test_what_there_is_not_is_said() -> None:
+    study = made()
+    text = Elements(page(study)).text
+    assert "No samples: it draws none." in text
+    missing = Pictures(no_reconstructions="no checkpoint yet", no_samples="no checkpoint yet")
+    pictures = [*study.pictures[:2], missing]
+    text = Elements(page(replace(study, pictures=pictures, groups=group(pictures)))).text
+    assert "other is not shown: no checkpoint yet." in text
+    nothing = replace(study, pictures=[missing] * 3, groups=[], curves=[], scatters=[], configs={})
+    text = Elements(page(replace(nothing, comparison=compare_numbers([], [])))).text
+    assert "No run has reconstructions." in text
+    assert "No run has any numbers yet." in text
+    assert "They do not differ." in text
+    assert "Trade-offs" not in text
+
+
+def test_best_and_dimmed_numbers_are_marked_in_the_table() -> None:
+    text = page(made())
+    row = text[text.index('<tr><th scope="row" data-value="gan">') :]
+    row = row[: row.index("</tr>")]
+    assert (
+        '<b>21</b><span class="best" title="the best of those that compare" role="img" aria-label="best">★</span>'
+        in row
+    )
+    other = text[text.index('<tr><th scope="row" data-value="other">') :]
+    assert '<td data-value="22.0" class="starts dim">22<sup><a href="#note-a">a</a></sup></td>' in other
+
+
+def test_the_page_is_the_same_each_time() -> None:
+    assert page(made()) == page(made())
+
+
+def test_files_are_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["curves.png", "index.html", "metrics.csv", "reconstructions.png", "samples.png", "scatter.png"]
+    write(made(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(capsys.readouterr().out.split()) == [str(tmp_path / name) for name in names]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(sheets, "stack", broken)
+    changed = replace(made(), name="changed")
+    with pytest.raises(OSError, match="no space left"):
+        write(changed, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_csv_has_all_digits_and_what_each_number_is_of(tmp_path: Path) -> None:
+    write(made(), tmp_path)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = {(row["run"], row["metric"]): row for row in csv.DictReader(file)}
+    assert float(rows["gan", "lpips_x"]["value"]) == 0.5 - 1 / 9
+    assert rows["gan", "psnr"]["best"] == "yes"
+    assert rows["other", "psnr"]["comparable"] == "no"
+    assert rows["other", "psnr"]["why_not"] == "other does not compare with mse: data MNIST, not Digits."
+    assert rows["mse", "psnr"]["data"] == "Digits"
