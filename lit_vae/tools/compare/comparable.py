@@ -9,8 +9,10 @@ from lit_vae.tools.compare.metrics import Metric, metric, ordered
 from lit_vae.tools.compare.numbers import Number
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels"))
-"""What is recorded beside a protocol: results, what they took, and what is random. Samples are of the distribution that a
-model has, whether labels are drawn first or not."""
+"""What is recorded beside a protocol: results, what they took, and what is random.
+
+Samples are of the distribution that a model has, whether labels are drawn first or not.
+"""
 
 OF_A_SPLIT = ("num_images", "data_fingerprint")
 """What is known of the images of one split alone."""
