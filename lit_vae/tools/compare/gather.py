@@ -148,8 +148,14 @@ def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list
     if not Path(whose["path"]).is_file():
         return None, [f"its stage 1 is not at {whose['path']}, so there are no images and no numbers of it"]
     stage1 = read_entry(whose["path"], "stage 1", checkpoint)
-    said = [f"reconstructions and their numbers are those of its stage 1, {stage1.records.directory}"]
+    said = [f"reconstructions and their numbers are those of its stage 1, {_from_here(stage1.records.directory)}"]
     return stage1, [*said, *(f"stage 1: {note}" for note in stage1.notes)]
+
+
+def _from_here(path: Path) -> str:
+    """As one would type it: a prior keeps the whole path of its stage 1."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 # ---- what must be said -----------------------------------------------------------------------------------------------
