@@ -1,4 +1,4 @@
-"""``lit-vae``: what is done with a run after training. Pictures, a prior fitted to its latents, tables of runs.
+"""``lit-vae``: what is done with runs after training. Pictures, a prior fitted to latents, measurements, comparisons.
 
 Importing this module, and so ``lit-vae --help``, is light: torch and lightning are imported by the verbs as they run.
 """
@@ -86,7 +86,10 @@ def _plainly(message: str) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="lit-vae", description="Pictures, priors and tables of runs that `lightning fit` has trained.")
+    parser = Parser(
+        prog="lit-vae",
+        description="What is done with runs of `lightning fit`: pictures, priors, measurements, comparisons.",
+    )
     subcommands = parser.add_subcommands(dest="verb")
     for name, function in VERBS.items():
         sub = Parser(description=(function.__doc__ or "").split("\n    Args:")[0])

@@ -43,8 +43,8 @@ def evaluate(
 
     Args:
         run: Run directory or .ckpt file.
-        features: inception (for the FID; it needs lit-vae prepare inception), pca (a stand-in, fd_pca64), or the .ckpt
-            file of a FeatureNet (fd_featurenet).
+        features: inception (for the FID; it needs lit-vae prepare inception) or the path of its .pth file, pca (a
+            stand-in, fd_pca64), or the .ckpt file of a FeatureNet (fd_featurenet).
         prior: What is drawn from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
         num_images: Samples. The distance falls with it: compare equal numbers.
         reference: Split of the real images, all of which are taken.
@@ -118,12 +118,14 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
     from lit_vae.features import FeatureNetFeatures, Inception, PCAFeatures
     from lit_vae.images import levels
 
-    if given == "inception":
-        return Inception()
+    if given == "inception" or given.endswith(".pth"):
+        return Inception() if given == "inception" else Inception(given)
     if given == "pca":
         return PCAFeatures.fit(levels(x, data.spec.values) for x, _ in data.ordered_dataloader("train"))
     if not given.endswith(".ckpt"):
-        raise ValueError(f"--features {given}: give inception, pca, or the .ckpt file of a FeatureNet.")
+        raise ValueError(
+            f"--features {given}: give inception, pca, or a file: .pth of Inception, .ckpt of a FeatureNet."
+        )
     return FeatureNetFeatures(given)
 
 

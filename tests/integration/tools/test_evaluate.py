@@ -137,7 +137,11 @@ def test_a_mistake_is_one_clear_error(
     for args, text in (
         ([run], "Inception: weights of inception: there is no"),
         ([run], "Run  lit-vae prepare inception  where there is internet"),
-        ([run, "--features", "vgg"], "--features vgg: give inception, pca, or the .ckpt file of a FeatureNet."),
+        ([run, "--features", "vgg"], "--features vgg: give inception, pca, or a file: .pth of Inception,"),
+        (
+            [run, "--features", tmp_path / "a.pth"],
+            f"Inception: weights of inception: there is no {tmp_path / 'a.pth'}.",
+        ),
         ([run, "--features", tmp_path / "a.ckpt"], "must be a .ckpt file of a FeatureNet, and there is none."),
         ([run, "--num_images", 1], "lit-vae evaluate: --num_images (=1) must be at least 2."),
         ([run, "--prior", "gmm", "--features", "pca"], "Fit it first: lit-vae fit-prior"),
