@@ -1,11 +1,11 @@
 """How far the set of all reconstructions is from the set of their originals."""
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.periodic import Measurement, data_spec
 from lit_vae.features import ImageFeatures
-from lit_vae.images import Batch, levels
+from lit_vae.images import Batch
 from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
 
@@ -26,6 +26,18 @@ class ReconstructionFrechet(Measurement):
         super().__init__(every_n_epochs)
         self.features = features
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot be measured, before training starts."""
+        super().setup(trainer, pl_module, stage)
+        self.alone(trainer, self.features.name)
+        spec = data_spec(trainer)
+        half = str(trainer.precision) in ("bf16-true", "16-true")
+        if half and spec is not None and spec.values == "dequantized":
+            raise self._refuse(
+                f"trainer.precision (={trainer.precision}) rounds dequantised images to other levels.",
+                "Set trainer.precision: bf16-mixed, or remove it from trainer.callbacks.",
+            )
+
     def check_model(self, model: Autoencoder) -> None:
         """Weights that are missing, or images that cannot be measured."""
         if problems := self.features.problems(model.image_shape):
@@ -40,8 +52,8 @@ class ReconstructionFrechet(Measurement):
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Reconstruct."""
-        self.real.update(self.features(levels(batch.x, self.values)))
-        self.fake.update(self.features(levels(model.reconstruct(batch.x, batch.y), self.values)))
+        self.real.update(self.features.of(batch.x, self.values))
+        self.fake.update(self.features.of(model.reconstruct(batch.x, batch.y), self.values))
 
     def compute(self) -> dict[str, Tensor]:
         """The distance."""

@@ -61,7 +61,7 @@ class ImportanceSampledNLL(Measurement):
         self._bits = model.likelihood.bits_per_dim
         self._room = math.inf if self.max_images is None else math.ceil(self.max_images / trainer.world_size)
         self._noise = Generator(model.device).manual_seed(SEED + trainer.global_rank)
-        self._mean = MeanMetric().set_dtype(torch.float64).to(model.device)
+        self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Draw ``num_samples`` for each image."""

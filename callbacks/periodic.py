@@ -50,6 +50,19 @@ class Periodic(Callback):
         """Remember the checkpoint's step: outside training the trainer itself does not know it."""
         self._loaded_step = checkpoint["global_step"]
 
+    def alone(self, trainer: Trainer, name: str) -> None:
+        """Refuse another callback of this kind that logs under the same ``name``: Lightning would log their mean.
+
+        Raises:
+            ValueError: there is one.
+        """
+        others: list[Any] = [c for c in trainer.callbacks if type(c) is type(self) and c is not self]  # type: ignore[attr-defined]
+        if any(other.features.name == name for other in others):
+            raise self._refuse(
+                f"trainer.callbacks has it twice with features {name}, and both would log under the same names.",
+                "Remove one of them; lit-vae evaluate measures a run in other ways, too.",
+            )
+
     def due(self, trainer: Trainer) -> bool:
         """Whether this validation is one to act at."""
         if self.every_n_epochs is None or trainer.sanity_checking:

@@ -3,18 +3,23 @@
 import hashlib
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from callbacks.panel import Images, Split
 from lit_vae.features import ImageFeatures
-from lit_vae.images import ImageSpec, levels
+from lit_vae.images import ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
-from lit_vae.ranks import all_agree, rank
+from lit_vae.ranks import all_agree, rank, world_size
 from lit_vae.run.files import replacing
+
+VERSION = 1
+"""Of what this file makes of images and features: a higher one finds no older files."""
 
 
 class ReferenceImages(Images, Protocol):
@@ -27,9 +32,12 @@ class ReferenceImages(Images, Protocol):
     def fingerprint(self, split: Split) -> str:
         """What a split holds."""
 
+    def source(self, split: Split) -> Sized:
+        """The images of a split as they are stored."""
+
 
 class Reference(NamedTuple):
-    """Features of all images of a split, and where they come from."""
+    """Features of a split, moments of all its images and the features of some, and where they come from."""
 
     features: FeatureSet
     provenance: dict[str, Any]
@@ -43,54 +51,86 @@ def reference_folder() -> Path:
 
 
 def reference_set(
-    data: ReferenceImages, split: Split, features: ImageFeatures, keep: bool, device: torch.device
+    data: ReferenceImages, split: Split, features: ImageFeatures, kept: int, device: torch.device
 ) -> Reference:
     """The features of a split: from the cache, or computed over all ranks and put there. A collective.
 
     A file in the cache is named after everything that the features depend on: the images' fingerprint, the network and
-    its weights. It is of no run, and never out of date.
+    its weights, what this version makes of them. It is of no run, and never out of date.
 
     Args:
         data: whose images.
-        split: which of them; all are taken, without augmentation.
+        split: which of them; the moments are of all, without augmentation.
         features: of an image.
-        keep: whether the features themselves are needed, beside their moments.
+        kept: how many images' own features are needed beside the moments; they are spread evenly over the split.
         device: where they are computed, and lie afterwards.
     """
+    total = len(data.source(split))
+    kept = min(kept, total)
     provenance = {
         "reference": f"{type(data).__name__} {split}",
         "reference_fingerprint": data.fingerprint(split),
         **features.provenance(),
     }
-    key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
-    path = reference_folder() / f"{type(data).__name__}-{split}-{features.name}-{key}.pt"
-    found = _load(path, keep, device)
-    if not all_agree(found is not None, device):
-        rank_zero_info(f"reference statistics: {features.name} of {type(data).__name__}, {split}; kept in {path}")
-        found = _compute(data, split, features, keep, device)
+    key = hashlib.sha256(json.dumps({**provenance, "version": VERSION}, sort_keys=True).encode()).hexdigest()[:16]
+    stem = reference_folder() / f"{type(data).__name__}-{split}-{features.name}-{key}"
+    files = [stem.with_name(f"{stem.name}-{part}.pt") for part in ("moments", f"features-{kept}")][: 2 if kept else 1]
+    parts = [part for path in files if (part := _load(path, device)) is not None]
+    if not all_agree(len(parts) == len(files), device):
+        rank_zero_info(f"reference statistics: {features.name} of {type(data).__name__}, {split}; kept in {files[0]}")
+        parts = _compute(data, split, features, kept, total, device)
         if rank() == 0:
-            with replacing(path) as partial:
-                torch.save({**found._asdict(), "provenance": provenance}, partial)
-    assert found is not None
-    return Reference(found, {**provenance, "reference_images": found.num_images})
+            for path, part in zip(files, parts, strict=True):
+                _save(path, part)
+    tensors = {name: value for part in parts for name, value in part.items()}
+    reference = FeatureSet(total, tensors["mean"], tensors["covariance"], tensors.get("features"))
+    return Reference(reference, {**provenance, "reference_images": total})
 
 
-def _load(path: Path, keep: bool, device: torch.device) -> FeatureSet | None:
-    """What is in the cache, unless the features are wanted and only their moments are there."""
-    if not path.is_file():
+def _load(path: Path, device: torch.device) -> dict[str, Tensor] | None:
+    """What is in a file of the cache; nothing where there is none, or none that can be read."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    saved = torch.load(path, map_location=device, weights_only=True)
-    found = FeatureSet(*(saved[name] for name in FeatureSet._fields))
-    if keep:
-        return found if found.features is not None else None
-    return found._replace(features=None)  # the same form of the distance, whoever came first
+    except Exception as error:  # an unpickler stumbles over a file that is none in any way it likes
+        rank_zero_warn(f"reference statistics: {path} cannot be read ({error}); they are computed again.")
+        return None
+
+
+def _save(path: Path, content: dict[str, Tensor]) -> None:
+    """Keep it if that is possible: a measurement does not fail of a full disk."""
+    try:
+        with replacing(path) as partial:
+            torch.save(content, partial)
+    except (OSError, RuntimeError) as error:
+        rank_zero_warn(
+            f"reference statistics: {path} cannot be written ({error}), and the next run computes them again. Set"
+            " LIT_VAE_CACHE to a folder that can be written to."
+        )
 
 
 def _compute(
-    data: ReferenceImages, split: Split, features: ImageFeatures, keep: bool, device: torch.device
-) -> FeatureSet:
-    statistics = FeatureStatistics(features.num_features, keep).to(device)
+    data: ReferenceImages, split: Split, features: ImageFeatures, kept: int, total: int, device: torch.device
+) -> list[dict[str, Tensor]]:
+    """Moments of all images, and with ``kept`` the features of some: as they are in the files."""
+    moments = FeatureStatistics(features.num_features).to(device)
+    some = FeatureStatistics(features.num_features, keep=True).to(device)
+    for statistics in (moments, some):
+        statistics.update_with_none()
+    chosen = torch.zeros(total, dtype=torch.bool, device=device)
+    if kept:
+        chosen[torch.linspace(0, total - 1, kept, dtype=torch.float64).round().long()] = True
+    index = rank()  # of this rank's next image: it has every so many-th of the split
     with torch.no_grad():
         for batch in data.ordered_dataloader(split, share=True):
-            statistics.update(features(levels(batch.x.to(device), data.spec.values)))
-    return statistics.compute()
+            found = features.of(batch.x.to(device), data.spec.values)
+            moments.update(found)
+            indices = index + world_size() * torch.arange(len(found), device=device)
+            some.update(found[chosen[indices]])
+            index += world_size() * len(found)
+    whole = moments.compute()
+    contents = [{"mean": whole.mean, "covariance": whole.covariance}]
+    if kept:
+        contents.append({"features": some.compute().features})  # type: ignore[dict-item]
+    return contents

@@ -16,14 +16,14 @@ from callbacks.periodic import Periodic, data_spec, untouched
 from callbacks.references import ReferenceImages, reference_set
 from lit_vae.codes import CodeSpec
 from lit_vae.features import ImageFeatures
-from lit_vae.images import levels
+from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
 from lit_vae.models.module import Model
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.loading import images_of, load_stage1
 
-AT_ONCE = 100
-"""Images that are drawn together, from a seed of their own: the same ones on any number of ranks."""
+AT_ONCE, PIXELS_AT_ONCE = 100, 100 * 64 * 64
+"""The most images and pixels that are drawn together, from a seed of their own: the same on any number of ranks."""
 
 
 class SampleQuality(Periodic):
@@ -33,15 +33,17 @@ class SampleQuality(Periodic):
     of a `CodePrior` what its stage 1 decodes. Where labels are told, each class comes in turn. They are drawn with the
     weights that are validated, the averaged ones where `EMA` is listed, and are the same images on any number of ranks.
 
-    The real images are all of a split; their features are computed once and kept for all runs (`callbacks.references`).
-    With `lit_vae.features.Inception` the numbers are the FID, KID and so on; see `lit_vae.metrics.set_distances`. What
-    exactly each is of, and the seconds that it took, is kept beside it.
+    The real images are those of a split: all of them for the Fréchet distance, and for distances that compare image with
+    image as many as there are samples, spread evenly. Their features are computed once and kept for all runs
+    (`callbacks.references`). With `lit_vae.features.Inception` the numbers are the FID, KID and so on; see
+    `lit_vae.metrics.set_distances`. What exactly each is of, and the seconds that it took, is kept beside it.
 
     Args:
         features: of an image.
         distances: what is measured; null: `lit_vae.metrics.Frechet` alone.
         num_images: samples in a test. The Fréchet distance falls with it: compare equal numbers.
-        reference: split of the real images: ``train``, as for most published FIDs, or ``val``, ``test``.
+        reference: split of the real images: ``train``, ``val`` or ``test``. Published FIDs are mostly of the whole
+            training set, where a data module holds validation images out of it: how many there are is recorded.
         every_n_epochs: see `Periodic`; null: in tests only, since thousands of images take long.
         num_val_images: samples at a validation; null: as many as in a test.
         seed: of the samples.
@@ -66,12 +68,19 @@ class SampleQuality(Periodic):
                 raise self._refuse(f"{argument} (={value}) must be at least 2.", f"Set init_args.{argument}.")
         self.features, self.num_images, self.reference, self.seed = features, num_images, reference, seed
         self.distances: Sequence[SetDistance] = [Frechet()] if distances is None else distances
+        if len({type(distance) for distance in self.distances}) < len(self.distances):
+            raise self._refuse("distances has one of them twice, under the same name.", "Set init_args.distances.")
+        if problems := [p for d in self.distances for p in d.problems(min(num_images, self.num_val_images))]:
+            raise self._refuse("\n".join(problems), "Set init_args.num_images.")
         self.decoder: Model | None = None
         self.images: ReferenceImages | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the real images, for a prior of codes those of its stage 1; refuse what cannot be measured."""
         super().setup(trainer, pl_module, stage)
+        if stage == "predict":
+            return
+        self.alone(trainer, self.features.name)
         spec: Any = data_spec(trainer)
         if isinstance(spec, CodeSpec):
             with torch.random.fork_rng(devices=[]):  # building it draws weights
@@ -86,7 +95,11 @@ class SampleQuality(Periodic):
                 "Train on one, or remove it from trainer.callbacks.",
             )
         assert self.images is not None
-        if problems := self.features.problems(self.images.spec.shape):
+        problems = self.features.problems(self.images.spec.shape)
+        problems += [
+            p for distance in self.distances for p in distance.problems(len(self.images.source(self.reference)))
+        ]
+        if problems:
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
     def check_model(self, model: Model) -> None:
@@ -146,7 +159,7 @@ def measure_samples(
     started = time.monotonic()
     features.to(y.device)
     keep = any(distance.needs_features for distance in distances)
-    real = reference_set(images, reference, features, keep, y.device)
+    real = reference_set(images, reference, features, len(y) if keep else 0, y.device)
     fake = sample_set(draw, y, features, keep, images, seed)
     protocol = {
         "num_images": fake.num_images,
@@ -160,8 +173,20 @@ def measure_samples(
     for distance in distances:
         for kind, value in distance(real.features, fake).items():
             numbers[features.called(kind)] = value
-            protocols[features.called(kind)] = {**protocol, **vars(distance)}
+            protocols[features.called(kind)] = {**protocol, **_own(distance, real.features)}
     return numbers, protocols
+
+
+def _own(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:
+    """What a distance adds to the protocol: its settings, and the images that it takes of the reference."""
+    if not distance.needs_features or real.features is None:
+        return vars(distance)
+    return {**vars(distance), "reference_images": len(real.features)}
+
+
+def at_once(shape: Shape) -> int:
+    """How many images of that shape are drawn together."""
+    return max(1, min(AT_ONCE, PIXELS_AT_ONCE // math.prod(shape[1:])))
 
 
 @torch.no_grad()
@@ -176,9 +201,10 @@ def sample_set(
     """Features of as many samples as there are labels; see `measure_samples`. Every rank draws its part."""
     # of fewer samples than dimensions the features themselves make a smaller problem than their covariance
     statistics = FeatureStatistics(features.num_features, keep or len(y) < features.num_features).to(y.device)
-    statistics.update(torch.zeros(0, features.num_features, device=y.device))  # a rank may have no other
-    seeds = torch.randint(2**31, (math.ceil(len(y) / AT_ONCE),), generator=Generator().manual_seed(seed)).tolist()
-    for index, (labels, own_seed) in enumerate(zip(y.split(AT_ONCE), seeds, strict=True)):
+    statistics.update_with_none()
+    chunks = y.split(at_once(images.spec.shape))
+    seeds = torch.randint(2**31, (len(chunks),), generator=Generator().manual_seed(seed)).tolist()
+    for index, (labels, own_seed) in enumerate(zip(chunks, seeds, strict=True)):
         if index % world_size() == rank():
-            statistics.update(features(levels(draw(labels, own_seed), images.spec.values)))
+            statistics.update(features.of(draw(labels, own_seed), images.spec.values))
     return statistics.compute()

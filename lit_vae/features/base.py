@@ -1,13 +1,14 @@
 """Frozen networks that look at images, and distances made of what they see."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_vae.images import Shape
+from lit_vae.images import Shape, Values, levels
 
 EPS = 1e-10
 """Inside the root of a norm: at a zero of all channels the gradient is finite (PerceptualSimilarity #69)."""
@@ -116,6 +117,14 @@ class ImageFeatures(nn.Module, ABC):
     def provenance(self) -> dict[str, str]:
         """What the vectors are: features, hash of the weights, resize. Numbers of another provenance do not compare."""
 
+    def of(self, x: Tensor, values: Values) -> Tensor:
+        """Features of images ``x (B, C, H, W)`` in [-1, 1], real or generated, by their `levels`: ``-> (B, d)``.
+
+        Those of an image that is not finite are not a number: its levels would be black, and look like an image.
+        """
+        features = self(levels(x, values))
+        return features.masked_fill(~x.isfinite().flatten(1).all(1, keepdim=True), torch.nan)
+
     def called(self, kind: str) -> str:
         """What a number of this kind (``fd``, ``rfd``, ``kd``, ``precision``, ...) is logged as."""
         return f"{kind}_{self.name}"
@@ -123,6 +132,21 @@ class ImageFeatures(nn.Module, ABC):
     def problems(self, image_shape: Shape) -> list[str]:
         """Everything that keeps it from seeing images ``(C, H, W)``, each with its remedy; empty if nothing does."""
         return []
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Float32 with all its digits: no autocast, and on a GPU no TF32, which would make another number of each device."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def initialize(network: nn.Module, seed: int) -> nn.Module:

@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_vae.features.base import Frozen, ImageFeatures, PerceptualDistance, squared_difference, unit_length
+from lit_vae.features.base import (
+    Frozen,
+    ImageFeatures,
+    PerceptualDistance,
+    full_float32,
+    squared_difference,
+    unit_length,
+)
 from lit_vae.images import Shape, from_uint8
 from lit_vae.networks.feature_net import FeatureNetwork
 
@@ -76,7 +83,8 @@ class FeatureNetFeatures(ImageFeatures):
         """See `ImageFeatures`."""
         network = _network(self.seen_by)
         x = from_uint8(u).to(next(network.parameters()).dtype)
-        h = network.pooled(_in_channels(x, network.in_channels))
+        with full_float32():
+            h = network.pooled(_in_channels(x, network.in_channels))
         return h.to(torch.promote_types(h.dtype, torch.float32))
 
     def provenance(self) -> dict[str, str]:

@@ -10,13 +10,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_vae.features import weights as published
-from lit_vae.features.base import Frozen, ImageFeatures, initialize
+from lit_vae.features.base import Frozen, ImageFeatures, full_float32, initialize
 from lit_vae.images import Shape
 
 NUM_FEATURES = 2048
 RANDOM_SEED = 0
-NAMES = {"fd": "fid", "rfd": "rfid", "kd": "kid", "rkd": "rkid"}
-"""What distances made with these features, and no others, are called. Precision and the like have one name alone."""
+NAMES = {"fd": "fid", "rfd": "rfid", "kd": "kid"}
+"""What distances made with these features, and no others, are called. Precision and recall were published with features
+of VGG-16, so that with these they are ``precision_inception``."""
 
 
 class Inception(ImageFeatures):
@@ -45,13 +46,14 @@ class Inception(ImageFeatures):
 
     def forward(self, u: Tensor) -> Tensor:
         """See `ImageFeatures`."""
-        with torch.autocast(u.device.type, enabled=False):
+        with full_float32():
             (features,) = self.seen_by(u.expand(-1, 3, -1, -1))
         return features
 
     def called(self, kind: str) -> str:
         """Published names for published weights."""
-        return super().called(kind) if self.weights == "random" else NAMES.get(kind, kind)
+        own = super().called(kind)
+        return own if self.weights == "random" else NAMES.get(kind, own)
 
     def provenance(self) -> dict[str, str]:
         """See `ImageFeatures`."""

@@ -65,8 +65,7 @@ class PCAFeatures(ImageFeatures):
         if kept == 0:
             raise ValueError("PCAFeatures: the images given to fit are all the same. Give it a training set.")
         vectors = vectors[:, :kept]
-        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-        return cls(mean + shift, vectors * largest.sign() / values[:kept].sqrt(), f"pca{num_components}")
+        return cls(mean + shift, vectors * _signs(vectors) / values[:kept].sqrt(), f"pca{num_components}")
 
     @property
     def num_features(self) -> int:
@@ -78,12 +77,21 @@ class PCAFeatures(ImageFeatures):
         return (_vectors(u) - self.mean) @ self.projection
 
     def provenance(self) -> dict[str, str]:
-        """See `ImageFeatures`; the hash is of the projection to six digits, which batches and order do not change."""
-        digits = torch.round(self.projection.cpu().abs() * 1e6 / self.projection.abs().max().cpu()).to(torch.int64)
+        """See `ImageFeatures`; the hash is of mean and projection to five digits, whatever the batches and order."""
+        found = hashlib.sha256()
+        for part in (self.mean.cpu(), self.projection.cpu()):
+            found.update(torch.round(part * 1e5 / part.abs().max()).to(torch.int64).numpy().tobytes())
         return {
             "features": f"PCA of the training images, {self.num_features} components",
-            "weights_sha256": hashlib.sha256(digits.numpy().tobytes()).hexdigest(),
+            "weights_sha256": found.hexdigest(),
         }
+
+
+def _signs(vectors: Tensor) -> Tensor:
+    """Of each column's first entry among its largest: what rounding makes of equal entries does not decide."""
+    size = vectors.abs()
+    first = (size > (1.0 - 1e-6) * size.amax(0)).int().argmax(0, keepdim=True)
+    return vectors.gather(0, first).sign()
 
 
 def _vectors(u: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 
 class FeatureSet(NamedTuple):
-    """Features ``(d,)`` of N images; moments in float64."""
+    """Features of N images, d each, and their moments; all in float64."""
 
     num_images: int
     """N."""
@@ -21,7 +21,7 @@ class FeatureSet(NamedTuple):
     """``(d, d)``, with N - 1."""
 
     features: Tensor | None = None
-    """``(N, d)``, in no particular order, where they were kept."""
+    """``(n, d)`` of all images, or of some, where they were kept; in no particular order."""
 
 
 class FeatureStatistics(Metric):
@@ -32,7 +32,7 @@ class FeatureStatistics(Metric):
 
     Args:
         num_features: d.
-        keep: also keep the features themselves, ``d`` numbers for each image.
+        keep: also keep the features themselves, ``d`` numbers in float64 for each image.
     """
 
     full_state_update = False
@@ -50,14 +50,18 @@ class FeatureStatistics(Metric):
         if keep:
             self.add_state("features", default=[], dist_reduce_fx="cat")
 
+    def update_with_none(self) -> None:
+        """Take in no image: what a rank does that has none, since every rank must have taken in something."""
+        self.update(self.sums.new_zeros(0, len(self.sums)))
+
     def update(self, features: Tensor) -> None:
-        """Take in features ``(B, d)`` of a batch. With ``keep`` every rank must call it, if with none."""
+        """Take in features ``(B, d)`` of a batch."""
         exact = features.detach().double()
         self.count += len(exact)
         self.sums += exact.sum(0)
         self.products += exact.T @ exact
         if self.keep:
-            self.features.append(features.detach())
+            self.features.append(exact)
 
     def compute(self) -> FeatureSet:
         """The set over all ranks; the same on each.

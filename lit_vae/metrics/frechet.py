@@ -19,6 +19,8 @@ def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
     then costs the eigenvalues of a matrix of 500 x 500, and two such sets the singular values of one, in place of those
     of 2048 x 2048.
     """
+    if not (a.mean.isfinite().all() and b.mean.isfinite().all()):
+        return torch.full_like(a.mean[0], torch.nan)  # of images that were not: an eigenvalue solver would raise
     factor_a, factor_b = _factor(a), _factor(b)
     if factor_a is not None and factor_b is not None:
         root_trace = torch.linalg.svdvals(factor_a @ factor_b.T).sum()  # the nuclear norm of F_a^T F_b
@@ -48,7 +50,7 @@ def _root_trace(symmetric: Tensor) -> Tensor:
 
 
 def _factor(of: FeatureSet) -> Tensor | None:
-    """``(N, d)`` with ``F^T F`` the covariance, where that is smaller than the covariance."""
-    if of.features is None or len(of.features) >= len(of.mean):
+    """``(N, d)`` with ``F^T F`` the covariance, where all features are at hand and fewer than dimensions."""
+    if of.features is None or not len(of.features) == of.num_images < len(of.mean):
         return None
-    return (of.features.double() - of.mean) / (of.num_images - 1) ** 0.5
+    return (of.features - of.mean) / (of.num_images - 1) ** 0.5

@@ -21,7 +21,11 @@ class SetDistance(ABC):
 
     @abstractmethod
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
-        """The numbers by kind, such as ``fd``."""
+        """The numbers by kind, such as ``fd``; not a number where an image was not."""
+
+    def problems(self, num_images: int) -> list[str]:
+        """Why sets of so many images cannot be compared, each with its remedy; empty if nothing keeps them from it."""
+        return []
 
 
 class Frechet(SetDistance):
@@ -52,11 +56,8 @@ class Kernel(SetDistance):
         return {"kd": within - 2.0 * _kernel_sum(x, y) / (len(x) * len(y))}
 
 
-class PrecisionRecall(SetDistance):
-    """``precision``: share of the generated images within the manifold of real ones; ``recall`` the other way round.
-
-    Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1. The manifold of a set: the balls around
-    its images that reach to the k-th nearest of the others. Both depend on the numbers of images.
+class NeighbourDistance(SetDistance):
+    """One that looks at balls around images, which reach to the k-th nearest of the others.
 
     Args:
         neighbours: k.
@@ -64,22 +65,63 @@ class PrecisionRecall(SetDistance):
 
     needs_features = True
 
+    def __init__(self, neighbours: int) -> None:
+        name = type(self).__name__
+        if neighbours < 1:
+            raise ValueError(
+                f"{name}: neighbours (={neighbours}) must be at least 1. Set init_args.neighbours of {name}."
+            )
+        self.neighbours = neighbours
+
+    def problems(self, num_images: int) -> list[str]:
+        """Too few others."""
+        if num_images > self.neighbours:
+            return []
+        return [
+            f"{type(self).__name__}: neighbours (={self.neighbours}) must be less than the number of images of a set"
+            f" (={num_images}). Take more images, or fewer neighbours."
+        ]
+
+    def radii(self, x: Tensor) -> Tensor:
+        """Squared distance of each row to the k-th nearest of the *other* rows: ``(N, d) -> (N,)``."""
+        if problems := self.problems(len(x)):
+            raise ValueError(problems[0])
+        radii = []
+        for rows, squares in _squared_distances(x, x):
+            own = torch.arange(rows.start, rows.stop, device=x.device)
+            squares[own - rows.start, own] = torch.inf
+            radii.append(
+                squares.topk(self.neighbours, dim=1, largest=False).values[:, -1]
+            )  # a twelfth of kthvalue's time
+        return torch.cat(radii)
+
+
+class PrecisionRecall(NeighbourDistance):
+    """``precision``: share of the generated images within the manifold of real ones; ``recall`` the other way round.
+
+    Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1, there with features of VGG-16. The
+    manifold of a set is all its balls. Both depend on the numbers of images: take as many real ones as generated.
+
+    Args:
+        neighbours: k.
+    """
+
     def __init__(self, neighbours: int = 3) -> None:
-        self.neighbours = _checked(self, neighbours)
+        super().__init__(neighbours)
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
         """See `SetDistance`."""
         x, y = _features(real), _features(fake)
-        x_radii, y_radii = _radii(self, x, self.neighbours), _radii(self, y, self.neighbours)
+        x_radii, y_radii = self.radii(x), self.radii(y)
         # rows of real images: whether a fake ball holds them, and which fake images their own balls hold
         recalled, precise = [], torch.zeros(len(y), dtype=torch.bool, device=y.device)
         for rows, squares in _squared_distances(x, y):
             recalled.append((squares <= y_radii).any(1))
             precise |= (squares <= x_radii[rows, None]).any(0)
-        return {"precision": precise.double().mean(), "recall": torch.cat(recalled).double().mean()}
+        return _unless_nan(x, y, {"precision": precise.double().mean(), "recall": torch.cat(recalled).double().mean()})
 
 
-class DensityCoverage(SetDistance):
+class DensityCoverage(NeighbourDistance):
     """``density``: mean number of real balls that a generated image lies in, over k; ``coverage``: share of real balls
     with a generated image in them.
 
@@ -90,33 +132,31 @@ class DensityCoverage(SetDistance):
         neighbours: k.
     """
 
-    needs_features = True
-
     def __init__(self, neighbours: int = 5) -> None:
-        self.neighbours = _checked(self, neighbours)
+        super().__init__(neighbours)
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
         """See `SetDistance`."""
         x, y = _features(real), _features(fake)
-        radii = _radii(self, x, self.neighbours)
+        radii = self.radii(x)
         held, covered = torch.zeros((), dtype=torch.float64, device=x.device), []
         for rows, squares in _squared_distances(x, y):
             within = squares <= radii[rows, None]
             held += within.sum()
             covered.append(within.any(1))
-        return {"density": held / (self.neighbours * len(y)), "coverage": torch.cat(covered).double().mean()}
+        coverage = torch.cat(covered).double().mean()
+        return _unless_nan(x, y, {"density": held / (self.neighbours * len(y)), "coverage": coverage})
 
 
 def _features(of: FeatureSet) -> Tensor:
     assert of.features is not None  # by `SetDistance.needs_features`
-    return of.features.double()
+    return of.features
 
 
-def _checked(distance: SetDistance, neighbours: int) -> int:
-    if neighbours < 1:
-        name = type(distance).__name__
-        raise ValueError(f"{name}: neighbours (={neighbours}) must be at least 1. Set init_args.neighbours of {name}.")
-    return neighbours
+def _unless_nan(x: Tensor, y: Tensor, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Not a number where a feature is none: a comparison with such a one is false, and shares would only be lower."""
+    finite = bool(x.isfinite().all() and y.isfinite().all())
+    return numbers if finite else {name: torch.full_like(value, torch.nan) for name, value in numbers.items()}
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -144,21 +184,3 @@ def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
         chunk = x[start : start + rows] - center
         squares = chunk.square().sum(1, keepdim=True) + lengths - 2.0 * chunk @ y.T
         yield slice(start, start + len(chunk)), squares.clamp(min=0.0)
-
-
-def _radii(distance: SetDistance, x: Tensor, neighbours: int) -> Tensor:
-    """Squared distance of each row to the k-th nearest of the *other* rows: ``(N, d) -> (N,)``."""
-    if len(x) <= neighbours:
-        name = type(distance).__name__
-        raise ValueError(
-            f"{name}: neighbours (={neighbours}) must be less than the number of images of a set (={len(x)})."
-            f" Set init_args.neighbours of {name}, or take more images."
-        )
-    radii = []
-    for rows, squares in _squared_distances(x, x):
-        own = torch.arange(rows.start, rows.stop, device=x.device)
-        squares[own - rows.start, own] = torch.inf
-        radii.append(
-            squares.topk(neighbours, dim=1, largest=False).values[:, -1]
-        )  # kthvalue takes twelve times as long
-    return torch.cat(radii)

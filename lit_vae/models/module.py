@@ -35,9 +35,12 @@ class Model(LightningModule, ABC):
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         splits = ("val", "test")
-        # sums of a whole set in float64: the mean of 60,000 images then has no error worth the name
+        # sums of a whole set in float64: the mean of 60,000 images then has no error worth the name; and of an image
+        # whose term is no number there is no mean (torchmetrics by itself would leave the image out)
         means = {
-            split: nn.ModuleDict({k: MeanMetric().set_dtype(torch.float64) for k in self.term_names})
+            split: nn.ModuleDict(
+                {k: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for k in self.term_names}
+            )
             for split in splits
         }
         self.epoch_means = nn.ModuleDict(means)

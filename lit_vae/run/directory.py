@@ -154,7 +154,7 @@ class RunDirectory(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the images of this rank."""
-        self._tested += len(batch.y)
+        self._tested += len(batch[1])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add up the images of all ranks."""
@@ -183,7 +183,7 @@ class RunDirectory(Callback):
             "values": spec.values if isinstance(spec, ImageSpec) else None,
             "split": "test",
             "num_images": self._tested,
-            "data_fingerprint": datamodule.fingerprint("test") if isinstance(spec, ImageSpec) else None,
+            "data_fingerprint": datamodule.fingerprint("test") if hasattr(datamodule, "fingerprint") else None,
             **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, CodeSpec) else {}),
             "protocols": protocols(trainer, "test"),
         }

@@ -38,14 +38,15 @@ class RunRecord(Callback):
     def __init__(self) -> None:
         self._before = 0.0  # seconds that the checkpoint gone on from had taken
         self._started: float | None = None
+        self._protocols: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds until now."""
-        return {"seconds": self._seconds()}
+        """The seconds until now, and what the numbers of validations are of."""
+        return {"seconds": self._seconds(), "protocols": self._protocols}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting from a checkpoint."""
-        self._before = float(state_dict["seconds"])
+        self._before, self._protocols = float(state_dict["seconds"]), dict(state_dict.get("protocols", {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -78,6 +79,7 @@ class RunRecord(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         device = trainer.strategy.root_device
+        self._protocols |= protocols(trainer, "val")
         record = {
             "status": status,
             **(more or {}),
@@ -90,7 +92,7 @@ class RunRecord(Callback):
             "device": device_name(device),
             "ranks": trainer.world_size,
             "precision": str(trainer.precision),
-            "protocols": protocols(trainer, "val"),
+            "protocols": self._protocols,
             "updated": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         write_json(Path(trainer.default_root_dir) / RECORD_FILE, record)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.run.files import read_json, write_json
 from lit_vae.tools.codes import progress_bar
-from lit_vae.tools.prior import load_prior, mixture_draw
+from lit_vae.tools.prior import PRIOR_FILE, load_prior, mixture_draw
 from lit_vae.tools.records import EVALUATION_FILE
 from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device, find_run, load_data, load_model
 from lit_vae.tools.table import print_numbers
@@ -48,7 +48,7 @@ def evaluate(
         prior: What is drawn from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
         num_images: Samples. The distance falls with it: compare equal numbers.
         reference: Split of the real images, all of which are taken.
-        extended: Also KID, precision and recall, density and coverage; all pairs of images are compared.
+        extended: Also KID, precision and recall, density and coverage, with as many real images as samples.
         seed: Of the samples.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
         checkpoint: Which one of a run directory.
@@ -66,6 +66,8 @@ def evaluate(
     if problems := seen.problems(data.spec.shape):
         raise ValueError("\n".join(problems))
     distances = [Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()] if extended else [Frechet()]
+    if too_few := [problem for distance in distances for problem in distance.problems(num_images)]:
+        raise ValueError(f"lit-vae evaluate: --num_images (={num_images}): " + "\n".join(too_few))
     with untouched(model), progress_bar("drawing") as progress:
         y = model.labels_for(num_images, None)
         counted = _counted(draw, lambda done: progress(done, num_images))
@@ -132,13 +134,17 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
 def _merged(
     record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float], protocols: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record with these numbers in it, and without any of another checkpoint."""
+    """The record with these numbers in it, and without any of another checkpoint, or of another mixture on it."""
+    from lit_vae.run.loading import identity
+
+    drawn_from = {"checkpoint": Path(run.checkpoint).name, "checkpoint_sha256": run.identity}
+    if prior == "gmm":
+        drawn_from["mixture_sha256"] = identity(run.directory / PRIOR_FILE)
     old = record.get(prior, {})
-    if old.get("checkpoint_sha256") != run.identity:
+    if any(old.get(name) != value for name, value in drawn_from.items()):
         old = {}
     new = {
-        "checkpoint": Path(run.checkpoint).name,
-        "checkpoint_sha256": run.identity,
+        **drawn_from,
         "metrics": {**old.get("metrics", {}), **metrics},
         "protocols": {**old.get("protocols", {}), **protocols},
     }

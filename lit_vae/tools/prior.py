@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PRIOR_FILE = Path("priors") / "gmm.pt"
 RECORD_FILE = Path("priors") / "gmm.json"
 MOST_IMAGES = 10_000
-"""Images on either side of the Fréchet distances."""
+"""Samples behind each Fréchet distance; the other side is the whole test split."""
 
 
 def fit_prior(
@@ -174,8 +174,8 @@ def sample_quality(
     protocol.pop("seconds")  # the same call writes the same file
     training = FeatureStatistics(features.num_features)
     for x, _ in first_images(OneSplit(data, "train"), n, model):
-        training.update(features(levels(x, values)).cpu())
-    real = reference_set(data, "test", features.cpu(), False, torch.device("cpu")).features
+        training.update(features.of(x, values).cpu())
+    real = reference_set(data, "test", features.cpu(), 0, torch.device("cpu")).features
     floor = float(frechet_distance(real, training.compute()))
     return metrics, {**protocol, "images": "decoder means", "fd_pca64_of_training_images": floor}
 

@@ -40,7 +40,8 @@ def test_numbers_are_those_of_the_callback(tools: Tools, run_copy: RunCopy, feat
     assert record["checkpoint_sha256"] == identity(run / "checkpoints" / "best.ckpt")
     protocol = record["protocols"]["test/density_featurenet"]
     assert protocol["neighbours"] == 5
-    assert (protocol["num_images"], protocol["reference"], protocol["reference_images"]) == (120, "Digits train", 1437)
+    assert (protocol["num_images"], protocol["reference"], protocol["reference_images"]) == (120, "Digits train", 120)
+    assert record["protocols"]["test/fd_featurenet"]["reference_images"] == 1437
     assert protocol["labels"] == "each class in turn"
     assert protocol["weights_sha256"] == identity(feature_net)
 
@@ -52,7 +53,7 @@ def test_numbers_are_gathered_for_each_prior_of_one_checkpoint(tools: Tools, run
     first = evaluation(run)
     assert set(first) == {"model"}
     tools("fit-prior", run)
-    tools("evaluate", run, *few, "--prior", "gmm")
+    tools("evaluate", run, *few, "--prior", "gmm", "--extended", "true")
     second = evaluation(run)
     assert second["model"] == first["model"]
     assert second["gmm"]["metrics"]["test/fd_pca64"] != first["model"]["metrics"]["test/fd_pca64"]
@@ -61,6 +62,11 @@ def test_numbers_are_gathered_for_each_prior_of_one_checkpoint(tools: Tools, run
     assert set(third["model"]["metrics"]) > set(first["model"]["metrics"])
     assert third["gmm"] == second["gmm"]
     assert third["model"]["metrics"]["test/fd_pca64"] == pytest.approx(first["model"]["metrics"]["test/fd_pca64"])
+    tools("fit-prior", run, "--components", 2)
+    tools("evaluate", run, *few, "--prior", "gmm")  # of another mixture: nothing of the old one is left beside it
+    assert set(evaluation(run)["gmm"]["metrics"]) == {"test/fd_pca64"} < set(third["gmm"]["metrics"])
+    assert evaluation(run)["gmm"]["mixture_sha256"] == identity(run / "priors" / "gmm.pt")
+    assert evaluation(run)["model"] == third["model"]
     tools("evaluate", run, *few, "--checkpoint", "last")
     last = run / "checkpoints" / "last.ckpt"
     assert identity(last) != first["model"]["checkpoint_sha256"]
@@ -143,6 +149,11 @@ def test_a_mistake_is_one_clear_error(
             f"Inception: weights of inception: there is no {tmp_path / 'a.pth'}.",
         ),
         ([run, "--features", tmp_path / "a.ckpt"], "must be a .ckpt file of a FeatureNet, and there is none."),
+        (
+            [run, "--num_images", 5, "--features", "pca", "--extended", "true"],
+            "lit-vae evaluate: --num_images (=5):"
+            " DensityCoverage: neighbours (=5) must be less than the number of images of a set (=5). Take more images",
+        ),
         ([run, "--num_images", 1], "lit-vae evaluate: --num_images (=1) must be at least 2."),
         ([run, "--prior", "gmm", "--features", "pca"], "Fit it first: lit-vae fit-prior"),
         ([feature_net, "--features", "pca"], "lit-vae evaluate: FeatureNet draws no images. Give a run of a model"),

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks import EMA, SampleQuality
+from callbacks import EMA, ReconstructionFrechet, SampleQuality
 from callbacks.references import reference_folder, reference_set
-from callbacks.sample_quality import AT_ONCE
+from callbacks.sample_quality import AT_ONCE, at_once
 from lit_vae.data import FakeImages
 from lit_vae.features import ImageFeatures
 from lit_vae.images import to_uint8
-from lit_vae.metrics import FeatureSet, Frechet, Kernel, PrecisionRecall, frechet_distance
+from lit_vae.metrics import DensityCoverage, FeatureSet, Frechet, Kernel, PrecisionRecall, frechet_distance
 from lit_vae.ranks import all_agree
 
 
@@ -100,11 +100,16 @@ def test_at_validations_it_takes_fewer_and_the_averaged_weights(new_model, new_t
             if self.due(trainer):
                 seen[trainer.current_epoch] = expected(pl_module, data, "train", 30, 0)
 
+    plain = new_trainer(SampleQuality(Corner(), num_images=30, every_n_epochs=3), max_epochs=3)
+    torch.manual_seed(0)
+    plain.fit(new_model("VAE"), datamodule=data)
     look = Look(Corner(), num_images=200, num_val_images=30, every_n_epochs=2)
     trainer = new_trainer(look, EMA(decay=0.5), max_epochs=3)
+    torch.manual_seed(0)
     trainer.fit(new_model("VAE"), datamodule=data)
     assert list(seen) == [1, 2]  # of epochs 0, 1, 2: every second, and the last
     assert trainer.callback_metrics["val/fd_corner"].item() == pytest.approx(seen[2], rel=1e-5)
+    assert seen[2] != pytest.approx(plain.callback_metrics["val/fd_corner"].item(), rel=1e-3)  # of the last weights
     assert look.protocols["fd_corner"]["num_images"] == 30
 
 
@@ -121,25 +126,67 @@ def test_real_images_are_looked_at_once_for_all_runs(new_model, new_trainer, dat
     value = test(first, Frechet())
     (name,) = files()
     assert name.startswith("FakeImages-test-corner-")
+    assert name.endswith("-moments.pt")
     assert test(second, Frechet()) == value
     assert (first.seen, second.seen) == (70, 50)
 
-    third, fourth = Corner(), Corner()  # the features themselves are wanted: the file is made anew, and serves both
+    third, fourth = Corner(), Corner()  # the features themselves are wanted, too
     assert test(third, Frechet(), Kernel(), PrecisionRecall(2)) == pytest.approx(value)
-    assert test(fourth, Frechet()) == value
+    assert test(fourth, Frechet(), PrecisionRecall(2)) == value
     assert (third.seen, fourth.seen) == (70, 50)
-    assert files() == {name}
+    assert files() == {name, name.replace("moments", "features-20")}
 
     other = Corner()
     other.version = "2"
     test(other, Frechet())
     assert other.seen == 70
-    assert len(files()) == 2
+    assert len(files()) == 3
+
+
+def test_of_many_real_images_as_many_are_kept_as_there_are_samples(data):
+    corner, device = Corner(), torch.device("cpu")
+    real = reference_set(data, "train", corner, 5, device).features
+    x = torch.cat([x for x, _ in data.ordered_dataloader("train")])
+    assert real.num_images == 24
+    torch.testing.assert_close(real.mean, corner(to_uint8(x)).double().mean(0))
+    assert torch.equal(real.features, corner(to_uint8(x[[0, 6, 12, 17, 23]])).double())  # spread evenly
+    again = reference_set(data, "train", corner, 5, device).features
+    assert all(torch.equal(a, b) for a, b in zip(again[1:], real[1:], strict=True))
+
+
+def test_a_cache_that_cannot_be_used_costs_time_and_no_numbers(data, cache, monkeypatch):
+    device = torch.device("cpu")
+    whole = reference_set(data, "test", Corner(), 0, device).features
+    (path,) = cache.iterdir()
+    path.write_bytes(b"half")
+    with pytest.warns(UserWarning, match=r"moments.pt cannot be read .*; they are computed again"):
+        assert torch.equal(reference_set(data, "test", Corner(), 0, device).features.mean, whole.mean)
+    cache.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("LIT_VAE_CACHE", str(cache.parent / "file"))
+    with pytest.warns(UserWarning, match=r"moments.pt cannot be written .*Set LIT_VAE_CACHE to a folder"):
+        assert torch.equal(reference_set(data, "test", Corner(), 0, device).features.mean, whole.mean)
+
+
+def test_large_images_are_drawn_a_few_at_a_time():
+    assert [at_once((3, size, size)) for size in (8, 64, 128, 256, 1024)] == [100, 100, 25, 6, 1]
+
+
+def test_a_decoder_that_has_diverged_has_no_number(new_model, new_trainer, data):
+    model = new_model("VAE")
+    torch.nn.init.constant_(next(model.decoder.parameters()), torch.nan)
+    distances = [Frechet(), Kernel(), PrecisionRecall(2), DensityCoverage(2)]
+    quality, frechet = SampleQuality(Corner(), distances, num_images=5), ReconstructionFrechet(Corner())
+    trainer = new_trainer(quality, frechet)
+    trainer.test(model, datamodule=data, verbose=False)
+    values = {name: value for name, value in trainer.callback_metrics.items() if "corner" in name}
+    assert len(values) == 7
+    assert all(value.isnan() for value in values.values())
+    assert trainer.callback_metrics["test/elbo"].isnan()
 
 
 def test_other_images_are_other_references(data, cache):
     def reference(given: FakeImages, split: str) -> str:
-        found = reference_set(given, split, Corner(), False, torch.device("cpu"))
+        found = reference_set(given, split, Corner(), 0, torch.device("cpu"))
         assert found.provenance["reference_images"] == found.features.num_images
         return found.provenance["reference_fingerprint"]
 
@@ -205,6 +252,25 @@ def test_what_cannot_be_measured_is_refused_before_training(new_model, new_train
         SampleQuality(Corner(), num_val_images=0)
     with pytest.raises(ValueError, match=r"SampleQuality: Blind: not for \(1, 8, 8\). Or remove it from trainer.callb"):
         new_trainer(SampleQuality(Blind())).fit(new_model("VAE"), datamodule=data)
+    with pytest.raises(ValueError, match=r"SampleQuality: distances has one of them twice, under the same name. Set"):
+        SampleQuality(Corner(), [PrecisionRecall(1), PrecisionRecall(2)])
+    with pytest.raises(
+        ValueError, match=r"SampleQuality: PrecisionRecall: neighbours \(=3\) must be less than .*\(=3\)"
+    ):
+        SampleQuality(Corner(), [PrecisionRecall(3)], num_images=3)
+    few = SampleQuality(Corner(), [PrecisionRecall(20)], reference="val")
+    with pytest.raises(ValueError, match=r"PrecisionRecall: neighbours \(=20\) must be less than .* of a set \(=20\)"):
+        new_trainer(few).fit(new_model("VAE"), datamodule=data)
+    for family in (SampleQuality, ReconstructionFrechet):
+        with pytest.raises(
+            ValueError, match=rf"{family.__name__}: trainer.callbacks has it twice with features corner"
+        ):
+            new_trainer(family(Corner()), family(Corner())).fit(new_model("VAE"), datamodule=data)
+    dequantized = FakeImages(num_train=24, num_val=20, num_test=20, size=8, values="dequantized", batch_size=8)
+    with pytest.raises(ValueError, match=r"ReconstructionFrechet: trainer.precision \(=bf16-true\) rounds dequantised"):
+        new_trainer(ReconstructionFrechet(Corner()), precision="bf16-true").fit(
+            new_model("VAE"), datamodule=dequantized
+        )
     loader = torch.utils.data.DataLoader(torch.zeros(4, 1, 8, 8))
     with pytest.raises(ValueError, match=r"compares with images of a lit_vae.data module; trainer.datamodule is NoneT"):
         new_trainer(SampleQuality(Corner())).fit(new_model("VAE"), loader, loader)

@@ -86,7 +86,9 @@ def test_features_are_those_of_torch_fidelity(inception_file):
 
 def test_names_say_whose_weights_these_are(inception_file):
     kinds = ("fd", "rfd", "kd", "precision")
-    assert [Inception(str(inception_file)).called(kind) for kind in kinds] == ["fid", "rfid", "kid", "precision"]
+    assert [Inception(str(inception_file)).called(kind) for kind in kinds] == [
+        *("fid", "rfid", "kid", "precision_inception"),
+    ]
     assert Inception("random").called("fd") == "fd_inception_random"
     assert Inception(str(inception_file)).provenance()["weights_sha256"] == inception_file.stem.rpartition("-")[2]
     assert Inception("random").provenance()["weights_sha256"] == "none: random"
@@ -104,3 +106,36 @@ def test_mistakes(inception_file, tmp_path, monkeypatch):
     assert Inception(str(inception_file)).problems((3, 8, 8)) == []
     (problem,) = Inception(str(inception_file)).problems((2, 8, 8))
     assert problem == "Inception: it sees images of 1 or 3 channels, not of 2. Leave it out."
+
+
+def test_its_float32_has_all_digits_and_nobody_elses_setting_changes(inception_file):
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
+    inside = []
+
+    class Look(torch.nn.Module):
+        def forward(self, x):
+            inside.append((conv.fp32_precision, matmul.fp32_precision, torch.is_autocast_enabled("cpu")))
+            return (torch.zeros(len(x), 2048),)
+
+    features = Inception(str(inception_file))
+    features.seen_by._held = (Look(),)
+    with torch.autocast("cpu", torch.bfloat16):
+        features(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    assert inside == [("ieee", "ieee", False)]
+    assert (conv.fp32_precision, matmul.fp32_precision) == before
+
+
+def test_an_image_that_is_not_finite_has_no_features(inception_file):
+    features = Inception(str(inception_file))
+    features.seen_by._held = (torch.nn.Sequential(torch.nn.Flatten(), One()),)
+    x = torch.zeros(3, 3, 8, 8)
+    x[1, 0, 0, 0] = torch.nan
+    found = features.of(x, "uint8")
+    assert found[1].isnan().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+class One(torch.nn.Module):
+    def forward(self, x):
+        return (x.float(),)

@@ -98,7 +98,10 @@ def test_numbers_of_validations_keep_what_they_are_of(tmp_path):
     class Measures(Callback):
         protocols = {"fid": {"num_images": 8}}  # noqa: RUF012
 
-    assert fit(tmp_path, RunRecord(), Measures())["protocols"] == {"val/fid": {"num_images": 8}}
+    expected = {"val/fid": {"num_images": 8}}
+    assert fit(tmp_path, RunRecord(), Measures())["protocols"] == expected
+    # numbers of before are still there when a run goes on without measuring again
+    assert fit(tmp_path, RunRecord(), ckpt_path=tmp_path / "last.ckpt", epochs=3)["protocols"] == expected
 
 
 def test_parameters_that_belong_to_no_part_are_counted_once():
