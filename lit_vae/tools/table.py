@@ -7,30 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from lit_vae.run.files import replacing
+from lit_vae.tools.compare.comparable import protocol_differences
 from lit_vae.tools.records import PRIOR_RECORD_FILE, TEST_METRICS_FILE, read_records
 
 PROTOCOL = ("data", "image_shape", "values")
 NOT_COMPARABLE = "*"
-"""Mark of a run whose numbers are of other images than the first run's."""
+"""Mark of a run whose numbers are of other images than the first run's, and of a number that was measured otherwise."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what it is called, what its numbers are of, the numbers by name, and what must be said of them."""
+    """One run: what it is called, what its numbers are of, the numbers by name, and what must be said of them.
+
+    Args:
+        name: of the run.
+        model: the family.
+        protocol: what all numbers are of.
+        metrics: the numbers.
+        protocols: what single numbers are of beyond that.
+        note: what must be said of it.
+    """
 
     name: str
     model: str
     protocol: dict[str, Any]
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
+    protocols: dict[str, dict[str, Any]]
     note: str = ""
 
 
 def table(runs: list[str], out: str | None = None) -> None:
     """Put the test numbers of runs into one table: a row for each run.
 
-    Numbers are those of RUN/test_metrics.json (lightning test) and RUN/priors/gmm.json (lit-vae fit-prior); a number
-    that a run does not have stays blank. Runs on other images than the first one's (data, shape or values) are marked:
-    their numbers do not compare.
+    Numbers are those of RUN/test_metrics.json (lightning test), RUN/priors/gmm.json (lit-vae fit-prior) and
+    RUN/evaluation.json (lit-vae evaluate); a number that a run does not have stays blank. Runs on other images than the
+    first one's (data, shape or values) are marked, and numbers that were measured in another way: they do not compare.
 
     Args:
         runs: Run directories.
@@ -48,11 +59,13 @@ def table(runs: list[str], out: str | None = None) -> None:
         for row, other in zip(rows, others, strict=True)
         if other
     ]
+    marked = _measured_otherwise(rows, names, others)
+    notes += [f"{NOT_COMPARABLE} {note}" for note in dict.fromkeys(marked.values())]
     notes += [row.note for row in rows if row.note]
     header = ["run", "model", *names]
     labels = [f"{row.name} {NOT_COMPARABLE}" if other else row.name for row, other in zip(rows, others, strict=True)]
     cells = [
-        [label, row.model, *(_number(row.metrics.get(name)) for name in names)]
+        [label, row.model, *(_number(row.metrics.get(name), (row.name, name) in marked) for name in names)]
         for label, row in zip(labels, rows, strict=True)
     ]
     _print(header, cells, notes)
@@ -72,11 +85,13 @@ def print_numbers(title: str, numbers: Mapping[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("metric", title=title, title_justify="left")
+    console = Console()
+    console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
+    shown = Table("metric")
     shown.add_column("value", justify="right")
     for name, value in numbers.items():
         shown.add_row(name, _number(value))
-    Console().print(shown)
+    console.print(shown)
 
 
 def _read_all(runs: list[str]) -> list[Row]:
@@ -107,16 +122,37 @@ def _read(run: str) -> Row:
             f" {Path(test['checkpoint']).name}."
         )
     protocol = {name: (test or prior)[name] for name in PROTOCOL}
-    metrics = {**prior.get("metrics", {}), **test.get("metrics", {})}
-    return Row(run.rstrip("/"), records.model, protocol, metrics, note)
+    metrics = dict(prior.get("metrics", {}))
+    protocols = {name: prior.get("samples", {}) for name in metrics}
+    for drawn_from, suffix in (("model", ""), ("gmm", "_gmm")):
+        evaluation = records.evaluation.get(drawn_from, {})
+        metrics |= {f"{name}{suffix}": value for name, value in evaluation.get("metrics", {}).items()}
+        protocols |= {f"{name}{suffix}": of for name, of in evaluation.get("protocols", {}).items()}
+    metrics |= test.get("metrics", {})
+    protocols |= test.get("protocols", {})
+    return Row(run.rstrip("/"), records.model, protocol, metrics, protocols, note)
+
+
+def _measured_otherwise(rows: list[Row], names: list[str], others: list[bool]) -> dict[tuple[str, str], str]:
+    """By run and number, why it does not compare with that of the first run that has one."""
+    found = {}
+    for name in names:
+        with_it = [row for row, other in zip(rows, others, strict=True) if not other and name in row.metrics]
+        for row in with_it[1:]:
+            first = with_it[0]
+            differing = protocol_differences(row.protocols.get(name, {}), first.protocols.get(name, {}))
+            if differing:
+                what = f"{name} of {row.name} does not compare with that of {first.name}"
+                found[row.name, name] = f"{what}: {'; '.join(differing)}."
+    return found
 
 
 def _of(protocol: dict[str, Any]) -> str:
     return f"{protocol['data']} {protocol['image_shape']} {protocol['values']}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _number(value: float | None, marked: bool = False) -> str:
+    return "" if value is None else f"{value:.4f}" + f" {NOT_COMPARABLE}" * marked
 
 
 def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:

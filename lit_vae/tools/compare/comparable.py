@@ -1,6 +1,6 @@
 """Which numbers compare, and which of those is the best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,8 @@ from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metrics import Metric, metric, ordered
 from lit_vae.tools.compare.numbers import Number
 
-NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels"))
-"""What is recorded beside a protocol: results, what they took, and what is random.
-
-Samples are of the distribution that a model has, whether labels are drawn first or not.
-"""
+NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels", "images"))
+"""What is recorded beside a protocol: results, what they took, what is random, and what a family shows as its samples."""
 
 OF_A_SPLIT = ("num_images", "data_fingerprint")
 """What is known of the images of one split alone."""
@@ -96,8 +93,14 @@ def differences(mine: Number, theirs: Number, my_group: int | None = None, their
     if mine.split != theirs.split:
         found.append(f"of the {SPLITS[mine.split]} images, not of the {SPLITS[theirs.split]} images")
     found += _data_differences(mine, theirs, my_group, their_group)
-    for name in {**mine.protocol, **theirs.protocol}:
-        a, b = (plain(how[name]) if name in how else "not recorded" for how in (mine.protocol, theirs.protocol))
+    return found + protocol_differences(mine.protocol, theirs.protocol)
+
+
+def protocol_differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two measurements did not do alike."""
+    found = []
+    for name in {**mine, **theirs}:
+        a, b = (plain(how[name]) if name in how else "not recorded" for how in (mine, theirs))
         if a != b and name not in NO_PROTOCOL:
             found.append(f"{name}: {a} here, {b} there")
     return found

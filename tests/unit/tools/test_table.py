@@ -92,6 +92,36 @@ def test_runs_on_other_images_are_marked(
     assert text.count(note) == 1
 
 
+def test_numbers_that_were_measured_otherwise_are_marked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = {"num_images": 10000, "weights_sha256": "a", "seconds": 3.0}
+    runs = [
+        run(folder, "first", metrics={"test/fid": 1.0, "test/psnr": 20.0}, protocols={"test/fid": of}),
+        run(folder, "slow", metrics={"test/fid": 2.0}, protocols={"test/fid": {**of, "seconds": 9.0}}),
+        run(
+            folder,
+            "more",
+            metrics={"test/fid": 0.5, "test/psnr": 21.0},
+            protocols={"test/fid": {**of, "num_images": 50000}},
+        ),
+    ]
+    table(runs, "t.md")
+    text = Path("t.md").read_text()
+    assert "| slow | VAE | 2.0000 |  |" in text
+    assert "| more | VAE | 0.5000 \\* | 21.0000 |" in text
+    note = "test/fid of more does not compare with that of first: num_images: 50000 here, 10000 there."
+    assert f"* {note}" in " ".join(capsys.readouterr().out.split())
+    assert text.count(note) == 1
+
+
+def test_what_evaluate_measured_is_there(folder: Path) -> None:
+    name = run(folder, "vae", metrics={"test/elbo": 1.0})
+    record = {"model": {"metrics": {"test/fd_x": 9.0}}, "gmm": {"metrics": {"test/fd_x": 2.0}}}
+    (folder / name / "evaluation.json").write_text(json.dumps(record))
+    table([name], "t.md")
+    assert "| test/elbo | test/fd_x | test/fd_x_gmm |" in Path("t.md").read_text()
+    assert "| vae | VAE | 1.0000 | 9.0000 | 2.0000 |" in Path("t.md").read_text()
+
+
 def test_numbers_of_two_checkpoints_in_a_row_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prior = {"checkpoint": "last.ckpt", "metrics": {"test/fd_pca64": 1.0}}
     table([run(folder, "vae", metrics={"test/mse": 1.0}, prior=prior)])
