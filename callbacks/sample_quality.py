@@ -33,8 +33,8 @@ class SampleQuality(Periodic):
     of a `CodePrior` what its stage 1 decodes. Where labels are told, each class comes in turn. They are drawn with the
     weights that are validated, the averaged ones where `EMA` is listed, and are the same images on any number of ranks.
 
-    The real images are those of a split: all of them for the Fréchet distance, and for distances that compare image with
-    image as many as there are samples, spread evenly. Their features are computed once and kept for all runs
+    The real images are those of a split: all of them for the Fréchet distance, and for distances that compare image
+    with image as many as there are samples, spread evenly. Their features are computed once and kept for all runs
     (`callbacks.references`). With `lit_vae.features.Inception` the numbers are the FID, KID and so on; see
     `lit_vae.metrics.set_distances`. What exactly each is of, and the seconds that it took, is kept beside it.
 

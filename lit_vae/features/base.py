@@ -136,7 +136,7 @@ class ImageFeatures(nn.Module, ABC):
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Float32 with all its digits: no autocast, and on a GPU no TF32, which would make another number of each device."""
+    """Float32 with all its digits: no autocast, and on a GPU no TF32, which makes each device another number."""
     backends: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     for backend in backends:

@@ -9,7 +9,7 @@ from lit_vae.tools.compare.metrics import Metric, metric, ordered
 from lit_vae.tools.compare.numbers import Number
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels", "images"))
-"""What is recorded beside a protocol: results, what they took, what is random, and what a family shows as its samples."""
+"""What is recorded beside a protocol: results, what they took, what is random, what a family shows as its samples."""
 
 OF_A_SPLIT = ("num_images", "data_fingerprint")
 """What is known of the images of one split alone."""
