@@ -156,4 +156,4 @@ def format_number(name: str, value: float) -> str:
         return f"{value:,.0f}"
     if value == round(value) and abs(value) < 1e5:
         return f"{value:.0f}"
-    return f"{value:#.5g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
+    return f"{value:#.5g}".rstrip(".") if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"

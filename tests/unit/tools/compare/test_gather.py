@@ -185,6 +185,7 @@ def test_mistakes_are_named_all_at_once(tmp_path: Path) -> None:
         ("active_units", 16.0, "16"),
         ("loss", 0.0, "0"),
         ("loss", -123456.7, "-1.235e+05"),
+        ("elbo", -12365.33, "-12365"),
         ("loss", 0.00012345, "1.234e-04"),
         ("seconds", 3725.4, "1:02:05"),
         ("parameters", 1346337.0, "1,346,337"),
