@@ -169,6 +169,8 @@ REQUIRED = {
     "PerceptualDistance": {"distance": {"class_path": "lit_vae.features.LPIPS"}},
     "ReconstructionFrechet": {"features": {"class_path": "lit_vae.features.FeatureNetFeatures",
                                            "init_args": {"checkpoint": "best.ckpt"}}},
+    "SampleQuality": {"features": {"class_path": "lit_vae.features.Inception"},
+                      "distances": [{"class_path": "lit_vae.metrics.DensityCoverage", "init_args": {"neighbours": 4}}]},
     "StartFrom": {"path": "last.ckpt"},
 }  # fmt: skip
 NOT_CALLBACKS = ("Panel", "Periodic", "Measurement", "BackOff")

@@ -26,6 +26,9 @@ class Squares(PerceptualDistance):
     def distance(self, target, x_hat: Tensor) -> Tensor:
         return (target[0] - x_hat**3).square().flatten(1).mean(1)
 
+    def provenance(self) -> dict[str, str]:
+        return {"network": "cubes"}
+
 
 def new_adversary(weight=0.5, **given) -> Adversary:
     discriminator = partial(PatchDiscriminator, width=4, layers=1)
