@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,11 @@ from callbacks import EMA, ClassSheet, Samples
 from callbacks.drawing import GAP, WIDE_GAP
 from callbacks.panel import prior_latents
 from lit_vae.images import to_uint8
-from lit_vae.likelihoods import Bernoulli
+from lit_vae.likelihoods import Bernoulli, FixedGaussian
+from lit_vae.models import KLAutoencoder
+from lit_vae.networks import ConvDecoder, ConvEncoder
+from lit_vae.objectives import ELBO
+from lit_vae.schedules import LinearWarmup
 
 
 def cells(picture, rows, columns, size=64, left=0, gaps=None):
@@ -41,6 +47,21 @@ def test_a_caption_says_where_latents_do_not_follow_what_is_drawn_from(new_model
     plain = "Decoder means at draws from the prior, temperature 1"
     assert captions["VAE"] == plain
     assert captions["AE"] == f"{plain}; AE: it has no prior: drawn from N(0, I). See lit-vae fit-prior."
+
+
+def test_an_autoencoder_with_the_whole_kl_follows_its_prior():
+    def caption(beta) -> str:
+        network = partial(ConvEncoder, width=4, multipliers=[1, 1])
+        decoder = partial(ConvDecoder, width=4, multipliers=[1, 1])
+        optimizer = partial(torch.optim.Adam, lr=1e-3)
+        objective = ELBO(beta=beta)
+        model = KLAutoencoder([1, 8, 8], [2, 4, 4], network, decoder, FixedGaussian(), objective, optimizer)
+        panel = Samples(4)
+        panel.check_model(model)
+        return panel.caption
+
+    assert "its KL has a small weight" in caption(1e-6)
+    assert caption(1.0) == caption(LinearWarmup(steps=10)) == "Decoder means at draws from the prior, temperature 1"
 
 
 @pytest.mark.parametrize("family", ["VAE", "CVAE", "AE"])
