@@ -28,6 +28,7 @@ from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
 from lit_vae.run.errors import TrainingStopped
+from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
@@ -125,7 +126,7 @@ class LitCLI(LightningCLI):
         self.run_dir = choose_run_dir(config.run_dir, files, config.ckpt_path, fit)
         config.ckpt_path = checkpoint_in(self.run_dir, config.ckpt_path)
         fast_dev_run = bool(config.trainer.fast_dev_run)
-        starts = fit and not fast_dev_run and config.ckpt_path is None and os.environ.get("LOCAL_RANK", "0") == "0"
+        starts = fit and not fast_dev_run and config.ckpt_path is None and is_first_process()
         if starts and (self.run_dir / CONFIG_FILE).exists():
             raise ValueError(
                 f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give"
@@ -176,6 +177,12 @@ class LitCLI(LightningCLI):
         problems = [*self.model.problems(spec), *self.model.check_networks()]
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
+        trains = subcommand == "fit" and not self.config[subcommand].trainer.fast_dev_run
+        with training_alone(self.run_dir) if trains else contextlib.nullcontext():
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
