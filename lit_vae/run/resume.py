@@ -83,7 +83,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         with zipfile.ZipFile(checkpoint) as content:
             return content.testzip() is None
-    except (zipfile.BadZipFile, EOFError):
+    except (zipfile.BadZipFile, EOFError, FileNotFoundError):  # the first rank has just set it aside
         return False
 
 

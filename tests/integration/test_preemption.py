@@ -143,6 +143,23 @@ def test_a_request_in_the_last_step_changes_nothing(
     assert status(run) == "finished"
 
 
+def test_gradients_that_accumulate_are_not_lost(
+    lightning: Lightning, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked at every batch, and to save at every batch: it waits for the step that they make."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    more = ["--trainer.accumulate_grad_batches=2", "--last_checkpoint={every_n_steps: null, every_n_minutes: 0.00001}"]
+    lightning(*arguments(config, whole)[:-1], *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "here", lambda *_: True)
+        for step in (1, 2, 3):
+            with pytest.raises(SystemExit):
+                lightning(*arguments(config, run)[:-1], *more)
+            assert final_state(run)["global_step"] == step
+    lightning(*arguments(config, run)[:-1], *more)
+    assert_same_run(whole, run)
+
+
 def test_killed_and_cut_in_half_the_one_before_is_gone_on_from(
     lightning: Lightning, config: Path, straight: Path, tmp_path: Path
 ) -> None:
