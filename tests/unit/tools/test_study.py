@@ -26,6 +26,7 @@ from lit_vae.tools.study import _runs_folder, read_folder
         (Found(config=True, last=True), "resume"),
         (Found(config=True, last=True, status="running"), "resume"),
         (Found(config=True, last=True, status="interrupted"), "resume"),
+        (Found(config=True, last=True, status="preempted"), "resume"),
         (Found(config=True, last=True, status="failed"), "resume"),
         (Found(config=True, last=True, status="running", tested=True), "resume"),
         (Found(config=True, last=True, status="finished"), "test"),
