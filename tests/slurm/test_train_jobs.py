@@ -196,3 +196,22 @@ def test_a_submitted_array_trains_each_seed_in_a_directory_of_its_own(
         assert status(run / str(seed)) == "finished"
         log = (run / f"{job}_{seed}.out").read_text()
         assert f"run directory: {run}/{seed}\n" in log
+
+
+def test_a_job_that_is_requeued_without_progress_ends_with_the_reason(
+    slurm: LocalSlurm, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is preempted again and again before its first step is done."""
+    monkeypatch.setenv("SECONDS_A_STEP", "600")
+    starts = tmp_path / "run" / "restarts.json"
+    job = submit()
+    for in_vain in range(3):
+        noted = {"job": job, "checkpoint_written_ns": None, "in_vain": in_vain}
+        slurm.wait_until(
+            lambda noted=noted: starts.exists() and json.loads(starts.read_text()) == noted, f"start {in_vain}", 120
+        )
+        slurm.run("scontrol", "requeue", job)
+    assert slurm.wait(job) == {job: "FAILED"}
+    log = (tmp_path / "log").read_text()
+    assert f"error: job {job} was started again 3 times with no new checkpoint in {tmp_path}/run/checkpoints" in log
+    assert "it makes no progress and ends here" in log
