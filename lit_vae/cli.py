@@ -21,16 +21,19 @@ import torch
 import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
-from lit_vae.run.directory import CONFIG_FILE, RunDirectory, checkpoint_in, choose_run_dir
-from lit_vae.run.errors import TrainingStopped
+from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
+from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, of_the_disk
+from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
+from lit_vae.run.resume import checkpoint_in, note_start
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
@@ -98,10 +101,11 @@ class LitCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="A .ckpt file, or last or best of the run. With fit: train on from there.",
+            help="A .ckpt file, or last or best of the run. With fit: train on from there; auto: from the last, if"
+            " there is one.",
         )
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")  # the last to act, so that it knows of all
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -123,9 +127,11 @@ class LitCLI(LightningCLI):
                 " Give --ckpt_path RUN/checkpoints/last.ckpt."
             )
         self.run_dir = choose_run_dir(config.run_dir, files, config.ckpt_path, fit)
-        config.ckpt_path = checkpoint_in(self.run_dir, config.ckpt_path)
+        asked = config.ckpt_path
+        self.source = checkpoint_in(self.run_dir, asked, fit)
+        config.ckpt_path = self.source.path
         fast_dev_run = bool(config.trainer.fast_dev_run)
-        starts = fit and not fast_dev_run and config.ckpt_path is None and os.environ.get("LOCAL_RANK", "0") == "0"
+        starts = fit and not fast_dev_run and asked is None and is_first_process()
         if starts and (self.run_dir / CONFIG_FILE).exists():
             raise ValueError(
                 f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give"
@@ -166,6 +172,8 @@ class LitCLI(LightningCLI):
         if config.get("enable_progress_bar") in (None, True):
             callbacks.append(progress_bar())
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves within a signal handler: ranks deadlock
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -176,6 +184,15 @@ class LitCLI(LightningCLI):
         problems = [*self.model.problems(spec), *self.model.check_networks()]
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
+        trains = subcommand == "fit" and not self.config[subcommand].trainer.fast_dev_run
+        with training_alone(self.run_dir) if trains else contextlib.nullcontext():
+            if trains and is_first_process():
+                note_start(self.run_dir, self.source.path)
+                self.source.set_aside()
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
@@ -254,13 +271,26 @@ def main() -> None:
     _quieten_lightning()
     try:
         _command_line(LitCLI)
-    except (ValueError, FileNotFoundError, MisconfigurationException, RuntimeError) as error:
+    except Preempted as stopped:
+        if is_first_process():  # the others end well, or a launcher would kill the first one while it says farewell
+            print(f"preempted: {stopped}", file=sys.stderr)
+            sys.exit(PREEMPTED_EXIT_CODE)
+    except (ValueError, OSError, MisconfigurationException, RuntimeError) as error:
+        full = of_the_disk(error) if RunDirectory.begun else None
         of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
+        of_the_program |= isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         in_the_run = RunDirectory.begun and not isinstance(error, TrainingStopped)
-        if in_the_run or of_the_program or os.environ.get("LIT_VAE_TRACEBACK"):
+        if (full is None and (in_the_run or of_the_program)) or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
-        print(f"error: {_without_noise(str(error))}", file=sys.stderr)
+        print(f"error: {_without_noise(str(error)) if full is None else _of_a_disk(full)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _of_a_disk(refusal: OSError) -> str:
+    return (
+        f"the run directory can no longer be written to ({refusal}). The last checkpoint is whole: make room, or"
+        " mend the directory, and go on with --ckpt_path last."
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import random
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_vae.models.module import Model
 from lit_vae.run.files import replacing
+from lit_vae.run.preemption import StopRequest
 
 CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS, BROKEN = "last.ckpt", "previous.ckpt", "broken.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,9 +65,13 @@ class _RunCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(_RunCheckpoint):
-    """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``.
+    """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``, and the one before it.
 
-    Written at the end of every epoch and after every validation, and in between as often as asked.
+    Written at the end of every epoch and after every validation, and in between as often as asked. ``previous.ckpt`` is
+    what was ``last.ckpt`` until then: it is gone on from where the last one is found broken.
+
+    Where a run can be saved it can be stopped: asked by SIGUSR1, SIGTERM or a file ``STOP`` in the run directory, on
+    any rank, it saves after the step that is under way and ends. A validation that has begun is ended first.
 
     Args:
         every_n_steps: optimizer steps between two.
@@ -81,6 +87,13 @@ class LastCheckpoint(_RunCheckpoint):
             every_n_epochs=None if within_epoch else 1,
             save_on_train_epoch_end=True,
         )
+        self._request: StopRequest | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a signal asks for a stop; until now there was nothing to lose."""
+        super().on_train_start(trainer, pl_module)
+        self._request = StopRequest(Path(trainer.default_root_dir))
+        self._request.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,24 +102,81 @@ class LastCheckpoint(_RunCheckpoint):
 
         Not in ``on_train_epoch_end``: from there Lightning 2.6 does not resume with the next batch.
         """
+        if _accumulates(trainer, batch_idx):
+            return  # gradients are no part of a checkpoint
         ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
-        validates = trainer.is_last_batch and trainer.enable_validation and _validates_after(trainer, batch_idx)
-        if ends and not validates:
+        validates = trainer.enable_validation and _validates_after(trainer, batch_idx)
+        if trainer.is_last_batch and validates:
+            return
+        asked = not validates and self._is_asked_to_stop(trainer)
+        if ends or asked:
             self._save(trainer)
-        elif not ends:
+        else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if asked:
+            self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save, and stop if asked to."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._save(trainer)
+            if self._is_asked_to_stop(trainer):
+                self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saved already."""
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        super().on_exception(trainer, pl_module, exception)
+        self.teardown(trainer, pl_module, "fit")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        if self._request is not None:
+            self._request.leave()
+
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Keep the one that was there: a second name for it, and the new one then takes the first name only."""
+        if trainer.is_global_zero:
+            _name_also(Path(filepath), Path(filepath).with_name(PREVIOUS))
+        super()._save_checkpoint(trainer, filepath)
+
+    def _is_asked_to_stop(self, trainer: Trainer) -> bool:
+        """A collective. A training that is at its end is not stopped but ends."""
+        if self._request is None or trainer.fast_dev_run or _is_over(trainer):  # type: ignore[attr-defined]
+            return False
+        return self._request.anywhere(trainer.is_global_zero, trainer.strategy.root_device)
+
+    def _stop(self, trainer: Trainer) -> NoReturn:
+        assert self._request is not None
+        self._request.stop(trainer.is_global_zero, trainer.global_step)
+
+
+def _name_also(path: Path, name: Path) -> None:
+    """Give a file a second name, in place of what has it; where files have one name each, that one instead."""
+    if not path.exists():
+        return
+    with replacing(name) as beside:
+        try:
+            os.link(path, beside)
+        except OSError:  # no hard links here
+            path.replace(beside)
+
+
+def _is_over(trainer: Trainer) -> bool:
+    """Whether the step that was just taken is the last one."""
+    in_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+    return trainer.global_step == trainer.max_steps or (trainer.is_last_batch and in_last_epoch)
+
+
+def _accumulates(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether gradients of this batch wait for those of the next."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not trainer.is_last_batch
 
 
 def _validates_after(trainer: Trainer, batch_idx: int) -> bool:

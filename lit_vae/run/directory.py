@@ -26,8 +26,8 @@ TEST_METRICS_FILE = "test_metrics.json"
 def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str | None, fit: bool) -> Path:
     """Where a command writes.
 
-    ``run_dir`` if given; else the run that ``ckpt_path`` lies in; for ``last`` and ``best`` the folder of the given
-    ``config.yaml``; else a new ``runs/<config name>/<time or SLURM job id>``.
+    ``run_dir`` if given; else the run that ``ckpt_path`` lies in; for ``last``, ``best`` and ``auto`` the folder of the
+    given ``config.yaml``; else a new ``runs/<config name>/<time or SLURM job id>``.
 
     Raises:
         ValueError: ``--ckpt_path last`` without a run to take it from, or several processes that could not agree on a
@@ -35,10 +35,11 @@ def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str
     """
     if run_dir is not None:
         return Path(run_dir)
-    if ckpt_path in ("last", "best"):
+    if ckpt_path in ("last", "best", "auto"):
         for config in config_files:
             if config.name == CONFIG_FILE and (config.parent / CHECKPOINTS).is_dir():
                 return config.parent
+    if ckpt_path in ("last", "best"):
         raise ValueError(
             f"--ckpt_path {ckpt_path}: which run? Give --run_dir RUN, or --config RUN/{CONFIG_FILE} of the run to"
             " go on with."
@@ -72,22 +73,6 @@ def _run_name() -> str:
     return os.environ["LIT_VAE_RUN_NAME"]
 
 
-def checkpoint_in(run_dir: Path, ckpt_path: str | None) -> str | None:
-    """``last`` and ``best`` as files of the run; other paths as they are.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if ckpt_path is None:
-        return None
-    path = run_dir / CHECKPOINTS / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
-    if not path.is_file():
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: there is no file {path}. Give last, best or the path of a .ckpt file."
-        )
-    return str(path)
-
-
 class RunDirectory(Callback):
     """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; names the pictures at the end.
 
@@ -111,6 +96,9 @@ class RunDirectory(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not (self._resumed and path.exists()):
                 path.write_text(self._config)
+            for logger in () if self._resumed else trainer.loggers:
+                if isinstance(logger, MetricsCSV):  # of a start that was killed before it had a checkpoint
+                    logger.rewind(0)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the numbers of a step whose checkpoint is written before its row is."""

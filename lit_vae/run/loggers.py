@@ -7,6 +7,7 @@ import csv
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class WandB(WandbLogger):
         run_id = id_file.read_text().strip() if id_file.exists() else new_id
         if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
             id_file.parent.mkdir(parents=True, exist_ok=True)
-            id_file.write_text(run_id + "\n")
+            with suppress(FileExistsError), id_file.open("x") as file:  # two that start at once: the first one's
+                file.write(run_id + "\n")
         super().__init__(
             project=project,
             name="/".join(directory.parts[-2:]) or None,

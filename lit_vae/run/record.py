@@ -8,14 +8,17 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_vae.run.errors import Preempted
 from lit_vae.run.files import write_json
 from lit_vae.run.hardware import device_name, peak_memory
 from lit_vae.run.protocols import protocols
 
 RECORD_FILE = "run.json"
 
-Status = Literal["running", "finished", "interrupted", "failed"]
-"""A run that was killed outright still reads ``running``; ``updated`` then lies behind."""
+Status = Literal["running", "finished", "preempted", "interrupted", "failed"]
+"""``preempted``: asked to stop, and saved (`lit_vae.run.preemption`).
+A run that was killed outright still reads ``running``; ``updated`` then lies behind.
+"""
 
 
 class RunRecord(Callback):
@@ -64,6 +67,8 @@ class RunRecord(Callback):
             return
         if isinstance(exception, KeyboardInterrupt):
             self._write(trainer, "interrupted")
+        elif isinstance(exception, Preempted):
+            self._write(trainer, "preempted")
         else:
             words = str(exception).strip() or type(exception).__name__
             self._write(trainer, "failed", {"error": words.splitlines()[0]})

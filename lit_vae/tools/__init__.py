@@ -23,6 +23,7 @@ from lit_vae.tools.prepare import prepare
 from lit_vae.tools.prior import fit_prior
 from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
 from lit_vae.tools.study import study
+from lit_vae.tools.submit import submit
 from lit_vae.tools.table import table
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -35,6 +36,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "table": table,
     "study": study,
+    "submit": submit,
     "compare": compare,
     "latents": latents,
     "prepare": prepare,
@@ -51,7 +53,8 @@ REPEATED = {
     study: {
         "config": ("OVERLAY", "Laid over each of them, such as configs/overlays/bf16.yaml. May be given again."),
         "only": ("NAME", "Train and test this one of them. May be given again. Default: all."),
-    }
+    },
+    submit: {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
 }
 """Options that are given any number of times: placeholder, help."""
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lit_vae.run.lock import LOCK_FILE
 from lit_vae.tools.runs import Checkpoint
 
 LOG_FILE = "study.log"
-LOCK_FILE = "study.lock"
 ABANDONED = "abandoned"
 OUR_OWN = (LOG_FILE, LOCK_FILE, ABANDONED)
 PAGE, SLURM_LOGS = "comparison", "slurm"

@@ -1,10 +1,8 @@
 """Programs that a study starts: one at a time, their output in a log, ended with it, and one in a place."""
 
-import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,31 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from lit_vae.run.lock import handed_on
+
 PATIENCE = ((signal.SIGINT, 60.0), (signal.SIGTERM, 30.0), (signal.SIGKILL, None))
 """How a program is ended: a signal, and the seconds that it has before the next one."""
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[IO[str]]:
-    """Hold a lock file; who inherits the file holds it on.
-
-    So a training whose study was killed keeps its run directory to itself until it has ended. (``filelock`` has no way
-    to hand a lock on.)
-
-    Raises:
-        BlockingIOError: somebody else holds it; the message names them.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BlockingIOError(f"{path} is held by the study {file.read().strip() or '(unknown)'}") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield file
 
 
 @contextmanager
@@ -67,14 +44,14 @@ def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, s
     Args:
         command: the program and its arguments.
         log: a file that is appended to.
-        held: a lock that it is to hold, see `locked`.
+        held: a lock that it is to hold, see `lit_vae.run.lock.locked`.
     """
     with log.open("a") as file:
         print(f"==> {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=file, flush=True)
         start = file.tell()
         program = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-            pass_fds=[held.fileno()],
+            pass_fds=[held.fileno()], env=handed_on(held),
         )  # fmt: skip
     try:
         while not _ended(program, within=1.0):

@@ -1,4 +1,4 @@
-"""A study as jobs of a SLURM cluster: an array of its configurations, and the page after them."""
+"""Handing jobs to a SLURM cluster: those of a study, an array of its configurations and the page after them."""
 
 import os
 import shutil
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("study.sbatch")
+STUDY = "lit-vae study --slurm true"
+READS_SITE = 'set -a; if [ -f "${LIT_VAE_SITE:-}" ]; then . "$LIT_VAE_SITE"; fi; exec sbatch "$@"'
+"""sbatch with the variables of a file: its own, such as SBATCH_PARTITION, and those that the job is to have."""
 
 
 def submit(names: Sequence[str], arguments: Sequence[str], logs: Path, page: bool) -> None:
@@ -22,31 +25,48 @@ def submit(names: Sequence[str], arguments: Sequence[str], logs: Path, page: boo
     Raises:
         ValueError: there is no SLURM here, or it takes no such job.
     """
-    if shutil.which("sbatch") is None:
-        raise ValueError(
-            "lit-vae study --slurm true: there is no sbatch on the PATH. Give the command on a login node of the"
-            " cluster, or without --slurm."
-        )
+    need_sbatch(STUDY, "without --slurm")
     logs.mkdir(parents=True, exist_ok=True)
     after = []
     if names:
-        job = _sbatch([f"--array=0-{len(names) - 1}", f"--output={logs}/%A_%a.out"], [*names, "--", *arguments])
+        options = [f"--array=0-{len(names) - 1}", f"--output={logs}/%A_%a.out"]
+        job = sbatch(STUDY, [*options, str(SCRIPT), *names, "--", *arguments])
         for task, name in enumerate(names):
             print(f"{name}: job {job}_{task}, log {logs}/{job}_{task}.out")
         after = [f"--dependency=afterany:{job}"]
     if page:
-        job = _sbatch([*after, f"--output={logs}/%j.out"], ["--", *arguments])
+        job = sbatch(STUDY, [*after, f"--output={logs}/%j.out", str(SCRIPT), "--", *arguments])
         print(f"comparison: job {job}, log {logs}/{job}.out")
 
 
-def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
-    """The id of the job."""
-    command = ["sbatch", "--parsable", *options, str(SCRIPT), *arguments]
+def need_sbatch(verb: str, instead: str) -> None:
+    """Raise a ValueError where there is no SLURM."""
+    if shutil.which("sbatch") is None:
+        raise ValueError(
+            f"{verb}: there is no sbatch on the PATH. Give the command on a login node of the cluster, or {instead}."
+        )
+
+
+def sbatch(verb: str, arguments: Sequence[str], site: Path | None = None) -> str:
+    """Submit a job; its id.
+
+    Args:
+        verb: for whom, as an error names it.
+        arguments: of sbatch: its options, the script, and the script's arguments.
+        site: a file of variables for sbatch and the job.
+
+    Raises:
+        ValueError: SLURM takes no such job.
+    """
+    command = ["bash", "-c", READS_SITE, "sbatch", "--parsable", *arguments]
     environment = {**os.environ, "LIT_VAE_PYTHON": sys.executable}
+    if site is not None:
+        environment["LIT_VAE_SITE"] = str(site.absolute())
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise ValueError(
-            f"lit-vae study --slurm true: {done.stderr.strip() or 'sbatch failed'}. Partition, account, time and GPUs"
-            f" are set by SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and SBATCH_GPUS; see {SCRIPT}."
+            f"{verb}: {done.stderr.strip() or 'sbatch failed'}. Partition, account, time and GPUs are set by"
+            " SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and SBATCH_GPUS"
+            f"{f', in {site}' if site else ''}; see {SCRIPT.parent}/*.sbatch."
         )
     return done.stdout.strip().partition(";")[0]  # a cluster of several adds its name

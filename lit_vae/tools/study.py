@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Literal
 
-from lit_vae.tools.experiments import LOCK_FILE, LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
-from lit_vae.tools.processes import interruptible, locked, run_logged
+from lit_vae.run.lock import LOCK_FILE, locked
+from lit_vae.tools.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
+from lit_vae.tools.processes import interruptible, run_logged
 from lit_vae.tools.runs import Checkpoint
 
 Part = Literal["all", "runs", "page"]

@@ -36,6 +36,7 @@ def test_the_wheel_works_from_an_empty_folder(digits_config: Path, tmp_path: Pat
     assert found.stdout.count(str(tmp_path / "site")) == 2
     subprocess.run([*command, *fast], cwd=empty, env=environment, check=True, stdin=subprocess.DEVNULL)
     assert list((empty / "runs" / "vae-digits").glob("*/media/samples/step_2.png"))
-    script = tmp_path / "site" / "lit_vae" / "tools" / "study.sbatch"  # what `lit-vae study --slurm true` submits
-    assert not script.is_symlink()
-    assert script.read_text() == (ROOT / "slurm" / "study.sbatch").read_text()
+    for name in ("study.sbatch", "train.sbatch", "site.env.example"):  # what `lit-vae` submits, and what it needs
+        file = tmp_path / "site" / "lit_vae" / "tools" / name
+        assert not file.is_symlink()
+        assert file.read_text() == (ROOT / "slurm" / name).read_text()

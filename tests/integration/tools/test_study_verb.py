@@ -203,7 +203,7 @@ def test_killed_and_restarted_equals_uninterrupted(
         wait_for((run / "checkpoints" / "last.ckpt").exists)
         os.kill(training, signal.SIGSTOP)  # or it might come to its end before we look
         message = fails(1, *args)
-        assert f"vae is at work elsewhere: {run}/study.lock is held by the study {first.pid} on " in message
+        assert f"vae is at work elsewhere: {run}/run.lock is held by process {training} on " in message
         assert "Wait for it, or end it, and give this command again." in message
         first.kill()
         first.wait()

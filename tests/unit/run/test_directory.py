@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae.run.directory import checkpoint_in, choose_run_dir
+from lit_vae.run.directory import choose_run_dir
 
 
 @pytest.fixture(autouse=True)
@@ -55,14 +55,3 @@ def test_torchrun_needs_a_given_directory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"started by torchrun cannot agree on a new name\. Give --run_dir"):
         choose_run_dir(None, [], None, fit=True)
-
-
-def test_last_and_best_are_files_of_the_run(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.ckpt").touch()
-    assert checkpoint_in(tmp_path, "best") == str(tmp_path / "checkpoints" / "best.ckpt")
-    assert checkpoint_in(tmp_path, None) is None
-    with pytest.raises(
-        ValueError, match=r"--ckpt_path last: there is no file .*last\.ckpt\. Give last, best or the path"
-    ):
-        checkpoint_in(tmp_path, "last")

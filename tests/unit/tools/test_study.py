@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from lit_vae.run.lock import locked
 from lit_vae.tools.experiments import Experiment, Found, differences, next_step
-from lit_vae.tools.processes import interruptible, locked, run_logged
+from lit_vae.tools.processes import interruptible, run_logged
 from lit_vae.tools.study import _runs_folder, read_folder
 
 
@@ -26,6 +26,7 @@ from lit_vae.tools.study import _runs_folder, read_folder
         (Found(config=True, last=True), "resume"),
         (Found(config=True, last=True, status="running"), "resume"),
         (Found(config=True, last=True, status="interrupted"), "resume"),
+        (Found(config=True, last=True, status="preempted"), "resume"),
         (Found(config=True, last=True, status="failed"), "resume"),
         (Found(config=True, last=True, status="running", tested=True), "resume"),
         (Found(config=True, last=True, status="finished"), "test"),
@@ -48,12 +49,12 @@ def test_nothing_is_ever_trained_over() -> None:
 def test_what_is_set_aside_is_kept_and_leaves_room(tmp_path: Path) -> None:
     experiment = Experiment(Path("x.yaml"), (), tmp_path / "x", "last")
     (experiment.run / "media").mkdir(parents=True)
-    for name in ("config.yaml", "media/a.png", "study.log", "study.lock"):
+    for name in ("config.yaml", "media/a.png", "study.log", "run.lock"):
         (experiment.run / name).write_text(name)
     assert next_step(experiment.find()) == "start anew"
     aside = experiment.set_aside()
     assert aside.parent == experiment.run / "abandoned"
-    assert {path.name for path in experiment.run.iterdir()} == {"study.log", "study.lock", "abandoned"}
+    assert {path.name for path in experiment.run.iterdir()} == {"study.log", "run.lock", "abandoned"}
     assert (aside / "media" / "a.png").read_text() == "media/a.png"
     assert (aside / "config.yaml").read_text() == "config.yaml"
     assert next_step(experiment.find()) == "train"
@@ -114,28 +115,9 @@ def test_a_folder_without_configurations_is_an_error(tmp_path: Path) -> None:
         read_folder(tmp_path / "outer", [], Path("runs"), "last")
 
 
-def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "study.lock"
-    with locked(path), pytest.raises(BlockingIOError, match=rf"study\.lock is held by the study {os.getpid()} on "):
-        locked(path).__enter__()
-    with locked(path):
-        pass
-
-
-def test_a_lock_outlives_who_handed_it_on(tmp_path: Path) -> None:
-    path = tmp_path / "study.lock"
-    with locked(path) as held:
-        heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held.fileno()])
-    with pytest.raises(BlockingIOError):
-        locked(path).__enter__()
-    heir.communicate(b"\n", timeout=60)
-    with locked(path):
-        pass
-
-
 def test_the_output_of_a_program_is_appended_and_handed_back(tmp_path: Path) -> None:
     log = tmp_path / "study.log"
-    with locked(tmp_path / "study.lock") as held:
+    with locked(tmp_path / "run.lock") as held:
         code = "import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr); sys.exit(3)"
         assert run_logged([sys.executable, "-c", code], log, held) == (3, "out\nerr\n")
         assert run_logged([sys.executable, "-c", "print('more')"], log, held) == (0, "more\n")
@@ -185,7 +167,7 @@ def test_a_program_ends_with_us_as_politely_as_it_lets_us(
     command = [sys.executable, "-c", WAITS, *(str(int(number)) for number in ends_at)]
     try:
         with (
-            locked(tmp_path / "study.lock") as held,
+            locked(tmp_path / "run.lock") as held,
             pytest.raises(KeyboardInterrupt, match="goes on"),
             interruptible("it goes on"),
         ):
@@ -195,5 +177,5 @@ def test_a_program_ends_with_us_as_politely_as_it_lets_us(
         thread.join()
     lines = log.read_text().splitlines()
     assert lines[lines.index("ready") + 1 :] == seen
-    with locked(tmp_path / "study.lock"):  # nobody is left who holds it
+    with locked(tmp_path / "run.lock"):  # nobody is left who holds it
         pass

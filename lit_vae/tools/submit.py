@@ -1,0 +1,189 @@
+"""A training as a job of a SLURM cluster: checked on the login node, where mistakes cost no queueing."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_vae.tools.slurm import need_sbatch, sbatch
+
+SCRIPT = Path(__file__).with_name("train.sbatch")
+SITE_TEMPLATE = Path(__file__).with_name("site.env.example")
+NOTICE_MINUTES = 2.0
+"""How long before its end a job is told of it: ``--signal`` in ``train.sbatch``."""
+SAVE_MINUTES = 10.0
+"""Between two checkpoints, where the configuration does not say: what a node that fails costs at most."""
+
+
+def submit(
+    configuration: str,
+    config: list[str] | None = None,
+    run_dir: str | None = None,
+    nodes: int = 1,
+    gpus: int = 1,
+    ranks: int | None = None,
+    time: str | None = None,
+    batch: int | None = None,
+    array: str | None = None,
+    site: str = "slurm/site.env",
+    dry_run: bool = False,
+) -> None:
+    """Train a configuration as a job of a SLURM cluster.
+
+    The job outlives its time limit: it saves, is put back into the queue, and goes on in the same run directory. What
+    can be checked is checked first, and all that is wrong is said at once.
+
+    Args:
+        configuration: A configuration (.yaml).
+        config: Laid over it.
+        run_dir: Of the run. Default: runs/<config name>/<time>.
+        nodes: How many.
+        gpus: Of each node; 0 trains on processors.
+        ranks: Processes of each node. Default: one for each GPU.
+        time: Limit of one job, as sbatch takes it: 12:00:00, 1-12. Default: that of the site or partition.
+        batch: Images of a step over all ranks. Default: the configuration's batch_size for each of them.
+        array: Such as 0-4: a job for each of these seeds, in RUN/<seed>.
+        site: File of what belongs to the cluster; made from a template where there is none.
+        dry_run: Check, and print what would be submitted.
+    """
+    from lit_vae.cli import complete_config
+    from lit_vae.run.directory import choose_run_dir
+
+    files = [Path(file) for file in (configuration, *(config or []))]
+    shape = Shape(nodes, gpus, ranks or max(gpus, 1))
+    try:
+        content = complete_config(files)
+    except ValueError as error:
+        raise ValueError(f"{' with '.join(map(str, files))}: {error}") from error
+    if problems := [*shape.problems(batch), *time_problems(content, time), *missing(content, configuration)]:
+        raise ValueError("\n".join(dict.fromkeys(problems)))  # several callbacks may miss the same weights
+    run = choose_run_dir(run_dir, files, None, fit=True)
+    options = [*shape.options(), *([f"--time={time}"] if time else []), *([f"--array={array}"] if array else [])]
+    log = run / ("%A_%a.out" if array else "%j.out")
+    fit = [argument for file in files for argument in ("--config", str(file))]
+    fit += [f"--data.batch_size={batch // shape.world}"] if batch else []
+    fit += [] if saves_within_epochs(content) else [f"--last_checkpoint.every_n_minutes={SAVE_MINUTES:g}"]
+    command = [*options, f"--output={log}", str(SCRIPT), str(run), *fit]
+    if dry_run:
+        print(shlex.join(["sbatch", *command]))
+        return
+    need_sbatch("lit-vae submit", "with --dry_run true")
+    if not Path(site).exists():
+        Path(site).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(SITE_TEMPLATE, site)
+        print(f"{site}: made, with everything commented out; partition, account and modules have their place there")
+    run.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for a log
+    job = sbatch("lit-vae submit", command, Path(site))
+    print(f"job {job}, run directory {run}, log {str(log).replace('%A', job).replace('%j', job)}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many processes a job has, and where.
+
+    Args:
+        nodes: how many.
+        gpus: of each node.
+        ranks: processes of each node.
+    """
+
+    nodes: int
+    gpus: int
+    ranks: int
+
+    @property
+    def world(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.ranks
+
+    def options(self) -> list[str]:
+        """Of sbatch."""
+        gpus = [f"--gpus-per-node={self.gpus}"] if self.gpus else []
+        return [f"--nodes={self.nodes}", f"--ntasks-per-node={self.ranks}", *gpus]
+
+    def problems(self, batch: int | None) -> Iterator[str]:
+        """What is wrong with it."""
+        if self.nodes < 1 or self.ranks < 1 or self.gpus < 0:
+            yield f"--nodes {self.nodes}, --ranks {self.ranks}, --gpus {self.gpus}: give at least 1, 1 and 0."
+        elif self.gpus and self.ranks != self.gpus:
+            yield f"--ranks {self.ranks}: a process has one GPU, and there are --gpus {self.gpus}. Leave --ranks out."
+        elif batch is not None and batch % self.world:
+            near = max(batch // self.world, 1) * self.world
+            yield (
+                f"--batch {batch} does not divide by {self.world}, the ranks of --nodes {self.nodes} with {self.ranks}"
+                f" each. Give --batch {near} or {near + self.world}."
+            )
+
+
+def saves_within_epochs(content: Mapping[str, Any]) -> bool:
+    """Whether a configuration says how often a checkpoint is written."""
+    last = content["last_checkpoint"]
+    return bool(last["every_n_steps"] or last["every_n_minutes"])
+
+
+def time_problems(content: Mapping[str, Any], time: str | None) -> Iterator[str]:
+    """Whether a job comes to a checkpoint before it is told to end."""
+    if time is None:
+        return
+    if (limit := minutes(time)) is None:
+        yield f"--time {time}: not a time as sbatch takes it. Give such as 90 (minutes), 12:00:00 or 1-12."
+        return
+    every = content["last_checkpoint"]["every_n_minutes"] or (0.0 if saves_within_epochs(content) else SAVE_MINUTES)
+    if limit <= every + NOTICE_MINUTES:
+        yield (
+            f"--time {time} is {limit:g} minutes: too short for a checkpoint every {every:g} minutes and the signal"
+            f" {NOTICE_MINUTES:g} minutes before the end. Give more time, or an overlay with"
+            " last_checkpoint: {every_n_minutes: ...}."
+        )
+
+
+def minutes(time: str) -> float | None:
+    """What sbatch takes, ``M``, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M``, ``D-H:M:S``, in minutes; None for another."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
+        return None
+    days, _, clock = time.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if days or len(parts) == 3:
+        hours, more, seconds = [*parts, 0, 0][:3]
+    else:
+        hours, (more, seconds) = 0, [*parts, 0][:2]
+    return int(days or 0) * 1440 + hours * 60 + more + seconds / 60
+
+
+def missing(content: Mapping[str, Any], configuration: str) -> Iterator[str]:
+    """Data and weights that are not where the job will look for them."""
+    from lit_vae.features.weights import find
+
+    data = content["data"]["init_args"]
+    root = data.get("root")
+    if root is not None and not Path(root).exists():
+        fetched = f"lightning fit --config {configuration} --data.download true --trainer.fast_dev_run 1 fetches it"
+        remedy = fetched if "download" in data else "Put it there, or give another data.init_args.root"
+        yield f"data.init_args.root (={root}) is not there. {remedy}."
+    for component in components(content):
+        arguments = component.get("init_args") or {}
+        name = component["class_path"].rpartition(".")[2]
+        published = {"LPIPS": arguments.get("network"), "Inception": "inception"}.get(name)
+        if published is not None and arguments.get("weights") == "cache":
+            try:
+                find(published)
+            except ValueError as error:
+                yield str(error)
+        checkpoint = arguments.get("checkpoint")
+        if isinstance(checkpoint, str) and not Path(checkpoint).is_file():
+            yield f"{name}: checkpoint (={checkpoint}) is not there. The configuration that trains it says how."
+
+
+def components(content: Any) -> Iterator[Mapping[str, Any]]:
+    """Everything in a configuration that names a class."""
+    if isinstance(content, Mapping):
+        if isinstance(content.get("class_path"), str):
+            yield content
+        for value in content.values():
+            yield from components(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from components(value)

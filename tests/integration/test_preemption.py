@@ -1,0 +1,232 @@
+"""Asked to stop, killed, out of disk, cut in half: what was trained and what is resumed make the uninterrupted run."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, schedule_and_ema
+
+from lit_vae.cli import main
+from lit_vae.run.preemption import StopRequest
+from lit_vae.run.resume import is_whole
+
+Lightning = Callable[..., None]
+ROOT = Path(__file__).resolve().parents[2]
+OFTEN = "--last_checkpoint.every_n_steps=3"
+TWO_RANKS = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.callbacks=[]"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return schedule_and_ema(ROOT / "configs" / "vae" / "digits.yaml", tmp_path_factory.mktemp("config"), 1)
+
+
+@pytest.fixture(scope="module")
+def straight(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lightning", "fit", "--config", str(config), f"--run_dir={run}", *COMMON, OFTEN])
+        main()
+    return run
+
+
+def arguments(config: Path, run: Path) -> list[str]:
+    return ["fit", "--config", str(config), "--run_dir", str(run), "--ckpt_path", "auto", *COMMON, OFTEN]
+
+
+def status(run: Path) -> str:
+    return json.loads((run / "run.json").read_text())["status"]
+
+
+@contextmanager
+def training(arguments: list[str], run: Path, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    """A training in another process, slowed down so that it can be caught; it has a checkpoint when we go on."""
+    (run.parent / "path").mkdir(exist_ok=True)
+    (run.parent / "path" / "sitecustomize.py").write_text(SLOW)
+    variables = {"PYTHONPATH": f"{run.parent}/path:{ROOT}", **variables}
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments]
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 180
+        while not (run / "checkpoints" / "last.ckpt").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+SLOW = """if True:
+    import time
+    from torch.optim import Adam
+    step = Adam.step
+    def slow(self, *args, **kwargs):
+        time.sleep(0.1)
+        return step(self, *args, **kwargs)
+    Adam.step = slow
+"""
+
+
+@pytest.mark.parametrize("ask", ["SIGUSR1", "SIGTERM", "STOP"])
+def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    run = tmp_path / "run"
+    wandb = {"WANDB_MODE": "offline"} if ask == "SIGUSR1" else {}
+    with training(arguments(config, run), run, **wandb) as process:
+        if ask == "STOP":
+            (run / "STOP").touch()
+        else:
+            process.send_signal(signal.Signals[ask])
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 75
+    step = final_state(run)["global_step"]
+    assert 0 < step < STEPS
+    by = f"the file {run}/STOP" if ask == "STOP" else ask
+    assert f"preempted: asked to stop by {by}: saved at step {step} in {run}." in said
+    assert status(run) == "preempted"
+    assert (run / "REQUEUE").read_text() == f"step {step}\n"
+    assert not (run / "STOP").exists()
+    assert not list(run.rglob("hpc_ckpt*"))
+    if wandb:
+        resumed = subprocess.run(
+            [sys.executable, "-m", "lit_vae.cli", *arguments(config, run)],
+            env={**os.environ, **wandb}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert resumed.returncode == 0, resumed.stderr
+        parts = [folder.name.rpartition("-")[2] for folder in (run / "wandb").glob("offline-run-*")]
+        assert parts == [(run / "wandb" / "run_id").read_text().strip()] * 2  # two parts of one run
+    else:
+        lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+    assert status(run) == "finished"
+
+
+@pytest.mark.parametrize("step", [1, 21, 22, 23])
+def test_at_any_step_an_epoch_and_its_validation_stay_whole(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Of 22 steps an epoch: a validation follows the last, and is part of what is saved."""
+    run, asked = tmp_path / "run", iter([False] * (step - 1) + [True] + [False] * STEPS)
+    monkeypatch.setattr(StopRequest, "here", lambda *_: next(asked))
+    with pytest.raises(SystemExit) as stopped:
+        lightning(*arguments(config, run))
+    assert stopped.value.code == 75
+    assert final_state(run)["global_step"] == step
+    lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+
+
+def test_a_request_in_the_last_step_changes_nothing(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    asked = iter([False] * (STEPS - 1) + [True])
+    monkeypatch.setattr(StopRequest, "here", lambda *_: next(asked))
+    lightning(*arguments(config, run))
+    assert status(run) == "finished"
+    assert_same_run(straight, run)
+    lightning(*arguments(config, run))  # finished, started again: nothing is left to do
+    assert_same_run(straight, run)
+    assert status(run) == "finished"
+
+
+def test_gradients_that_accumulate_are_not_lost(
+    lightning: Lightning, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked at every batch, and to save at every batch: it waits for the step that they make."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    more = ["--trainer.accumulate_grad_batches=2", "--last_checkpoint={every_n_steps: null, every_n_minutes: 0.00001}"]
+    lightning(*arguments(config, whole)[:-1], *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "here", lambda *_: True)
+        for step in (1, 2, 3):
+            with pytest.raises(SystemExit):
+                lightning(*arguments(config, run)[:-1], *more)
+            assert final_state(run)["global_step"] == step
+    lightning(*arguments(config, run)[:-1], *more)
+    assert_same_run(whole, run)
+
+
+def test_killed_and_cut_in_half_the_one_before_is_gone_on_from(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    last, previous = run / "checkpoints" / "last.ckpt", run / "checkpoints" / "previous.ckpt"
+    with training(arguments(config, run), run) as process:
+        while not previous.exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert is_whole(last)
+    assert is_whole(previous)
+    assert final_state(run)["global_step"] < STEPS
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=rf"{last} is not whole: training goes on from {previous}"):
+        lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+    assert not is_whole(run / "checkpoints" / "broken.ckpt")
+
+
+def test_killed_before_its_first_checkpoint_it_starts_anew_and_no_step_is_doubled(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("# of a start that was killed\n")
+    (run / "metrics.csv").write_text("step,epoch,train/loss\n0,0,1.0\n1,0,2.0\n")
+    lightning(*arguments(config, run))
+    assert rows(straight) == rows(run)
+    assert (run / "config.yaml").read_text() != "# of a start that was killed\n"
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with training(arguments(config, run), run) as process:
+        full = 10_000  # bytes that a file may have from now on: less than a checkpoint
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: the run directory can no longer be written to ([Errno 27] File too large" in said
+    assert "mend the directory, and go on with --ckpt_path last." in said
+    assert "Traceback" not in said
+    assert is_whole(run / "checkpoints" / "last.ckpt")
+    assert not list((run / "checkpoints").glob(".*partial"))
+    lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+
+
+def test_two_ranks_stop_at_one_step_when_one_is_asked(config: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, whole), *TWO_RANKS]
+    subprocess.run(command, check=True, capture_output=True)
+    with training([*arguments(config, run), *TWO_RANKS], run) as process:
+        (second,) = [
+            int(pid)
+            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+        ]
+        os.kill(second, signal.SIGUSR1)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert "preempted: asked to stop by another rank: saved at step " in said
+    assert final_state(run)["global_step"] < STEPS
+    command[command.index(str(whole))] = str(run)
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same_run(whole, run)
