@@ -6,10 +6,14 @@ eigenvalues of the *unsymmetric* product ``S_a S_b``, or from an iteration for i
 those are the eigenvalues of the symmetric ``F^T S_a F``, which are found faster and to the last digits.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from lit_vae.metrics.feature_sets import FeatureSet
+
+BLOCKS = 8
 
 
 def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
@@ -25,9 +29,9 @@ def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
     if factor_a is not None and factor_b is not None:
         root_trace = torch.linalg.svdvals(factor_a @ factor_b.T).sum()  # the nuclear norm of F_a^T F_b
     elif factor_a is not None:
-        root_trace = _root_trace(factor_a @ b.covariance @ factor_a.T)
+        root_trace = _sum_of_roots(factor_a @ b.covariance @ factor_a.T)
     elif factor_b is not None:
-        root_trace = _root_trace(factor_b @ a.covariance @ factor_b.T)
+        root_trace = _sum_of_roots(factor_b @ a.covariance @ factor_b.T)
     else:
         root_trace = product_root_trace(a.covariance, b.covariance)
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2.0 * root_trace
@@ -38,15 +42,30 @@ def product_root_trace(a: Tensor, b: Tensor) -> Tensor:
     """``tr (A B)^1/2`` of two covariances ``(d, d)``, singular ones too: ``-> ()`` in float64."""
     a, b = a.double(), b.double()
     factor, failed = torch.linalg.cholesky_ex(a)
-    if failed:  # a singular matrix has no Cholesky factor, but a root
-        values, vectors = torch.linalg.eigh(a)
-        factor = vectors * values.clamp(min=0.0).sqrt()
-    return _root_trace(factor.T @ b @ factor)
+    if not failed:
+        return _sum_of_roots(_lower_triangle(factor, b))
+    values, vectors = torch.linalg.eigh(a)  # a singular matrix has no Cholesky factor, but a root
+    factor = vectors * values.clamp(min=0.0).sqrt()
+    return _sum_of_roots(factor.T @ b @ factor)
 
 
-def _root_trace(symmetric: Tensor) -> Tensor:
-    """Sum of the roots of the eigenvalues; those below zero are rounding errors."""
-    return torch.linalg.eigvalsh((symmetric + symmetric.T) / 2.0).clamp(min=0.0).sqrt().sum()
+def _lower_triangle(factor: Tensor, b: Tensor) -> Tensor:
+    """``F^T B F`` for a lower triangular F, where only its lower triangle holds: in under half the time of the whole.
+
+    Block by block, so that no product is with the zeros of F and none is of the upper triangle.
+    """
+    edges = [len(b) * i // BLOCKS for i in range(BLOCKS + 1)]
+    product, result = torch.empty_like(b), torch.zeros_like(b)
+    for start, stop in pairwise(edges):
+        product[:, start:stop] = b[:, start:] @ factor[start:, start:stop]
+    for start, stop in pairwise(edges):
+        result[start:stop, :stop] = factor[start:, start:stop].T @ product[start:, :stop]
+    return result
+
+
+def _sum_of_roots(symmetric: Tensor) -> Tensor:
+    """Of the eigenvalues of a symmetric matrix, of which the lower triangle counts; those below zero are rounding."""
+    return torch.linalg.eigvalsh(symmetric).clamp(min=0.0).sqrt().sum()
 
 
 def _factor(of: FeatureSet) -> Tensor | None:

@@ -6,6 +6,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lit_vae.metrics import FeatureSet, FeatureStatistics, frechet_distance, product_root_trace
+from lit_vae.metrics.frechet import _lower_triangle
 
 
 def randn(*shape, seed=0):
@@ -61,6 +62,13 @@ def test_singular_covariances(rank):
     full = covariance(8, 1)
     torch.testing.assert_close(product_root_trace(flat, full), product_root_trace(full, flat), rtol=1e-6, atol=1e-6)
     assert frechet_distance(gaussian(torch.zeros(8), flat), gaussian(torch.zeros(8), flat)) < 1e-6
+
+
+@pytest.mark.parametrize("d", [1, 5, 8, 30])  # fewer than blocks, as many, not divisible
+def test_the_lower_triangle_is_that_of_the_product(d):
+    factor = torch.linalg.cholesky(covariance(d, 1))
+    b = covariance(d, 2)
+    torch.testing.assert_close(_lower_triangle(factor, b).tril(), (factor.T @ b @ factor).tril())
 
 
 @pytest.mark.parametrize("sizes", [(7, 9), (7, 40), (40, 7), (30, 40), (12, 12)])
