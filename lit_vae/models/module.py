@@ -14,6 +14,8 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Generator, Tensor, nn
 from torchmetrics import MeanMetric
 
+from lit_vae.factories import Shared
+
 EVALUATION_SEED = 2**31 - 1
 
 
@@ -32,8 +34,8 @@ class Model(LightningModule, ABC):
         # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
         if _given_hyperparameters.get() is not None:
             self.save_hyperparameters()
-        self._optimizer = optimizer
-        self._lr_scheduler = lr_scheduler
+        self._optimizer = Shared(optimizer)
+        self._lr_scheduler = None if lr_scheduler is None else Shared(lr_scheduler)
         splits = ("val", "test")
         # sums of a whole set in float64: the mean of 60,000 images then has no error worth the name; and of an image
         # whose term is no number there is no mean (torchmetrics by itself would leave the image out)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_vae.factories import Shared
 from lit_vae.images import Shape
 from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, in_float32
 from lit_vae.realism.augment import Augmentation
@@ -66,7 +67,7 @@ class Adversary(nn.Module):
                 f"Adversary: train_from (={train_from}) must be at least 0 steps and most_adaptive (={most_adaptive})"
                 " positive, or null. Set them in the init_args of realism.adversary."
             )
-        self.make_discriminator = discriminator
+        self.make_discriminator = Shared(discriminator)
         self.discriminator: nn.Module | None = None
         self.loss = loss
         self.weight = as_schedule(weight)

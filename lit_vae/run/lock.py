@@ -83,4 +83,12 @@ def training_alone(run_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave_nothing(run_dir)
         holding.__exit__(None, None, None)
+
+
+def _leave_nothing(run_dir: Path) -> None:
+    """Remove a run directory in which nothing came to be but the lock: a mistake was found before training began."""
+    if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
+        (run_dir / LOCK_FILE).unlink()
+        run_dir.rmdir()

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FREE = ("lit_vae.images", "lit_vae.codes", "lit_vae.ranks")
+FREE = ("lit_vae.images", "lit_vae.codes", "lit_vae.ranks", "lit_vae.factories")
 
 # The first entry whose name begins that of a module holds for it: itself and those below may be imported, besides FREE.
 ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.images": (),
     "lit_vae.codes": (),
     "lit_vae.ranks": (),
+    "lit_vae.factories": (),
     "lit_vae.schedules": (),
     "lit_vae.sampling": (),
     "lit_vae.quantizers": ("lit_vae.quantizers",),
