@@ -15,13 +15,6 @@ from lit_vae.tools import main
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
-STAND_IN = """if True:
-    import json, sys, types
-    module = types.ModuleType("lit_vae.tools.compare")
-    module.compare = lambda **asked: print("asked:", json.dumps(asked))
-    sys.modules[module.__name__] = module
-"""
-"""In place of the comparison, in whatever process has it on its path: says what it is asked for."""
 
 
 @pytest.fixture
@@ -35,11 +28,12 @@ def study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def write_configs(folder: Path) -> Path:
-    """One that trains in seconds, and one that is refused before it does."""
+    """Two that train in seconds, and one that is refused before it does."""
     folder.mkdir()
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "ae" / "digits.yaml").read_text())
     config["trainer"] = {"max_epochs": 1, "limit_train_batches": 4, "accelerator": "cpu", "callbacks": []}
     (folder / "ae.yaml").write_text(yaml.safe_dump(config))
+    (folder / "seed_1.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 1}))
     config["model"]["init_args"]["image_shape"] = [3, 8, 8]
     (folder / "broken.yaml").write_text(yaml.safe_dump(config))
     return folder
@@ -49,26 +43,30 @@ def write_configs(folder: Path) -> Path:
 def test_a_study_is_an_array_and_a_page_after_it(
     slurm: LocalSlurm, study: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "sitecustomize.py").write_text(STAND_IN)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/path:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     configs, runs = write_configs(tmp_path / "configs"), tmp_path / "runs"
     said = study(configs, "--out", runs, "--slurm", "true")
     array, page = re.fullmatch(
         rf"ae: job (\d+)_0, log {runs}/slurm/\1_0\.out\nbroken: job \1_1, log {runs}/slurm/\1_1\.out\n"
+        rf"seed_1: job \1_2, log {runs}/slurm/\1_2\.out\n"
         rf"comparison: job (\d+), log {runs}/slurm/\2\.out\n",
         said,
     ).groups()  # type: ignore[union-attr]
     assert slurm.states(page) == {page: "PENDING"}
-    assert slurm.wait(array, 600) == {f"{array}_0": "COMPLETED", f"{array}_1": "FAILED"}
+    assert slurm.wait(array, 600) == {
+        f"{array}_0": "COMPLETED",
+        f"{array}_1": "FAILED",
+        f"{array}_2": "COMPLETED",
+    }
     assert slurm.wait(page, 300) == {page: "COMPLETED"}
     logs = {path.stem: path.read_text() for path in (runs / "slurm").iterdir()}
     assert "ae (1/1): done in" in logs[f"{array}_0"]
     assert "error: broken: lightning fit failed (exit code 1)" in logs[f"{array}_1"]
     assert "model.image_shape (=[3, 8, 8]) is not the shape" in logs[f"{array}_1"]
     assert "comparison: not done are broken" in logs[page]
-    asked = json.loads(logs[page].partition("asked: ")[2])
-    assert asked == {"runs": [f"{runs}/ae"], "out": f"{runs}/comparison", "checkpoint": "last"}
+    compared = (runs / "comparison" / "index.html").read_text()
+    assert all(f"{runs}/{name}<" in compared for name in ("ae", "seed_1"))
+    assert f"{runs}/broken<" not in compared
     assert json.loads((runs / "ae" / "run.json").read_text())["status"] == "finished"
 
     again = study(configs, "--out", runs, "--slurm", "true", "--part", "runs")
