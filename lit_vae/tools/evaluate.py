@@ -72,7 +72,8 @@ def evaluate(
         y = model.labels_for(num_images, None)
         counted = _counted(draw, lambda done: progress(done, num_images))
         numbers, protocols = measure_samples(counted, y, data, reference, seen, distances, seed)
-    metrics = {f"test/{name}": float(value) for name, value in numbers.items()}
+    # of a model that has diverged there is no number, and JSON has no other word for that than null
+    metrics = {f"test/{name}": float(value) if value.isfinite() else None for name, value in numbers.items()}
     of = {f"test/{name}": protocol for name, protocol in protocols.items()}
     path = found.directory / EVALUATION_FILE
     write_json(path, _merged(read_json(path), prior, found, metrics, of))
@@ -132,7 +133,7 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
 
 
 def _merged(
-    record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float], protocols: dict[str, Any]
+    record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float | None], protocols: dict[str, Any]
 ) -> dict[str, Any]:
     """The record with these numbers in it, and without any of another checkpoint, or of another mixture on it."""
     from lit_vae.run.loading import identity

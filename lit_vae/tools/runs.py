@@ -48,7 +48,7 @@ def find_run(given: str, checkpoint: Checkpoint) -> Run:
         raise ValueError(f"there is no run {given}. Give a run directory, or a .ckpt file.")
     file = path / "checkpoints" / f"{checkpoint}.ckpt"
     if not file.is_file():
-        there = ", ".join(sorted(p.stem for p in file.parent.glob("*.ckpt")))
+        there = ", ".join(name for name in ("best", "last") if file.with_name(f"{name}.ckpt").is_file())
         remedy = f"There is: {there}; give it with --checkpoint." if there else "Is it a run directory?"
         raise ValueError(f"{given}: there is no checkpoint {file}. {remedy}")
     return Run(given, path, file)

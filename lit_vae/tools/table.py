@@ -80,7 +80,7 @@ def table(runs: list[str], out: str | None = None) -> None:
     print(path)
 
 
-def print_numbers(title: str, numbers: Mapping[str, float]) -> None:
+def print_numbers(title: str, numbers: Mapping[str, float | None]) -> None:
     """Show numbers by name."""
     from rich.console import Console
     from rich.table import Table

@@ -47,7 +47,6 @@ _TABLE = (
     Metric("lpips*", "reconstruction", _low, "perceptual distance to the original"),
     Metric("rfid", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals, Inception"),
     Metric("rfd_*", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals"),
-    Metric("rkid*", "reconstruction", _low, "kernel distance of the reconstructions to the originals"),
     Metric("sharpness", "reconstruction", _near_one, "energy of high frequencies beside that of the originals"),
     Metric("laplacian_ratio", "reconstruction", _near_one, "variance of the Laplacian beside that of the originals"),
     Metric("fid", "samples", _low, "Fréchet distance of samples to images, Inception"),

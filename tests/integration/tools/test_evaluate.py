@@ -135,6 +135,18 @@ def test_the_callback_measures_a_prior_of_codes_alike(
     assert protocols[0] == protocols[1]
 
 
+def test_a_model_that_has_diverged_has_no_number(tools: Tools, run_copy: RunCopy) -> None:
+    run = run_copy("VAE")
+    path = run / "checkpoints" / "best.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["state_dict"] = {
+        k: v.fill_(torch.nan) if k.startswith("decoder") else v for k, v in saved["state_dict"].items()
+    }
+    torch.save(saved, path)
+    tools("evaluate", run, "--features", "pca", "--num_images", 20)
+    assert evaluation(run)["model"]["metrics"] == {"test/fd_pca64": None}
+
+
 def test_a_mistake_is_one_clear_error(
     fails: Fails, runs: dict[str, Path], feature_net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
