@@ -1,16 +1,16 @@
 """How probable a model finds images."""
 
-import math
-
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Generator, Tensor
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from callbacks.periodic import Measurement, data_spec
 from lit_vae.images import Batch, ImageSpec
 from lit_vae.models.base import Autoencoder
+from lit_vae.noise import FIXED, Draws
+from lit_vae.ranks import Share
 
 SEED = 2**31 - 19
 
@@ -19,14 +19,14 @@ class ImportanceSampledNLL(Measurement):
     """Logs ``test/nll_iw<k>``, an upper bound of ``-log p(x)`` in nats that tightens as k grows, and its bits/dim.
 
     Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. ``test/bits_per_dim_iw<k>`` is logged where the
-    likelihood has bits per dimension for the data, and neither where it is no probability of them (soft targets). The
-    noise is the same in every evaluation on the same number of ranks.
+    likelihood has bits per dimension for the data, and neither where it is no probability of them (soft targets). An
+    image has the same noise in every evaluation, whatever the number of ranks, the batch size and ``chunk``.
 
     Args:
         num_samples: k, posterior samples for each image.
         chunk: samples of each image that are decoded at once: memory is that of a batch ``chunk`` times as large.
         every_n_epochs: see `Periodic`; null: in tests only.
-        max_images: take the first images only, in a distributed run the first ``max_images / ranks`` of each rank.
+        max_images: take the first images only.
     """
 
     def __init__(
@@ -59,17 +59,21 @@ class ImportanceSampledNLL(Measurement):
                 f"{type(self).__name__}: the likelihood is no probability of these images; no nll is logged."
             )
         self._bits = model.likelihood.bits_per_dim
-        self._room = math.inf if self.max_images is None else math.ceil(self.max_images / trainer.world_size)
-        self._noise = Generator(model.device).manual_seed(SEED + trainer.global_rank)
+        self._share = Share()
         self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Draw ``num_samples`` for each image."""
-        if not self._meaningful or self._room <= 0:
+        if not self._meaningful:
             return
-        n = int(min(self._room, len(batch.x)))
-        self._room -= n
-        nll = model.importance_weighted_nll(batch.x[:n], batch.y[:n], self.num_samples, self.chunk, self._noise)  # type: ignore[operator]
+        indices = self._share.indices(len(batch.x), batch.x.device)
+        if self.max_images is not None:
+            indices = indices[indices < self.max_images]
+        if not len(indices):
+            return
+        x, y = batch.x[: len(indices)], batch.y[: len(indices)]
+        draws = Draws(SEED, FIXED, indices)
+        nll = model.importance_weighted_nll(x, y, self.num_samples, self.chunk, draws)  # type: ignore[operator]
         self._mean.update(nll)
 
     def compute(self) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from callbacks.panel import Images, Split
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
-from lit_vae.ranks import all_agree, rank, world_size
+from lit_vae.ranks import Share, all_agree, rank
 from lit_vae.run.files import replacing
 
 VERSION = 1
@@ -121,14 +121,12 @@ def _compute(
     chosen = torch.zeros(total, dtype=torch.bool, device=device)
     if kept:
         chosen[torch.linspace(0, total - 1, kept, dtype=torch.float64).round().long()] = True
-    index = rank()  # of this rank's next image: it has every so many-th of the split
+    share = Share()
     with torch.no_grad():
         for batch in data.ordered_dataloader(split, share=True):
             found = features.of(batch.x.to(device), data.spec.values)
             moments.update(found)
-            indices = index + world_size() * torch.arange(len(found), device=device)
-            some.update(found[chosen[indices]])
-            index += world_size() * len(found)
+            some.update(found[chosen[share.indices(len(found), device)]])
     whole = moments.compute()
     contents = [{"mean": whole.mean, "covariance": whole.covariance}]
     if kept:

@@ -6,7 +6,8 @@ reduced over anything else: parameters of shape ``(..., *event)`` and a value th
 result is ``(L, B)``; ``x`` is not copied ``L`` times.
 
 Images are in [-1, 1] (`lit_vae.images`). Sampling takes a `torch.Generator` so that drawing a picture need not touch
-the random state of training; without one, the global generator is used.
+the random state of training; without one, the global generator is used. A posterior's samples take their noise from
+`lit_vae.noise`, which knows of no ranks.
 """
 
 import math
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_vae.images import Shape
+from lit_vae.noise import Draws
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -100,17 +102,26 @@ class DiagonalGaussian(Distribution):
         squares = (x - self.mean).square() * torch.exp(-self.log_var)
         return -0.5 * _sum_event(squares + self.log_var + LOG_2PI, self.event_ndim)
 
-    def rsample(self, num_samples: int, generator: Generator | None = None) -> Tensor:
-        """Reparametrised draws ``mean + std * eps``, ``(num_samples, ..., *event)``, with gradient to both parameters.
+    def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
+        """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradient to both parameters.
 
         Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4.
+
+        Args:
+            num_samples: for each element of the batch.
+            draws: their noise, the samples ``first, first + 1, ...``; None: noise of the global generator.
+            first: how many samples of ``draws`` are left out.
         """
-        return self.mean + self.std * standard_normal((num_samples, *self.mean.shape), self.mean, generator)
+        if draws is None:
+            eps = standard_normal((num_samples, *self.mean.shape), self.mean)
+        else:
+            eps = draws.normal(num_samples, tuple(self.mean.shape[1:]), first).to(self.mean)
+        return self.mean + self.std * eps
 
     @torch.no_grad()
     def sample(self, generator: Generator | None = None) -> Tensor:
         """One draw for each element of the batch, ``(..., *event)``."""
-        return self.rsample(1, generator)[0]
+        return self.mean + self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
 
     def kl_per_dim(self, other: "DiagonalGaussian | None" = None) -> Tensor:
         """``KL(self || other)`` of every single dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.

@@ -32,3 +32,18 @@ def average_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+class Share:
+    """Counts along this rank's share of a split: the images ``rank, rank + W, ...`` in order.
+
+    So a rank is given them by this project's data modules, and by torch's ``DistributedSampler`` without shuffling.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def indices(self, n: int, device: torch.device) -> Tensor:
+        """Where the next ``n`` images of this rank stand in the split, ``(n,)`` int64."""
+        first, self._seen = self._seen, self._seen + n
+        return rank() + world_size() * torch.arange(first, first + n, device=device)

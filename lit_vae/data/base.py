@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lit_vae.data.checks import Problem
 from lit_vae.data.loader import Raw, Source, TensorLoader, Tensors
-from lit_vae.data.noise import FIXED, Draws
 from lit_vae.data.orders import Order
 from lit_vae.data.preprocess import Preprocess, RandomFlip, ValuePreprocess
 from lit_vae.data.splits import Part, Split, SplitDataModule
 from lit_vae.images import Batch, ImageSpec, levels
+from lit_vae.noise import FIXED, Draws
 
 __all__ = ["ImageDataModule", "Part", "Split", "hold_out"]
 

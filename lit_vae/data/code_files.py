@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lit_vae.codes import CodeBatch, CodeSpec, code_statistics, count_codes
-from lit_vae.data.noise import FIXED
 from lit_vae.images import Shape
+from lit_vae.noise import FIXED
 
 FORMAT: Final = 1
 MANIFEST: Final = "codes.json"

@@ -9,9 +9,9 @@ from lit_vae.codes import CodeBatch, CodeSpec
 from lit_vae.data.checks import Problem
 from lit_vae.data.code_files import CodeFiles, Manifest, open_split, read_manifest
 from lit_vae.data.loader import Loader, Source
-from lit_vae.data.noise import FIXED
 from lit_vae.data.orders import Order
 from lit_vae.data.splits import Part, Split, SplitDataModule
+from lit_vae.noise import FIXED
 
 
 class CodeLoader(Loader[CodeBatch, CodeBatch]):

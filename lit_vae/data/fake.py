@@ -8,9 +8,9 @@ from torch import Tensor
 from lit_vae.data.base import ImageDataModule, Part, Split
 from lit_vae.data.checks import Problem, not_negative, positive
 from lit_vae.data.loader import Source, Tensors
-from lit_vae.data.noise import FIXED, uniform
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec, Values
+from lit_vae.noise import FIXED, uniform
 
 _BLOBS = 3
 _CHUNK = 64
@@ -74,7 +74,7 @@ class FakeImages(ImageDataModule):
         ids = torch.arange(self.sizes[split]) + first
         num_classes = self._spec.num_classes
         if num_classes:
-            labels = (uniform(ids, 1, seed=self.seed, epoch=FIXED, stream=100)[:, 0] * num_classes).long()
+            labels = (uniform(ids, 1, seed=self.seed, time=FIXED, stream=100)[:, 0] * num_classes).long()
         else:
             labels = torch.full((len(ids),), -1)
         chunks = [self._blobs(i, y) for i, y in zip(ids.split(_CHUNK), labels.split(_CHUNK), strict=True)]
@@ -83,7 +83,7 @@ class FakeImages(ImageDataModule):
     def _blobs(self, ids: Tensor, labels: Tensor) -> Tensor:
         """Draw images ``(B, C, H, W)`` uint8."""
         channels, size = self._spec.channels, self._spec.height
-        draws = uniform(ids, _BLOBS * (3 + channels), seed=self.seed, epoch=FIXED, stream=101)
+        draws = uniform(ids, _BLOBS * (3 + channels), seed=self.seed, time=FIXED, stream=101)
         draws = draws.view(len(ids), _BLOBS, 3 + channels)
         centres = draws[..., :2].clone()
         if self._spec.num_classes:

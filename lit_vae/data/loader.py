@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_vae.data.noise import FIXED, Draws
 from lit_vae.data.orders import EvalOrder, Order, TrainOrder
 from lit_vae.data.preprocess import Preprocess
 from lit_vae.images import Batch
+from lit_vae.noise import FIXED, Draws
 
 __all__ = [
     "BatchT",

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lit_vae.data.noise import FIXED, ORDER, key
+from lit_vae.noise import FIXED, ORDER, key
 
 
 class Order(Protocol):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
 from lit_vae.data.loader import Raw, Reader, Tensors, as_read
-from lit_vae.data.noise import CROP, FIXED, uniform
+from lit_vae.noise import CROP, FIXED, uniform
 
 Crop = Literal["center", "random", "none"]
 
@@ -109,7 +109,7 @@ class Pictures:
 
     def _jobs(self, which: Tensor, ids: Tensor, epoch: int) -> Iterator[tuple[Path, tuple[float, float] | None]]:
         if self.crops:
-            positions = uniform(ids, 2, seed=self.seed, epoch=epoch, stream=CROP).tolist()
+            positions = uniform(ids, 2, seed=self.seed, time=epoch, stream=CROP).tolist()
         else:
             positions = [None] * len(ids)
         for i, position in zip(which.tolist(), positions, strict=True):

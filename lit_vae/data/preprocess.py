@@ -5,8 +5,8 @@ from typing import ClassVar, Final, Literal, Protocol
 import torch
 from torch import Tensor
 
-from lit_vae.data.noise import FLIP, Draws
 from lit_vae.images import Values, dequantize, from_uint8
+from lit_vae.noise import FLIP, Draws
 
 
 class Preprocess(Protocol):

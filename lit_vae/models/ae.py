@@ -7,6 +7,7 @@ from lit_vae.distributions import standard_normal
 from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.noise import Draws
 from lit_vae.realism import Realism
 
 
@@ -56,7 +57,7 @@ class AE(Autoencoder):
         distortion = -decoded.log_prob(x)
         return self.training_loss(x, {"loss": distortion, "distortion": distortion}, decoded)
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """Distortion, ``(B,)`` nats."""
         x, y = batch
         decoded = self.decode(self.embed(x, y), y)

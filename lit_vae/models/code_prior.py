@@ -13,6 +13,7 @@ from lit_vae.codes import CodeBatch, CodeSpec
 from lit_vae.models.module import Model
 from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
 from lit_vae.networks.vqvae import join
+from lit_vae.noise import Draws
 from lit_vae.sampling import CodeSampling
 
 Grid = tuple[int, int]
@@ -96,7 +97,7 @@ class CodePrior(Model):
         self.log_train(terms)
         return terms["loss"].mean()
 
-    def evaluation_terms(self, batch: CodeBatch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: CodeBatch, draws: Draws | None) -> dict[str, Tensor]:
         """The exact code length, of all levels and of each, ``(B,)`` nats."""
         return self._terms(batch, 0.0)
 

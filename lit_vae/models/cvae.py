@@ -53,7 +53,8 @@ class CVAE(VariationalAutoencoder):
         x, y = batch
         posterior = self.encode(x, y)  # q(z|x,y)
         prior = self.prior(y)  # p(z|y)
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        draws = self.step_draws(len(x))
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
         return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
 
     def problems(self, spec: ImageSpec) -> list[str]:

@@ -14,6 +14,7 @@ from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.networks.vqvae import join
+from lit_vae.noise import Draws
 from lit_vae.quantizers import Quantized, Quantizer
 from lit_vae.realism import Realism
 
@@ -83,7 +84,7 @@ class DiscreteAutoencoder(Autoencoder):
         scalars = self._scalars(quantized) if self.logs_this_step else {}
         return self.training_loss(x, {**self._terms(x, decoded, quantized), **raw}, decoded, **scalars)
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """Loss, ELBO under the uniform prior, rate, distortion and what the quantizers add to the loss, ``(B,)``."""
         x, y = batch
         quantized = self.quantize(x)

@@ -3,11 +3,12 @@
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.models.module import Model
 from lit_vae.networks.feature_net import FeatureNetworkFactory
+from lit_vae.noise import Draws
 
 
 class FeatureNet(Model):
@@ -65,7 +66,7 @@ class FeatureNet(Model):
         self.log_train(terms)
         return terms["loss"].mean()
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """See `terms`."""
         return self.terms(*batch)
 

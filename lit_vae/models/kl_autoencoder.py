@@ -72,5 +72,6 @@ class KLAutoencoder(VariationalAutoencoder):
         x, y = batch
         posterior = self.encode(x, y)  # q(z|x)
         prior = self.prior(y)  # N(0, I)
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        draws = self.step_draws(len(x))
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
         return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))

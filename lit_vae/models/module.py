@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lit_vae.factories import Shared
+from lit_vae.noise import FIXED, Draws, key
+from lit_vae.ranks import Share, rank
 
 EVALUATION_SEED = 2**31 - 1
 
@@ -46,13 +48,14 @@ class Model(LightningModule, ABC):
             for split in splits
         }
         self.epoch_means = nn.ModuleDict(means)
-        self._evaluation_noise: Generator | None = None
+        self._seed = 0
+        self._share = Share()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
 
     @abstractmethod
-    def evaluation_terms(self, batch: Any, generator: Generator | None) -> dict[str, Tensor]:
-        """The per-image terms ``(B,)`` named in `term_names`, in nats."""
+    def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
+        """The per-image terms ``(B,)`` named in `term_names`, in nats; ``draws`` is their noise (None: of torch)."""
 
     @abstractmethod
     def problems(self, spec: Any) -> list[str]:
@@ -101,6 +104,28 @@ class Model(LightningModule, ABC):
             "lr_scheduler": {"scheduler": self._lr_scheduler(optimizer), "interval": "step"},
         }
 
+    # ---- noise ------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Leave the first rank torch's generator as it is, and give each other one its own.
+
+        All are seeded alike, for equal weights; dropout and augmentations are not to be the same on every rank.
+        """
+        self._seed = torch.initial_seed()
+        if rank():
+            torch.manual_seed(key(self._seed, rank()))
+
+    def step_draws(self, n: int) -> Draws | None:
+        """Noise for the ``n`` images of this rank in a training step; outside of a trainer None, torch's own.
+
+        It belongs to a batch of all ranks and to a place in it: ``W`` ranks of ``B`` images draw what one process of
+        ``W B`` draws.
+        """
+        if self._trainer is None:
+            return None
+        places = rank() * n + torch.arange(n, device=self.device)
+        return Draws(self._seed, self._trainer.fit_loop.total_batch_idx, places)
+
     # ---- numbers ----------------------------------------------------------------------------------------------------
 
     @property
@@ -141,7 +166,10 @@ class Model(LightningModule, ABC):
         return means
 
     def _evaluation_step(self, split: str, batch: Any) -> None:
-        for name, value in self.evaluation_terms(batch, self._evaluation_noise).items():
+        _, y = batch
+        # An image has the same noise at every evaluation and on any number of ranks: numbers differ by the weights.
+        draws = Draws(EVALUATION_SEED, FIXED, self._share.indices(len(y), self.device))
+        for name, value in self.evaluation_terms(batch, draws).items():
             self.epoch_means[split][name].update(value)  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
@@ -152,23 +180,18 @@ class Model(LightningModule, ABC):
         values = {f"{split}/{name}": value.float() for name, value in self._reported(means).items()}
         # the means are those of all ranks already: syncing them again changes nothing and says so to Lightning
         self.log_dict(values, prog_bar=split == "val", sync_dist=True)
-        self._evaluation_noise = None  # a generator on a GPU cannot be copied with the module
-
-    def _restart_evaluation_noise(self) -> None:
-        # The same noise at every evaluation: two epochs differ by the weights alone, and training's is not touched.
-        self._evaluation_noise = Generator(self.device).manual_seed(EVALUATION_SEED + self.global_rank)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The per-image terms of an evaluation; families with latents give those instead."""
         return self.evaluation_terms(batch, None)
 
     def on_validation_epoch_start(self) -> None:
-        """See `_restart_evaluation_noise`."""
-        self._restart_evaluation_noise()
+        """Count the images from the first."""
+        self._share = Share()
 
     def on_test_epoch_start(self) -> None:
-        """See `_restart_evaluation_noise`."""
-        self._restart_evaluation_noise()
+        """Count the images from the first."""
+        self._share = Share()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Accumulate ``val/<term>``."""

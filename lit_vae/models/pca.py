@@ -4,13 +4,14 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from lit_vae.distributions import LOG_2PI, DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.networks import MLP
+from lit_vae.noise import Draws
 from lit_vae.objectives import ELBO
 from lit_vae.priors import StandardNormal
 
@@ -128,7 +129,7 @@ class PCA(VariationalAutoencoder):
         z = torch.where(kept > 0.0, posterior.mean / kept, 0.0)  # W is zero where nothing is kept
         return self.decode(z, y).mean.clamp(-1.0, 1.0)
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """Loss, ELBO and its two parts, ``(B,)`` nats, with no sampling: the ELBO is log p(x)."""
         x, y = batch
         posterior = self.encode(x, y)

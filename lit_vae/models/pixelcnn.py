@@ -8,6 +8,7 @@ from lit_vae.images import Batch, ImageSpec
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import ImageModel
 from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
+from lit_vae.noise import Draws
 
 
 class PixelCNN(ImageModel):
@@ -51,7 +52,7 @@ class PixelCNN(ImageModel):
         self.log_train({"loss": nll, "nll": nll})
         return nll.mean()
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """The exact negative log-likelihood, ``(B,)`` nats."""
         nll = self.nll(*batch)
         return {"loss": nll, "nll": nll}

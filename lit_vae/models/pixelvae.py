@@ -60,7 +60,8 @@ class PixelVAE(VariationalAutoencoder):
         x, y = batch
         posterior = self.encode(x, y)  # q(z|x)
         prior = self.prior(y)  # p(z)
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        draws = self.step_draws(len(x))
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
         return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
 
     def distribution(self, decoded: Tensor) -> Distribution:

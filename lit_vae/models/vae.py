@@ -51,5 +51,6 @@ class VAE(VariationalAutoencoder):
         x, y = batch
         posterior = self.encode(x, y)  # q(z|x)
         prior = self.prior(y)  # p(z)
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step)
+        draws = self.step_draws(len(x))
+        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
         return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))

@@ -10,6 +10,7 @@ from lit_vae.distributions import DiagonalGaussian, standard_normal
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.noise import Draws
 from lit_vae.objectives import Objective
 from lit_vae.objectives.elbo import importance_weighted_bound, log_weights
 from lit_vae.priors import Prior
@@ -83,15 +84,15 @@ class VariationalAutoencoder(Autoencoder):
             )
         return found
 
-    def evaluation_terms(self, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
         """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats."""
         x, y = batch
-        terms = self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, generator)
+        terms = self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, draws)
         return self.with_realism(x, terms.named(), terms.decoded)
 
     @torch.no_grad()
     def importance_weighted_nll(
-        self, x: Tensor, y: Tensor, num_samples: int, chunk: int, generator: Generator | None = None
+        self, x: Tensor, y: Tensor, num_samples: int, chunk: int, draws: Draws | None = None
     ) -> Tensor:
         """``-log 1/k sum_k p(x, z_k) / q(z_k | x)`` with ``k = num_samples``: ``-> (B,)`` nats.
 
@@ -101,6 +102,6 @@ class VariationalAutoencoder(Autoencoder):
         posterior, prior = self.encode(x, y), self.prior(y)
         log_w = []
         for start in range(0, num_samples, chunk):
-            z = posterior.rsample(min(chunk, num_samples - start), generator)
+            z = posterior.rsample(min(chunk, num_samples - start), draws, first=start)
             log_w.append(log_weights(x, z, self.decode(z, y), posterior, prior))
         return -importance_weighted_bound(torch.cat(log_w))

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.noise import Draws
 from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, rate_distortion
 from lit_vae.schedules import Schedule, as_schedule
 
@@ -48,7 +49,7 @@ class Objective(ABC):
         prior: DiagonalGaussian,
         decode: Decode,
         step: int | None = None,
-        generator: Generator | None = None,
+        draws: Draws | None = None,
     ) -> Terms:
         """Per-image terms of images ``x (B, C, H, W)``.
 
@@ -58,7 +59,7 @@ class Objective(ABC):
             prior: ``p(z)``, ``(B, *latent)``.
             decode: latents to likelihood.
             step: optimizer step for schedules; None for their final value.
-            generator: source of the posterior samples; None for the global one.
+            draws: noise of the posterior samples; None: of the global generator.
         """
 
     def scalars(self, step: int) -> dict[str, float]:
@@ -114,10 +115,10 @@ class ELBO(Objective):
         prior: DiagonalGaussian,
         decode: Decode,
         step: int | None = None,
-        generator: Generator | None = None,
+        draws: Draws | None = None,
     ) -> Terms:
         """Per-image terms; see `Objective`."""
-        z = posterior.rsample(self.num_samples, generator)
+        z = posterior.rsample(self.num_samples, draws)
         decoded = decode(z)
         rate, distortion = rate_distortion(x, decoded, posterior, prior)
         paid_rate = rate
@@ -146,10 +147,10 @@ class IWAE(Objective):
         prior: DiagonalGaussian,
         decode: Decode,
         step: int | None = None,
-        generator: Generator | None = None,
+        draws: Draws | None = None,
     ) -> Terms:
         """Per-image terms; see `Objective`. ``rate`` and ``distortion`` are those of the ELBO of the same samples."""
-        z = posterior.rsample(self.num_samples, generator)
+        z = posterior.rsample(self.num_samples, draws)
         decoded = decode(z)
         log_likelihood = decoded.log_prob(x)  # log p(x|z), (k, B)
         log_w = log_likelihood + prior.log_prob(z) - posterior.log_prob(z)
@@ -172,10 +173,10 @@ class DReG(IWAE):
         prior: DiagonalGaussian,
         decode: Decode,
         step: int | None = None,
-        generator: Generator | None = None,
+        draws: Draws | None = None,
     ) -> Terms:
         """Per-image terms; see `Objective`."""
-        z = posterior.rsample(self.num_samples, generator)
+        z = posterior.rsample(self.num_samples, draws)
         decoded = decode(z)
         log_likelihood = decoded.log_prob(x)  # log p(x|z), (k, B)
         log_w = log_likelihood + prior.log_prob(z) - posterior.detach().log_prob(z)  # phi acts through z alone

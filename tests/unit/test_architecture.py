@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FREE = ("lit_vae.images", "lit_vae.codes", "lit_vae.ranks", "lit_vae.factories")
+FREE = ("lit_vae.images", "lit_vae.codes", "lit_vae.noise", "lit_vae.ranks", "lit_vae.factories")
 
 # The first entry whose name begins that of a module holds for it: itself and those below may be imported, besides FREE.
 ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.images": (),
     "lit_vae.codes": (),
+    "lit_vae.noise": (),
     "lit_vae.ranks": (),
     "lit_vae.factories": (),
     "lit_vae.schedules": (),

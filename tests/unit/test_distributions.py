@@ -10,6 +10,7 @@ from torch import distributions as td
 
 from lit_vae.distributions import Bernoulli, DiagonalGaussian, DiscretizedLogisticMixture, Distribution, Laplace
 from lit_vae.images import from_uint8
+from lit_vae.noise import Draws
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 EVENT = (2, 3, 4)  # (C, H, W)
@@ -78,7 +79,7 @@ def test_gaussian_monte_carlo_kl_within_three_standard_errors(prior):
     p = DiagonalGaussian(torch.zeros(4, 3), torch.zeros(4, 3))
     if prior == "other":
         p = DiagonalGaussian(torch.randn(4, 3), torch.randn(4, 3))
-    z = q.rsample(50_000, Generator().manual_seed(1))
+    z = q.rsample(50_000, Draws(1, 0, torch.arange(4)))
     draws = q.log_prob(z) - p.log_prob(z)
     standard_error = draws.std(0) / math.sqrt(len(draws))
     kl = q.kl(None if prior is None else p)
@@ -87,12 +88,20 @@ def test_gaussian_monte_carlo_kl_within_three_standard_errors(prior):
 
 def test_gaussian_rsample_is_mean_plus_std_times_noise_with_gradient_to_both():
     mean, log_var = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
-    z = DiagonalGaussian(mean, log_var).rsample(7, Generator().manual_seed(3))
-    eps = torch.randn(7, 5, 3, generator=Generator().manual_seed(3))
+    z = DiagonalGaussian(mean, log_var).rsample(7, draws := Draws(3, 0, torch.arange(5)))
+    eps = draws.normal(7, (3,)).double()
     torch.testing.assert_close(z, mean + (0.5 * log_var).exp() * eps, **EXACT)
     grad_mean, grad_log_var = torch.autograd.grad(z.sum(), (mean, log_var))
     torch.testing.assert_close(grad_mean, torch.full((5, 3), 7.0), **EXACT)
     torch.testing.assert_close(grad_log_var, (0.5 * (0.5 * log_var).exp() * eps).sum(0), **EXACT)
+
+
+def test_gaussian_samples_of_given_noise_in_parts_are_those_at_once():
+    q, draws = DiagonalGaussian(torch.randn(5, 3), torch.randn(5, 3)), Draws(3, 0, torch.arange(5))
+    at_once = q.rsample(7, draws)
+    assert torch.equal(torch.cat([q.rsample(3, draws), q.rsample(4, draws, first=3)]), at_once)
+    one = DiagonalGaussian(q.mean[2:3], q.log_var[2:3]).rsample(7, Draws(3, 0, torch.tensor([2])))
+    assert torch.equal(one, at_once[:, 2:3])
 
 
 def test_gaussian_sample_has_no_gradient_and_detach_keeps_the_numbers():

@@ -12,6 +12,7 @@ from lit_vae.data import FakeImages
 from lit_vae.likelihoods import Bernoulli, DiscretizedLogisticMixture
 from lit_vae.metrics.image_quality import ssim_per_image, ssim_window
 from lit_vae.metrics.latents import LatentSummary, summarize_posteriors
+from lit_vae.noise import FIXED, Draws
 
 
 def logged(trainer, prefix):
@@ -66,10 +67,9 @@ def test_nll_is_the_mean_of_the_model_s_own_over_batches(new_model, new_trainer,
     first = logged(trainer, "test")
     trainer.test(model, datamodule=data, verbose=False)
     assert logged(trainer, "test") == first  # the same noise
-    generator = torch.Generator().manual_seed(2**31 - 19)
-    x, y = data.example_batch(20, "test")
-    nll = [model.importance_weighted_nll(*batch, 6, 4, generator) for batch in zip(x.split(8), y.split(8), strict=True)]
-    assert first["test/nll_iw6"] == pytest.approx(torch.cat(nll).mean().item(), rel=1e-5)
+    draws = Draws(2**31 - 19, FIXED, torch.arange(20))
+    nll = model.importance_weighted_nll(*data.example_batch(20, "test"), 6, 4, draws)
+    assert first["test/nll_iw6"] == pytest.approx(nll.mean().item(), rel=1e-5)
     assert "test/bits_per_dim_iw6" not in first  # a density of values that were not dequantised
 
 
@@ -77,10 +77,8 @@ def test_nll_of_the_first_images_and_its_bits(new_model, new_trainer, data):
     model, callback = new_model("VAE", likelihood=DiscretizedLogisticMixture(2)), ImportanceSampledNLL(3, max_images=11)
     trainer = new_trainer(callback)
     trainer.test(model, datamodule=data, verbose=False)
-    generator = torch.Generator().manual_seed(2**31 - 19)
-    x, y = data.example_batch(11, "test")
-    parts = zip(x.split(8), y.split(8), strict=True)
-    nll = torch.cat([model.importance_weighted_nll(*batch, 3, 16, generator) for batch in parts]).mean().item()
+    draws = Draws(2**31 - 19, FIXED, torch.arange(11))
+    nll = model.importance_weighted_nll(*data.example_batch(11, "test"), 3, 16, draws).mean().item()
     got = logged(trainer, "test")
     assert got["test/nll_iw3"] == pytest.approx(nll, rel=1e-5)
     assert got["test/bits_per_dim_iw3"] == pytest.approx(nll / (64 * math.log(2)), rel=1e-5)

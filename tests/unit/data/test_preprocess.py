@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from lit_vae.data.noise import FIXED, Draws
 from lit_vae.data.preprocess import (
     Dequantize,
     DynamicBinarization,
@@ -13,6 +12,7 @@ from lit_vae.data.preprocess import (
     StaticBinarization,
     Threshold,
 )
+from lit_vae.noise import FIXED, Draws
 
 ALL_LEVELS = torch.arange(256, dtype=torch.uint8).repeat(64, 1).view(64, 1, 16, 16)
 

@@ -10,6 +10,7 @@ from torch import distributions as td
 from lit_vae.images import Batch
 from lit_vae.likelihoods import FixedGaussian, LearnedGaussian
 from lit_vae.models.pca import Moments, solve
+from lit_vae.noise import Draws
 from lit_vae.objectives import ELBO, IWAE
 from lit_vae.objectives.elbo import rate_distortion
 
@@ -92,7 +93,8 @@ def test_importance_weighted_bound_of_a_wrong_posterior_rises_to_log_p(exact):
     wrong = model.encode(x[:1], labels[:1])
     means, errors = [], []
     for k in (1, 4, 16, 64, 256):
-        bound = -model.importance_weighted_nll(x, labels, num_samples=k, chunk=64, generator=Generator().manual_seed(k))
+        draws = Draws(k, 0, torch.arange(len(x)))
+        bound = -model.importance_weighted_nll(x, labels, num_samples=k, chunk=64, draws=draws)
         means.append(bound.mean())
         errors.append(bound.std() / math.sqrt(len(x)))
     means, errors = torch.stack(means), torch.stack(errors)
@@ -110,20 +112,13 @@ def test_importance_weighted_nll_is_the_same_in_chunks_of_any_size(exact, monkey
     """With the noise given, whatever the chunks; and never more samples at once than asked for."""
     model, x, _ = exact
     model.encoder.layers[0].bias += 0.5
-    eps = torch.randn(16, len(x), LATENT)
-    asked: list[int] = []
-
-    def rsample(posterior, num_samples, generator=None):
-        first = sum(asked)
-        asked.append(num_samples)
-        return posterior.mean + posterior.std * eps[first : first + num_samples]
-
-    monkeypatch.setattr("lit_vae.distributions.DiagonalGaussian.rsample", rsample)
-    in_chunks = model.importance_weighted_nll(x, LABELS, num_samples=16, chunk=chunk)
+    draws, asked = Draws(0, 0, torch.arange(len(x))), []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, y: asked.append(len(z)) or decode(z, y))
+    in_chunks = model.importance_weighted_nll(x, LABELS, 16, chunk, draws)
     assert sum(asked) == 16
     assert max(asked) == min(chunk, 16)
-    asked.clear()
-    at_once = model.importance_weighted_nll(x, LABELS, num_samples=16, chunk=16)
+    at_once = model.importance_weighted_nll(x, LABELS, 16, 16, draws)
     torch.testing.assert_close(in_chunks, at_once, rtol=1e-13, atol=0)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian
+from lit_vae.noise import Draws
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,9 @@ class Problem(NamedTuple):
     @property
     def arguments(self):
         return self.x, self.posterior, self.prior, self.decode
+
+    def draws(self, seed: int = 7) -> Draws:
+        return Draws(seed, 0, torch.arange(len(self.x)))
 
 
 def make_problem(batch: int = 5, same_image: bool = False) -> Problem:

@@ -1,0 +1,113 @@
+"""Noise as a pure function of (seed, time, image, position), the same on every device.
+
+There is no generator whose state would have to be saved: a resumed run, another batch size, another number of processes
+or of workers see the same numbers for the same image at the same time. The function is SplitMix64, one stream an
+image (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014); uniform numbers cost about
+half of ``torch.rand`` on a CPU.
+
+Time is what makes noise new: the epoch for what happens to an image of the data, the batch for a posterior's sample.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lit_vae.images import Shape
+
+FIXED: Final = -1
+"""The time of evaluation, and of everything that is drawn once for all."""
+
+# What a number is drawn for: independent streams.
+PIXELS: Final = 0
+FLIP: Final = 1
+CROP: Final = 2
+ORDER: Final = 3
+LATENTS: Final = 4
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
+
+
+def key(*parts: int) -> int:
+    """Hash integers into one of 64 bits; the order of the parts matters."""
+    state = 0
+    for part in parts:
+        state = (state + part + _GAMMA) & _MASK
+        for shift, factor in _ROUNDS:
+            state = (state ^ (state >> shift)) * factor & _MASK
+        state ^= state >> _LAST_SHIFT
+    return state
+
+
+def uniform(ids: Tensor, n: int, *, seed: int, time: int, stream: int) -> Tensor:
+    """Draw ``n`` numbers in [0, 1) for each image: ``(B,)`` int64 -> ``(B, n)`` float32, multiples of 2^-24."""
+    words = _words(ids, (n + 1) // 2, seed, time, stream).view(torch.int32)[:, :n]  # each 64-bit word makes two numbers
+    return words.bitwise_and(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+
+
+def normal(ids: Tensor, n: int, *, seed: int, time: int, stream: int, first: int = 0) -> Tensor:
+    """Draw ``n`` numbers from N(0, 1) for each image, from the ``first`` one on: ``(B,)`` -> ``(B, n)`` float32.
+
+    Box and Muller, "A note on the generation of random normal deviates", 1958: the two numbers that a pair of uniform
+    ones makes are its polar coordinates. These have 31 bits, and small ones all their digits: tails end at 6.7.
+    """
+    start = first // 2
+    words = _words(ids, (first + n + 1) // 2 - start, seed, time, stream, start).view(torch.int32)
+    uniforms = words.bitwise_and_(0x7FFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-31)  # in (0, 1]
+    radius = uniforms[:, ::2].log().mul_(-2.0).sqrt_()
+    angle = uniforms[:, 1::2].mul(2.0 * math.pi)
+    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], 2)
+    return pairs.flatten(1)[:, first - 2 * start :][:, :n]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch: ``ids (B,)`` names its images at that time, on the batch's device."""
+
+    seed: int
+    time: int
+    ids: Tensor
+
+    def uniform(self, size: Shape, stream: int = PIXELS) -> Tensor:
+        """Draw ``(B, *size)`` numbers in [0, 1)."""
+        noise = uniform(self.ids, prod(size), seed=self.seed, time=self.time, stream=stream)
+        return noise.view(len(self.ids), *size)
+
+    def normal(self, num_samples: int, size: Shape, first: int = 0) -> Tensor:
+        """Draw from N(0, 1), ``(num_samples, B, *size)``: an image's samples ``first``, ``first + 1``, ..."""
+        n = prod(size)
+        noise = normal(self.ids, num_samples * n, seed=self.seed, time=self.time, stream=LATENTS, first=first * n)
+        return noise.view(len(self.ids), num_samples, *size).transpose(0, 1)
+
+    def fixed(self) -> "Draws":
+        """Return the draws that are the same at any time."""
+        return replace(self, time=FIXED)
+
+
+def _words(ids: Tensor, n: int, seed: int, time: int, stream: int, first: int = 0) -> Tensor:
+    """The words ``first`` and on of each image's stream: ``(B,)`` int64 -> ``(B, n)`` int64."""
+    keys = _mix_(ids * _signed(_GAMMA) + _signed(key(seed, time, stream)))
+    positions = torch.arange(first + 1, first + n + 1, device=ids.device) * _signed(_GAMMA)
+    return _mix_(keys[:, None] + positions)
+
+
+def _signed(word: int) -> int:
+    """Reinterpret an unsigned 64-bit word as torch's int64."""
+    word &= _MASK
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _mix_(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser, in place. int64 products wrap; ``>>`` keeps the sign, hence the masks."""
+    shifted = torch.empty_like(x)
+    for shift, factor in _ROUNDS:
+        torch.bitwise_right_shift(x, shift, out=shifted)
+        x.bitwise_xor_(shifted.bitwise_and_((1 << (64 - shift)) - 1)).mul_(_signed(factor))
+    torch.bitwise_right_shift(x, _LAST_SHIFT, out=shifted)
+    return x.bitwise_xor_(shifted.bitwise_and_((1 << (64 - _LAST_SHIFT)) - 1))
