@@ -16,6 +16,7 @@ from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.quantizers.ranks import sum_over_ranks
 from lit_vae.realism import Realism
 
 
@@ -108,10 +109,11 @@ class DiscreteAutoencoder(Autoencoder):
         }
 
     def _scalars(self, quantized: Sequence[Quantized]) -> dict[str, float]:
-        """Perplexity of this rank's batch, and what the quantizers say of themselves."""
+        """Perplexity of the step's codes on all ranks, and what the quantizers say of themselves. A collective."""
         found = {}
         for i, (level, quantizer) in enumerate(zip(quantized, self.quantizers, strict=True)):
             counts = torch.bincount(level.indices.flatten(), minlength=quantizer.num_embeddings)  # type: ignore[arg-type]
+            sum_over_ranks(counts)
             found[_of_level("perplexity", i, quantized)] = float(code_statistics(counts).perplexity)
             found |= {_of_level(name, i, quantized): v for name, v in quantizer.scalars().items()}  # type: ignore[operator]
         return found

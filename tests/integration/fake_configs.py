@@ -1,0 +1,129 @@
+"""Configurations of the repository with few made-up images in place of their data."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_vae.tools.codes import encode
+
+Lightning = Callable[..., None]
+ROOT = Path(__file__).resolve().parents[2]
+FEW = {"num_train": 24, "num_val": 24, "num_test": 24, "batch_size": 12}
+ONE_BATCH = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
+SHORT = {"max_epochs": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 1}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "configs"))
+
+
+HEAVY = {  # seconds a step on a processor
+    "compare/bsds/vector_perceptual_gan.yaml",
+    "kl_autoencoder/bsds_crops64.yaml",
+    "kl_autoencoder/cifar10.yaml",
+    "kl_autoencoder/image_folder256.yaml",
+    "kl_autoencoder/kl_f16.yaml",
+    "kl_autoencoder/kl_f4.yaml",
+    "kl_autoencoder/kl_f8.yaml",
+    "kl_autoencoder/sd_vae_ft_mse.yaml",
+    "pixelcnn/cifar10.yaml",
+    "pixelcnn/mnist.yaml",
+    "pixelcnn/mnist_binary_large.yaml",
+    "pixelcnn/mnist_short.yaml",
+    "prior/vqvae2_ffhq256.yaml",
+    "vqvae2/ffhq256.yaml",
+    "vqvae/vqgan_imagenet256.yaml",
+    "vqvae2/imagenet256.yaml",
+}
+
+
+def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: Path) -> Path:
+    """The configuration with few images, or codes of them, in place of its data."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    if config["data"]["class_path"] != "lit_vae.data.Codes":
+        return on_fake_images(path, tmp_path, feature_net)
+    config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
+    config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
+    config["trainer"].update(SHORT)
+    if name(path) in HEAVY:  # and 5120 codes are not drawn one by one in a test
+        config["trainer"] |= {"callbacks": [], **ONE_BATCH}
+        config["data"]["init_args"]["batch_size"] = 1
+    fake = tmp_path / path.name
+    fake.write_text(yaml.safe_dump(config))
+    return fake
+
+
+def fake_codes(prior: dict[str, Any], tmp_path: Path, lightning: Lightning) -> Path:
+    """Codes of a small stage 1 with the grids and the numbers of codes that a prior is for."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "vqvae2" / "cifar10.yaml").read_text())
+    size = 2 * prior["grids"][-1][0]
+    quantizer = {"class_path": "lit_vae.quantizers.VectorQuantizer", "init_args": {"embedding_dim": 4}}
+    model = config["model"]["init_args"]
+    model |= {"image_shape": [1, size, size], "grids": prior["grids"]}
+    model["quantizers"] = [
+        {**quantizer, "init_args": {**quantizer["init_args"], "num_embeddings": k}} for k in prior["num_embeddings"]
+    ]
+    for network in ("encoder", "decoder"):
+        model[network]["init_args"] = {"width": 8, "residual_width": 4, "blocks": 1}
+    init_args = {"channels": 1, "size": size, "num_classes": prior.get("num_classes", 0), "values": "uint8", **FEW}
+    config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": init_args}
+    config["trainer"] = {**SHORT, "callbacks": []}
+    (tmp_path / "stage1.yaml").write_text(yaml.safe_dump(config))
+    lightning("fit", "--config", tmp_path / "stage1.yaml", "--run_dir", tmp_path / "stage1")
+    encode(str(tmp_path / "stage1"), str(tmp_path / "codes"), checkpoint="last")
+    return tmp_path / "codes"
+
+
+def with_small_networks(config: Any, feature_net: Path) -> Any:
+    """The configuration with that FeatureNet, random weights for pretrained ones, and the game from the first step."""
+    if isinstance(config, list):
+        kept = [part for part in config if not _is(part, "callbacks.StartFrom")]
+        return [with_small_networks(part, feature_net) for part in kept]
+    if not isinstance(config, dict):
+        return config
+    if _is(config, "lit_vae.features.FeatureNet"):
+        return {**config, "init_args": {"checkpoint": str(feature_net)}}
+    if _is(config, "lit_vae.realism.Adversary"):  # from the first step on
+        init_args = {**config["init_args"], "weight": 0.5, "train_from": 0}
+        return {**config, "init_args": init_args}
+    if _is(config, "lit_vae.networks.LDM"):  # a sixteenth of the work of the published width
+        init_args = {**config["init_args"], "width": min(32, config["init_args"]["width"])}
+        return {**config, "init_args": init_args}
+    if _is(config, "callbacks.SampleQuality"):
+        config = {**config, "init_args": {**config["init_args"], "num_images": 12}}
+    if _is(config, "lit_vae.features.LPIPS") or _is(config, "lit_vae.features.Inception"):
+        return {**config, "init_args": {**config.get("init_args", {}), "weights": "random"}}
+    return {key: with_small_networks(part, feature_net) for key, part in config.items()}
+
+
+def _is(part: Any, class_path: str) -> bool:
+    return isinstance(part, dict) and str(part.get("class_path", "")).startswith(class_path)
+
+
+def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) -> Path:
+    """The configuration with few images of the same kind in place of its data, and few samples of its likelihood."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    if feature_net is not None:
+        config = with_small_networks(config, feature_net)
+    config["trainer"].pop("accumulate_grad_batches", None)
+    config["trainer"].pop("sync_batchnorm", None)
+    module, cls = config["data"]["class_path"].rsplit(".", 1)
+    spec = getattr(importlib.import_module(module), cls)(**config["data"].get("init_args", {})).spec
+    assert spec.height == spec.width
+    init_args = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}
+    few = {**FEW, "batch_size": 2} if name(path) in HEAVY else FEW
+    config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}
+    config["trainer"].update(SHORT)
+    config["trainer"].pop("val_check_interval", None)
+    if name(path) in HEAVY:
+        kept = [c for c in config["trainer"]["callbacks"] if c["class_path"] != "callbacks.Draws"]
+        config["trainer"] |= {"callbacks": kept, **ONE_BATCH}
+    for callback in config["trainer"]["callbacks"]:
+        if callback["class_path"] == "callbacks.ImportanceSampledNLL":
+            callback["init_args"] = {"num_samples": 3, "chunk": 2}
+    fake = tmp_path / path.name
+    fake.write_text(yaml.safe_dump(config))
+    return fake
