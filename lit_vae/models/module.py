@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lit_vae.factories import Shared
 from lit_vae.noise import FIXED, Draws, key
-from lit_vae.ranks import Share, rank
+from lit_vae.ranks import Share, rank, world_size
 
 EVALUATION_SEED = 2**31 - 1
 
@@ -107,13 +108,20 @@ class Model(LightningModule, ABC):
     # ---- noise ------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Leave the first rank torch's generator as it is, and give each other one its own.
+        """Leave the first rank torch's generator as it is, and give each other one its own; warn of lonely statistics.
 
         All are seeded alike, for equal weights; dropout and augmentations are not to be the same on every rank.
         """
         self._seed = torch.initial_seed()
         if rank():
             torch.manual_seed(key(self._seed, rank()))
+        alone = [name for name, m in self.named_modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
+        if world_size() > 1 and alone:
+            rank_zero_warn(
+                f"{type(self).__name__}: {alone[0]} normalises over the batch of each rank alone: {world_size()} ranks"
+                " do not train what one process would. Set trainer.sync_batchnorm: true (on GPUs), or take group"
+                " normalization."
+            )
 
     def step_draws(self, n: int) -> Draws | None:
         """Noise for the ``n`` images of this rank in a training step; outside of a trainer None, torch's own.

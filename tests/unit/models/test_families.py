@@ -1,6 +1,7 @@
 """AE, VAE and CVAE: the interface that everything else relies on, and what they say of unfit data."""
 
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -178,6 +179,21 @@ def test_evaluation_uses_the_draws_and_nothing_else(new_model):
     for name in model.term_names:
         assert torch.equal(one[name], same[name])
         assert one[name].shape == (6,)
+
+
+def test_batch_statistics_of_a_rank_alone_are_warned_of(new_model, monkeypatch):
+    model = new_model("VAE")
+    monkeypatch.setattr("lit_vae.models.module.world_size", lambda: 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.on_fit_start()
+    model.decoder = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    with pytest.warns(UserWarning, match=r"VAE: decoder\.0 normalises .* 2 ranks .*Set trainer\.sync_batchnorm: true"):
+        model.on_fit_start()
+    model.decoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.decoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.on_fit_start()
 
 
 # ---- what they say --------------------------------------------------------------------------------------------------
