@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTIONS = ("step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid")
+SECTIONS = ("step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid", "scaling")
 
 HEAD = """\
 # Measured speed
