@@ -1,6 +1,6 @@
 """``python -m benchmarks [section ...] [--write]``: measures here and now, and prints a Markdown table.
 
-About ten minutes on two cores of which nobody else wants one. ``--device cuda`` measures on a GPU, where only the
+About half an hour on two cores of which nobody else wants one. ``--device cuda`` measures on a GPU, where only the
 ratios of the feed have a target. Some sections compare with packages of ``pip install -e '.[bench]'``.
 """
 
@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTIONS = ("step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid", "scaling")
+SECTIONS = (
+    "step",
+    "feed",
+    "precision",
+    "quantizer",
+    "sampling",
+    "lpips",
+    "ldm",
+    "adversarial",
+    "fid",
+    "ranks",
+    "scaling",
+)
 
 HEAD = """\
 # Measured speed

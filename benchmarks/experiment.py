@@ -19,6 +19,7 @@ from lit_vae.data.loader import TensorLoader, Tensors, TrainOrder
 from lit_vae.images import Batch
 from lit_vae.models.module import Model
 from lit_vae.models.vae import VAE
+from lit_vae.noise import Draws
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -86,8 +87,10 @@ class BareLoop:
         x, y = batch
         model = self.model
         self.optimizer.zero_grad()
+        draws = Draws(torch.initial_seed(), self.step, torch.arange(len(x), device=self.device))  # as the model's own
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            terms = model.objective(x, model.encode(x, y), model.prior(y), lambda z: model.decode(z, y), self.step)
+            posterior, prior = model.encode(x, y), model.prior(y)
+            terms = model.objective(x, posterior, prior, lambda z: model.decode(z, y), self.step, draws)
             loss = terms.loss.mean()
         loss.backward()
         self.optimizer.step()

@@ -69,12 +69,13 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def interleave(variants: Mapping[str, Callable[[], float]], rounds: int) -> Seconds:
+def interleave(variants: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> Seconds:
     """Run the variants in turn, ``rounds`` times: what disturbs the machine for a while disturbs all of them.
 
-    Each is called once more before, unmeasured, and returns its own seconds (so that it can leave set-up out).
+    Each returns its own seconds (so that it can leave set-up out). With ``warm_up`` each is called once more before,
+    unmeasured.
     """
-    for run in variants.values():
+    for run in variants.values() if warm_up else ():
         run()
     seconds: Seconds = {name: [] for name in variants}
     for _ in range(rounds):

@@ -15,27 +15,26 @@ def repository_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))  # the package is not installed: it is for those who have the repository
 
 
-def test_every_section_makes_rows_of_positive_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "sections",
+    [
+        ["step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid"],
+        pytest.param(["ranks", "scaling"], marks=pytest.mark.slow),  # many processes
+    ],
+    ids=" ".join,
+)
+def test_every_section_makes_rows_of_positive_numbers(sections: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.__main__ import RESULTS, main
 
     before = RESULTS.read_text() if RESULTS.exists() else None
-    main(["--quick", "--threads", str(torch.get_num_threads())])
+    main([*sections, "--quick", "--threads", str(torch.get_num_threads())])
     head = ("| what ", "| --- ")
     lines = [
         line for line in capsys.readouterr().out.splitlines() if line.startswith("|") and not line.startswith(head)
     ]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert {row[0].split(",")[0] for row in rows} == {
-        "step",
-        "feed",
-        "precision",
-        "quantizer",
-        "sampling",
-        "lpips",
-        "ldm",
-        "adversarial step",
-        "fid",
-    }
+    names = {"adversarial": "adversarial step", "ranks": "step"}
+    assert {row[0].split(",")[0] for row in rows} == {names.get(section, section) for section in sections}
     assert len({(row[0], row[1]) for row in rows}) == len(rows)
     for row in rows:
         numbers = [float(number) for number in re.findall(r"[\d.e+-]+(?=[ )])", f"{row[2]} {row[3]}")]

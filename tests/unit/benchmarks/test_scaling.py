@@ -15,7 +15,7 @@ def repository_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_and_statistics_of_codes_are_weighed(tmp_path: Path) -> None:
     """VQ-VAE on digits: every weight but the codebook in float32, and the counts and sums of its 32 codes of 8."""
     from benchmarks.experiment import build, on_fake_images
-    from benchmarks.scaling import Case, train
+    from benchmarks.ranks import Case, train
 
     (measured,) = train(Case("vqvae/digits", 2, 2), [2], tmp_path)
     config = on_fake_images("vqvae/digits", 2, 2)
@@ -29,7 +29,7 @@ def test_gradients_and_statistics_of_codes_are_weighed(tmp_path: Path) -> None:
 def test_operations_are_counted(tmp_path: Path) -> None:
     """VAE on digits: two for each weight, image and pass of three; the first layer's input needs no gradient."""
     from benchmarks.experiment import build, on_fake_images
-    from benchmarks.scaling import Case, train
+    from benchmarks.ranks import Case, train
 
     (measured,) = train(Case("vae/digits", 2, 2), [1], tmp_path, count_flops=True)
     model, _ = build(on_fake_images("vae/digits", 2, 2))
