@@ -199,15 +199,18 @@ def _in_a_line(error: Exception) -> str:
 
 
 def wandb_mode() -> str:
-    """``WANDB_MODE`` if set; ``online`` with an API key (variable or ``~/.netrc``); else ``offline``."""
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
+    """``WANDB_MODE`` if set; ``online`` where the user is logged in; else ``offline``."""
+    return os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+
+
+def logged_in() -> bool:
+    """Whether there is an API key for W&B's server: in a variable or ``~/.netrc``."""
     if os.environ.get("WANDB_API_KEY"):
-        return "online"
+        return True
     import netrc
 
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return "online" if netrc.netrc().authenticators(host) else "offline"
+        return netrc.netrc().authenticators(host) is not None
     except (FileNotFoundError, netrc.NetrcParseError):
-        return "offline"
+        return False
