@@ -127,6 +127,12 @@ def test_the_directory_cannot_be_made(config: Path, tmp_path: Path) -> None:
     assert_warned_and_finished(done.returncode, done.stderr, run, "making its directory (FileExistsError: ")
 
 
+def test_wandb_raises_as_it_starts(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = fit(config, run, WANDB_MODE="shared", WANDB_RUN_ID="not/allowed")
+    assert_warned_and_finished(done.returncode, done.stderr, run, "starting (")
+
+
 def test_there_is_no_server(config: Path, tmp_path: Path) -> None:
     """Nobody listens at that port; it is offline then, and the whole run is there to be uploaded."""
     run = tmp_path / "run"
