@@ -155,5 +155,5 @@ def test_the_service_hangs(config: Path, tmp_path: Path) -> None:
             assert process.wait(timeout=180) == 0
         finally:
             os.kill(service, signal.SIGKILL)  # or it holds the pipe
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=60)
     assert_warned_and_finished(process.returncode, said, run, "finishing (TimeoutError: no answer within 60 seconds)")
