@@ -16,7 +16,7 @@ from lit_vae.images import ImageSpec
 from lit_vae.run.checkpoints import CHECKPOINTS
 from lit_vae.run.files import write_json
 from lit_vae.run.loading import identity
-from lit_vae.run.loggers import MetricsCSV
+from lit_vae.run.loggers import MetricsCSV, WandB
 from lit_vae.run.protocols import protocols
 
 CONFIG_FILE = "config.yaml"
@@ -114,6 +114,10 @@ class RunDirectory(Callback):
                 logger.rewind(checkpoint["global_step"])
                 if last := checkpoint.get("last_logged"):
                     logger.log_metrics({**last["values"], "epoch": last["epoch"]}, last["step"])
+        rows = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows()]
+        for logger in trainer.loggers if self._resumed and rows else ():
+            if isinstance(logger, WandB):
+                logger.catch_up(rows)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `begun`."""
@@ -122,6 +126,12 @@ class RunDirectory(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `begun`."""
         RunDirectory.begun = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Send W&B the step that is over: a validation that followed it has added its numbers."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandB):
+                logger.send(before=trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `begun`; count anew."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+METRICS_FILE = "metrics.csv"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

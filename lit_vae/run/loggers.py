@@ -4,19 +4,18 @@
 """
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_vae.run.files import replacing
+from lit_vae.run.files import METRICS_FILE, replacing
+from lit_vae.run.wandb_logger import WandB, wandb_mode
 
-METRICS_FILE = "metrics.csv"
+__all__ = ["METRICS_FILE", "MetricsCSV", "TensorBoard", "WandB", "wandb_mode"]
 
 
 class MetricsCSV(Logger):
@@ -57,6 +56,10 @@ class MetricsCSV(Logger):
                     self._columns = list(reader.fieldnames or [])
             self._on_disk = len(self._rows)
         return self._rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was logged: values by name, those read from the file as text."""
+        return list(self._read())
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -110,59 +113,6 @@ class MetricsCSV(Logger):
         """Write what is left."""
         if self._rows:
             self.save()
-
-
-class WandB(WandbLogger):
-    """Weights & Biases: online where the user is logged in or ``WANDB_MODE`` says so, else offline; never a prompt.
-
-    The id of the run, ``WANDB_RUN_ID`` (an agent of a sweep sets it) or one of its own, is kept in
-    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``wandb sync RUN/wandb/offline-run-*`` uploads an
-    offline one later.
-
-    Args:
-        project: W&B project.
-        group: runs that belong together.
-        tags: labels of the run.
-        run_dir: given by the command line.
-    """
-
-    def __init__(
-        self, project: str = "lit_vae", group: str | None = None, tags: list[str] | None = None, run_dir: str = ""
-    ) -> None:
-        mode = wandb_mode()
-        directory = Path(run_dir or ".")
-        id_file = directory / "wandb" / "run_id"
-        new_id = os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
-        run_id = id_file.read_text().strip() if id_file.exists() else new_id
-        if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
-            id_file.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError), id_file.open("x") as file:  # two that start at once: the first one's
-                file.write(run_id + "\n")
-        super().__init__(
-            project=project,
-            name="/".join(directory.parts[-2:]) or None,
-            save_dir=str(directory),
-            id=run_id,
-            resume="allow",
-            group=group,
-            tags=tags,
-            mode=mode,
-        )
-
-
-def wandb_mode() -> str:
-    """``WANDB_MODE`` if set; ``online`` with an API key (variable or ``~/.netrc``); else ``offline``."""
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    import netrc
-
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return "online" if netrc.netrc().authenticators(host) else "offline"
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return "offline"
 
 
 class TensorBoard(TensorBoardLogger):

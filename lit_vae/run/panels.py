@@ -12,6 +12,21 @@ from lit_vae.run.files import replacing
 MEDIA = "media"
 
 
+def pictures_by_step(run_dir: Path) -> dict[int, list[tuple[str, Path, int]]]:
+    """The pictures of a run by the row of ``metrics.csv`` that they were drawn with: name, file, steps taken."""
+    found: dict[int, list[tuple[str, Path, int]]] = {}
+    for path in sorted((run_dir / MEDIA).glob("*/step_*.png")):
+        taken = int(path.stem.removeprefix("step_"))
+        found.setdefault(max(taken - 1, 0), []).append((f"{MEDIA}/{path.parent.name}", path, taken))
+    return found
+
+
+def caption_of(picture: Path) -> str:
+    """What `log_panel` was told that is seen in it."""
+    with Image.open(picture) as image:
+        return str(image.info.get("Description", ""))
+
+
 def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = "", step: int | None = None) -> None:
     """Write ``<run_dir>/media/<name>/step_<n>.png`` and send it to W&B and TensorBoard as ``media/<name>``.
 

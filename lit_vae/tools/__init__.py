@@ -24,6 +24,7 @@ from lit_vae.tools.prior import fit_prior
 from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
 from lit_vae.tools.study import study
 from lit_vae.tools.submit import submit
+from lit_vae.tools.sync import sync
 from lit_vae.tools.table import table
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -37,6 +38,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "table": table,
     "study": study,
     "submit": submit,
+    "sync": sync,
     "compare": compare,
     "latents": latents,
     "prepare": prepare,
@@ -46,6 +48,7 @@ VERBS: dict[str, Callable[..., None]] = {
 SEVERAL: dict[Callable[..., None], tuple[str, str, str]] = {
     table: ("runs", "RUN", "Run directories."),
     compare: ("runs", "RUN", "Run directories or .ckpt files; RUN@gmm draws samples from its fitted mixture."),
+    sync: ("runs", "RUN", "Run directories, or folders above them."),
     prepare: ("names", "NAME", "vgg16, alexnet, inception."),
 }
 """Arguments that are given any number of times: name, placeholder, help."""

@@ -120,6 +120,11 @@ def test_two_ranks_are_preempted_and_requeued(
     log = (tmp_path / "log").read_text()
     assert log.count("requeued at step ") == 1
     assert json.loads((tmp_path / "run" / "run.json").read_text())["ranks"] == 2
+    assert log.count("GLOBAL_RANK: 0, MEMBER: 1/2") == 2  # the first rank of both starts, and nobody else
+    assert "GLOBAL_RANK: 1" not in log
+    others = {path.name: path.read_text() for path in (tmp_path / "run" / "logs").iterdir()}
+    assert others.keys() == {f"{job}_{restart}_rank_1.log" for restart in (0, 1)}
+    assert all(other.count("GLOBAL_RANK: 1, MEMBER: 2/2") == 1 for other in others.values())
     assert_same(straight(2), tmp_path / "run")
 
 
@@ -139,6 +144,28 @@ def test_a_job_that_fails_reads_failed(slurm: LocalSlurm, submit: Submit, tmp_pa
     log = (tmp_path / "log").read_text()
     assert "model.image_shape (=[3, 8, 8]) is not the shape of the data's images" in log
     assert "requeued" not in log
+
+
+def test_the_traceback_of_another_rank_is_in_its_log_and_at_the_end_of_the_jobs(
+    slurm: LocalSlurm, submit: Submit, tmp_path: Path
+) -> None:
+    """The second of two ranks fails in mid-training; the first one waits for it."""
+    with (tmp_path / "path" / "sitecustomize.py").open("a") as file:
+        file.write(FAILS_ON_RANK_1)
+    job = submit("--ntasks-per-node=2")
+    assert slurm.wait(job) == {job: "FAILED"}
+    own = (tmp_path / "run" / "logs" / f"{job}_0_rank_1.log").read_text()
+    assert own.rstrip().endswith("ZeroDivisionError: of rank 1")
+    (_, end) = (tmp_path / "log").read_text().split(f"==> {tmp_path}/run/logs/{job}_0_rank_1.log <==")
+    assert "ZeroDivisionError: of rank 1" in end
+
+
+FAILS_ON_RANK_1 = """
+    if os.environ.get("SLURM_PROCID") == "1":
+        def fail(self, *args, **kwargs):
+            raise ZeroDivisionError("of rank 1")
+        Adam.step = fail
+"""
 
 
 def kill_job(slurm: LocalSlurm, job: str) -> None:

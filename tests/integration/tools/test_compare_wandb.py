@@ -1,9 +1,7 @@
 """What ``lit-vae compare --wandb true`` leaves in W&B's offline records, read back."""
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +10,18 @@ import pytest
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
 
 from lit_vae.images import to_uint8
-
-_BLOCK, _HEADER = 2**15, 7  # of the log format that W&B writes records in: LevelDB's, after seven bytes of its own
-_WHOLE, _LAST = 1, 4
+from lit_vae.run.wandb_records import records
 
 
-def records(directory: Path) -> list[Any]:
+def ended(directory: Path) -> list[Any]:
     """All records of an offline run; W&B's own process writes the last of them when `finish` has returned already."""
     deadline = time.monotonic() + 30.0
     while True:
-        found = list(_written(directory))
+        found = list(records(directory))
         if found and found[-1].HasField("exit"):
             return found
         assert time.monotonic() < deadline, "the record has no end"
         time.sleep(0.05)
-
-
-def _written(directory: Path) -> Iterator[Any]:
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, parts = next(directory.glob("*.wandb")).read_bytes(), 7, b""
-    while at + _HEADER <= len(data):
-        if (left := _BLOCK - at % _BLOCK) < _HEADER:
-            at += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, at)
-        at += _HEADER + length
-        if at > len(data):
-            return
-        parts += data[at - length : at]
-        if kind in (_WHOLE, _LAST):
-            yield Record.FromString(parts)
-            parts = b""
 
 
 class Logged:
@@ -54,7 +32,7 @@ class Logged:
         self.history: dict[int, dict[str, Any]] = {}
         self.summary: dict[str, Any] = {}
         self.uploads: dict[str, Path] = {}
-        for record in records(directory):
+        for record in ended(directory):
             if record.HasField("run"):
                 self.run = record.run
                 self.config = {item.key: json.loads(item.value_json) for item in record.run.config.update}

@@ -1,0 +1,216 @@
+"""Weights & Biases, which may fail, hang or be killed without harm to a run, and has each step of a run once."""
+
+import os
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_vae.run.bounded import within
+from lit_vae.run.files import METRICS_FILE
+from lit_vae.run.panels import caption_of, pictures_by_step
+from lit_vae.run.wandb_records import STEP, last_step, segments
+
+STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
+"""Seconds that W&B has to start a run, to take a row, to finish the run, and to go when it has failed."""
+
+
+class WandB(WandbLogger):
+    """Weights & Biases: online where the user is logged in or ``WANDB_MODE`` says so, else offline; never a prompt.
+
+    The id of the run, ``WANDB_RUN_ID`` (an agent of a sweep sets it) or one of its own, is kept in
+    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``lit-vae sync RUN`` uploads an offline one later.
+
+    What is logged for a step is one row, sent when the step is over. W&B has each step once and takes none back: a
+    resumed run, which is the same bit by bit, sends what W&B has not got and no more.
+
+    Nothing that W&B does ends a training or holds it up for long: at the first failure there is one warning, and
+    training goes on without W&B.
+
+    Args:
+        project: W&B project.
+        group: runs that belong together.
+        tags: labels of the run.
+        run_dir: given by the command line.
+    """
+
+    def __init__(
+        self, project: str = "lit_vae", group: str | None = None, tags: list[str] | None = None, run_dir: str = ""
+    ) -> None:
+        mode = wandb_mode()
+        self._run_dir = Path(run_dir or ".")
+        id_file = self._run_dir / "wandb" / "run_id"
+        run_id, failure = os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex(), None
+        try:
+            if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
+                id_file.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError), id_file.open("x") as file:  # two that start at once: the first one's
+                    file.write(run_id + "\n")
+            run_id = id_file.read_text().strip() if id_file.exists() else run_id
+        except OSError as error:
+            failure = error
+        super().__init__(
+            project=project,
+            name="/".join(self._run_dir.parts[-2:]) or None,
+            save_dir=str(self._run_dir),
+            id=run_id,
+            resume="allow",
+            group=group,
+            tags=tags,
+            mode=mode,
+        )
+        self._lost = False  # whether it has failed
+        self._row: dict[str, Any] = {}
+        self._row_step = self._sent = -1  # of the row that is being filled, and of the last one that W&B has
+        if failure is not None:
+            self._give_up("making its directory", failure)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun when first asked for; something that does nothing where W&B has failed."""
+        if self._experiment is None and not self._lost:
+            self._attempt("starting", self._start, STARTING)
+        return DummyLogger().experiment if self._lost else self._experiment
+
+    def _start(self) -> None:
+        import wandb
+
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            self._wandb_init["settings"] = wandb.Settings(init_timeout=STARTING / 3)
+        online = self._wandb_init["mode"] == "online"
+        try:
+            run = super().experiment
+        except Exception as error:
+            if not online:
+                raise
+            online = False
+            warnings.warn(
+                f"W&B cannot be reached ({_in_a_line(error)}): what is logged stays in {self._run_dir}/wandb, and"
+                f" lit-vae sync {self._run_dir} uploads it later.",
+                stacklevel=2,
+            )
+            wandb.teardown()  # or the id of the run counts as in use
+            self._wandb_init["mode"] = "offline"
+            run = super().experiment
+        own = last_step(segments(self._run_dir / "wandb", offline_only=online))
+        server = run.starting_step - 1 if online else -1  # online, what came to the server counts
+        self._sent = max(self._sent, own, server)
+
+    def _attempt(self, what: str, function: Callable[[], Any], seconds: float = LOGGING) -> None:
+        """Do something with W&B, or give W&B up."""
+        if self._lost:
+            return
+        try:
+            within(seconds, function)
+        except Exception as error:
+            self._give_up(what, error)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        self._lost, self._row = True, {}
+        warnings.warn(
+            f"W&B failed at {what} ({_in_a_line(error)}); training goes on without it. All numbers are in"
+            f" {self._run_dir / METRICS_FILE}, the pictures beside it; a run that is resumed sends W&B what it lacks.",
+            stacklevel=3,
+        )
+        if wandb := sys.modules.get("wandb"):
+            with suppress(Exception):  # or it would keep the process from ending
+                within(LEAVING, wandb.teardown)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add to the row of ``step``, by default the one that is being filled; nothing where W&B has that step."""
+        _ = self.experiment  # which knows what it has
+        step = max(self._row_step, 0) if step is None else step
+        if step > self._row_step:
+            self.send()
+            self._row_step = step
+        if self._row_step > self._sent and not self._lost:
+            self._row |= metrics
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Add pictures that were drawn after ``step`` steps, to the row of the last of them, which is ``step - 1``."""
+        _ = self.experiment
+        row = None if step is None else max(step - 1, 0)
+        if row is None or row > self._sent:
+            self._attempt("keeping a picture", lambda: super(WandB, self).log_image(key, images, row, **kwargs))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Send the configuration."""
+        _ = self.experiment
+        self._attempt("sending the configuration", lambda: super(WandB, self).log_hyperparams(params))
+
+    @rank_zero_only
+    def send(self, before: int | None = None) -> None:
+        """Send the row that is being filled, if its step lies ``before``."""
+        if not self._row or (before is not None and self._row_step >= before):
+            return
+        row, self._row, self._sent = {**self._row, STEP: self._row_step}, {}, self._row_step
+        step, run = self._row_step, self.experiment
+        self._attempt(f"logging step {step}", lambda: run.log(row, step=step, commit=True))
+
+    @rank_zero_only
+    def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Send what W&B has not got of the rows of ``metrics.csv``, with the pictures that were drawn with them.
+
+        It lacks what its process had in memory when it was killed, and everything since a failure.
+        """
+        _ = self.experiment
+        pictures = pictures_by_step(self._run_dir)
+        for row in rows:
+            step = int(row["step"])
+            if step <= self._sent:
+                continue
+            for panel, path, taken in pictures.get(step, ()):
+                self.log_image(panel, [str(path)], taken, caption=[caption_of(path)])
+            values = {name: float(value) for name, value in row.items() if name not in ("step", "epoch")}
+            self.log_metrics({**values, **({"epoch": int(row["epoch"])} if "epoch" in row else {})}, step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Send what is left and end W&B's run; a row whose step was not ended is sent when the run is resumed."""
+        if self._experiment is None:
+            return
+        if status in ("success", "finished"):
+            self.send()
+        self._row = {}
+        run, self._row_step = self._experiment, -1
+        self._attempt("finishing", lambda: self._finish(run, int(status == "failed")), FINISHING)
+        self._experiment = None  # who trains on begins it again
+
+    def _finish(self, run: Any, exit_code: int) -> None:
+        run.finish(exit_code=exit_code)
+        record = Path(run.dir).parent
+        if run.settings.mode == "offline" and not any(record.glob("*.wandb")):
+            raise FileNotFoundError(f"its record {record} is gone")
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def wandb_mode() -> str:
+    """``WANDB_MODE`` if set; ``online`` where the user is logged in; else ``offline``."""
+    return os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+
+
+def logged_in() -> bool:
+    """Whether there is an API key for W&B's server: in a variable or ``~/.netrc``."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,159 @@
+"""Whatever W&B does, and whatever is done to it: training ends well, and W&B has each step once."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from exact_helpers import STEPS, final_state, rows
+from test_preemption import ROOT, arguments, training
+from wandb_helpers import assert_wandb_has_each_step_once, ended, service_of
+
+from lit_vae.run.wandb_records import last_step, segments
+
+OFFLINE = {"WANDB_MODE": "offline"}
+SELDOM = "--last_checkpoint.every_n_steps=6"
+WARNING = "training goes on without it. All numbers are in"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart with two pictures at every validation, of which there is one after 22 steps."""
+    content = yaml.safe_load((ROOT / "configs" / "vae" / "digits.yaml").read_text())
+    content["trainer"]["callbacks"] = [{"class_path": "callbacks.Samples"}, {"class_path": "callbacks.Reconstructions"}]
+    content["trainer"]["check_val_every_n_epoch"] = 1
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def fit(config: Path, run: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), SELDOM]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, capture_output=True, text=True, check=False
+    )
+
+
+def assert_warned_and_finished(code: int, said: str, run: Path, what: str) -> None:
+    assert code == 0, said
+    assert said.count(WARNING) == 1
+    assert f"W&B failed at {what}" in said
+    assert "Traceback" not in said
+    assert [int(row["step"]) for row in rows(run)] == list(range(STEPS))
+    assert final_state(run)["global_step"] == STEPS
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_killed_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
+    """Gone on with once where W&B lacks steps before the checkpoint, and once where it has steps after it."""
+    run = tmp_path / "run"
+    with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
+        process.kill()
+        process.wait()
+    assert last_step(segments(run / "wandb")) < final_state(run)["global_step"] - 1, "the case is not met"
+    assert fit(config, run, **OFFLINE).returncode == 0
+    assert_wandb_has_each_step_once(run)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    done = fit(config, run, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "training goes on from" in done.stderr
+    assert_wandb_has_each_step_once(run)
+    assert [segment.name.rpartition("-")[2] for segment in ended(run)] == [
+        (run / "wandb/run_id").read_text().strip()
+    ] * 3
+
+
+@pytest.mark.slow
+def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path) -> None:
+    """Its process writes 32 KiB at a time: some seventy rows."""
+    run, longer = tmp_path / "run", ["--trainer.max_steps=200", "--last_checkpoint.every_n_steps=60"]
+    with training([*arguments(config, run), *longer], run, **OFFLINE) as process:
+        wait_for(lambda: last_step(segments(run / "wandb")) > final_state(run)["global_step"] + 3)
+        process.kill()
+        process.wait()
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), *longer]
+    subprocess.run(command, env={**os.environ, **OFFLINE}, check=True, capture_output=True)
+    assert_wandb_has_each_step_once(run)
+    assert len(rows(run)) == 200
+
+
+def test_preempted_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert fit(config, run, **OFFLINE).returncode == 0
+    assert_wandb_has_each_step_once(run)
+
+
+def test_the_service_is_killed_in_mid_training(config: Path, tmp_path: Path) -> None:
+    """What W&B then lacks it has after the next start."""
+    run = tmp_path / "run"
+    with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
+        os.kill(service_of(process.pid), signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert_warned_and_finished(process.returncode, said, run, "logging step ")
+    assert fit(config, run, **OFFLINE).returncode == 0
+    assert_wandb_has_each_step_once(run)
+
+
+def test_the_directory_is_removed_in_mid_training(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with training(arguments(config, run), run, **OFFLINE) as process:
+        shutil.rmtree(run / "wandb")
+        _, said = process.communicate(timeout=120)
+    assert_warned_and_finished(process.returncode, said, run, "finishing (FileNotFoundError: its record")
+
+
+def test_the_directory_cannot_be_made(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "wandb").write_text("a file")
+    done = fit(config, run, **OFFLINE)
+    assert_warned_and_finished(done.returncode, done.stderr, run, "making its directory (FileExistsError: ")
+
+
+def test_wandb_raises_as_it_starts(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = fit(config, run, WANDB_MODE="shared", WANDB_RUN_ID="not/allowed")
+    assert_warned_and_finished(done.returncode, done.stderr, run, "starting (")
+
+
+def test_there_is_no_server(config: Path, tmp_path: Path) -> None:
+    """Nobody listens at that port; it is offline then, and the whole run is there to be uploaded."""
+    run = tmp_path / "run"
+    online = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "k" * 40, "WANDB_INIT_TIMEOUT": "3"}
+    done = fit(config, run, WANDB_MODE="online", **online)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("W&B cannot be reached") == 1
+    assert f"lit-vae sync {run} uploads it later" in done.stderr
+    assert_wandb_has_each_step_once(run)
+
+
+@pytest.mark.slow
+def test_the_service_hangs(config: Path, tmp_path: Path) -> None:
+    """It takes no more and never ends: neither does training wait for it, nor its end."""
+    run = tmp_path / "run"
+    with training(arguments(config, run), run, **OFFLINE) as process:
+        service = service_of(process.pid)
+        try:
+            os.kill(service, signal.SIGSTOP)
+            assert process.wait(timeout=180) == 0
+        finally:
+            os.kill(service, signal.SIGKILL)  # or it holds the pipe
+        _, said = process.communicate(timeout=60)
+    assert_warned_and_finished(process.returncode, said, run, "finishing (TimeoutError: no answer within 60 seconds)")
