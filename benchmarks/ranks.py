@@ -96,7 +96,7 @@ def train(case: Case, ranks: Sequence[int], folder: Path, count_flops: bool = Fa
 
 
 def with_random_weights(config: Any) -> Any:
-    """A configuration that needs no network that others have trained, at the same cost."""
+    """A configuration that needs no trained network: LPIPS of random weights, and no term of a FeatureNet."""
     if isinstance(config, list):
         return [with_random_weights(part) for part in config]
     if not isinstance(config, dict):
@@ -105,4 +105,6 @@ def with_random_weights(config: Any) -> Any:
         config = {**config, "init_args": {**config.get("init_args", {}), "weights": "random"}}
     if config.get("class_path") == "lit_vae.realism.Adversary":  # from the first step on
         config = {**config, "init_args": {**config["init_args"], "weight": 0.5, "train_from": 0}}
+    if "FeatureNet" in str(config.get("perceptual")):
+        config = {**config, "perceptual": None}
     return {key: with_random_weights(part) for key, part in config.items()}
