@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lit_vae.run.errors import Preempted, lost_rank
+from lit_vae.run.errors import Preempted, TrainingStopped, lost_rank
 from lit_vae.run.lock import is_first_process
 
 WHERE_SIGNAL = signal.SIGUSR2
@@ -59,7 +59,8 @@ class OtherRanks(Callback):
         Where one hangs it is asked where it is, for that is what such a run has to show.
         """
         lost = lost_rank(error)
-        deadline = time.monotonic() + (GRACE_SECONDS if lost == "gone" else 0.0)
+        end_themselves = lost == "gone" or isinstance(error, TrainingStopped)
+        deadline = time.monotonic() + (GRACE_SECONDS if end_themselves else 0.0)
         left = [process for process in self._started if not _ends_by(process, deadline)]
         if lost is not None:
             for process in left:

@@ -49,7 +49,7 @@ class Ended:
     seconds: float
     """From the fault to the end of the process that was started."""
     left: list[str]
-    """What still ran two seconds later."""
+    """What still ran eight seconds later; data workers look for their process every five."""
 
 
 def train(config: Path, run: Path, **variables: str) -> Ended:
@@ -66,7 +66,7 @@ def train(config: Path, run: Path, **variables: str) -> Ended:
         code = process.wait(120)
     finally:
         ended, left = time.time(), session(process.pid)
-        while left and time.time() < ended + 2:
+        while left and time.time() < ended + 8:
             time.sleep(0.1)
             left = session(process.pid)
         for pid in left:
