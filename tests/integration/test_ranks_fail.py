@@ -154,3 +154,19 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_exactly(
     assert resumed.code == 0, resumed.said
     assert "Restoring states from the checkpoint path" in resumed.said
     assert_same_run(straight, run)
+
+
+def test_missing_weights_are_said_once_before_any_rank_is_started(config: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    perceptual = {
+        "class_path": "lit_vae.realism.Perceptual",
+        "init_args": {"weight": 1.0, "distance": "lit_vae.features.LPIPS"},
+    }
+    realism = {"class_path": "lit_vae.realism.Realism", "init_args": {"perceptual": perceptual}}
+    content["model"]["init_args"]["realism"] = realism
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    ended = train(tmp_path / "config.yaml", tmp_path / "run", TORCH_HOME=str(tmp_path / "empty"))
+    assert ended.code == 1
+    assert ended.said.count("Run  lit-vae prepare vgg16  where there is internet") == 1
+    assert "Traceback" not in ended.said
+    assert "[rank" not in ended.said
