@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_vae.models.module import Model
+from lit_vae.ranks import rank
 from lit_vae.run.checkpoints import CHECKPOINTS, AtomicCheckpointIO
 from lit_vae.run.errors import TrainingStopped
 
@@ -21,10 +22,10 @@ SUMS = ("elbo", "loss")  # of other terms, one of which is at fault
 class NaNGuard(Callback):
     """Stops before the optimizer's step when a term of the loss, or a gradient, is not finite: the weights still are.
 
-    The error names the terms and in how many images of the step's batch they are not finite, the first parameters with
-    such gradients, and the checkpoint to go on from. All ranks stop at the same step with the same numbers. It costs
-    one wait for the device a step. With float16 and its loss scaler, gradients that overflow are the scaler's business:
-    it skips their step; then only terms are looked at.
+    The error names the terms, in how many images of the step's batch and on which ranks they are not finite, the first
+    parameters with such gradients, and the checkpoint to go on from. All ranks stop at the same step with the same
+    numbers. It costs one wait for the device a step. With float16 and its loss scaler, gradients that overflow are the
+    scaler's business: it skips their step; then only terms are looked at.
 
     Args:
         check_gradients: also look at every gradient: a pass over as many numbers as there are weights.
@@ -73,12 +74,16 @@ class NaNGuard(Callback):
         names, num_images = list(self._counts), self._num_images * trainer.world_size
         found = [*self._counts.values(), self._unusable_gradients(trainer, optimizer)]
         self._forget()
-        counts = trainer.strategy.reduce(torch.stack([count.to(pl_module.device) for count in found]), reduce_op="sum")
-        if not bool(counts.any()):
+        of_ranks = torch.zeros(trainer.world_size, len(found), dtype=torch.int64, device=pl_module.device)
+        of_ranks[rank()] = torch.stack([count.to(pl_module.device) for count in found])
+        of_ranks = trainer.strategy.reduce(of_ranks, reduce_op="sum")
+        if not bool(of_ranks.any()):
             return
+        counts = of_ranks.sum(0)
         terms = {name: count for name, count in zip(names, counts.tolist(), strict=False) if count and name != LOSS}
         terms = dict(sorted(terms.items(), key=lambda item: item[0] in SUMS))
-        parts = [f"{name} ({count} of {num_images} images)" for name, count in terms.items()]
+        on = {name: _on_ranks(of_ranks[:, names.index(name)]) for name in terms}
+        parts = [f"{name} ({count} of {num_images} images{on[name]})" for name, count in terms.items()]
         gradients = _not_finite({name: p.grad for name, p in pl_module.named_parameters()})
         if gradients:
             more = f" and {len(gradients) - NAMED} more" if len(gradients) > NAMED else ""
@@ -100,6 +105,12 @@ class NaNGuard(Callback):
         # the largest absolute value: a sum of squares may overflow where no gradient does
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
         return (~torch.isfinite(largest)).sum()
+
+
+def _on_ranks(counts: Tensor) -> str:
+    """Which of several ranks have counted any, ``(ranks,)``; gradients are the same on all, and need no such words."""
+    ranks = [str(number) for number in counts.nonzero().flatten().tolist()]
+    return f", on rank {' and '.join(ranks)}" if len(counts) > 1 else ""
 
 
 def _not_finite(tensors: Mapping[str, Any]) -> list[str]:

@@ -26,10 +26,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
+from lit_vae.ranks import rank, world_size
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
-from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, of_the_disk
+from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
 from lit_vae.run.lock import is_first_process, training_alone
+from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
@@ -47,17 +49,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message with a suggestion and leave with exit code 2."""
-        print(f"error: {with_suggestion(_without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
+        print(f"error: {with_suggestion(without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
         sys.exit(2)
-
-
-def _without_noise(message: str) -> str:
-    """Without the lines that repeat the whole configuration or list what an optional value may be."""
-    noise = (
-        r"\s*(Given value|Does not validate against any of the Union|Subtypes:|Errors:|- Expected a <class 'NoneType'>)"
-    )
-    kept = "\n".join(line for line in message.splitlines() if not re.match(noise, line))
-    return kept.strip().removeprefix("- ")
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
@@ -166,7 +159,8 @@ class LitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
         config = self._get(self.config_init, "trainer")
-        callbacks = list(config.get("callbacks") or [])
+        self.other_ranks = OtherRanks()
+        callbacks = [self.other_ranks, *(config.get("callbacks") or [])]
         resumed = self._get(self.config, "ckpt_path") is not None
         callbacks += [RunDirectory(self.config_text, resumed), RandomState(), RunRecord(), PredictionFile()]
         if config.get("enable_progress_bar") in (None, True):
@@ -192,7 +186,11 @@ class LitCLI(LightningCLI):
             if trains and is_first_process():
                 note_start(self.run_dir, self.source.path)
                 self.source.set_aside()
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except BaseException as error:
+                self.other_ranks.end(error)
+                raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
@@ -269,28 +267,17 @@ def main() -> None:
     """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     RunDirectory.begun = False
     _quieten_lightning()
+    print_where_when_asked()
     try:
         _command_line(LitCLI)
-    except Preempted as stopped:
-        if is_first_process():  # the others end well, or a launcher would kill the first one while it says farewell
-            print(f"preempted: {stopped}", file=sys.stderr)
-            sys.exit(PREEMPTED_EXIT_CODE)
     except (ValueError, OSError, MisconfigurationException, RuntimeError) as error:
-        full = of_the_disk(error) if RunDirectory.begun else None
-        of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
-        of_the_program |= isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-        in_the_run = RunDirectory.begun and not isinstance(error, TrainingStopped)
-        if (full is None and (in_the_run or of_the_program)) or os.environ.get("LIT_VAE_TRACEBACK"):
+        if isinstance(error, TrainingStopped) and not is_first_process():
+            return  # all stop at once: others end well, or a launcher would kill the first one while it says farewell
+        said = in_few_words(error, RunDirectory.begun)
+        if said is None or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
-        print(f"error: {_without_noise(str(error)) if full is None else _of_a_disk(full)}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _of_a_disk(refusal: OSError) -> str:
-    return (
-        f"the run directory can no longer be written to ({refusal}). The last checkpoint is whole: make room, or"
-        " mend the directory, and go on with --ckpt_path last."
-    )
+        print(f"[rank{rank()}]: {said}" if world_size() > 1 else said, file=sys.stderr)
+        sys.exit(PREEMPTED_EXIT_CODE if isinstance(error, Preempted) else 1)
 
 
 if __name__ == "__main__":

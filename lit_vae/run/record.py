@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_vae.run.errors import Preempted
+from lit_vae.run.errors import Preempted, lost_rank
 from lit_vae.run.files import write_json
 from lit_vae.run.hardware import device_name, peak_memory
 from lit_vae.run.protocols import protocols
@@ -71,6 +71,8 @@ class RunRecord(Callback):
             self._write(trainer, "preempted")
         else:
             words = str(exception).strip() or type(exception).__name__
+            if lost_rank(exception) == "gone":
+                words = "another rank has failed: its error is in the log"
             self._write(trainer, "failed", {"error": words.splitlines()[0]})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

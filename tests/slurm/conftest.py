@@ -8,6 +8,15 @@ from pathlib import Path
 import pytest
 from local_slurm import LocalSlurm, missing
 
+PREEMPTING = """
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=graceful Nodes=ALL GraceTime=60
+PartitionName=urgent Nodes=ALL PriorityTier=10
+"""
+"""Jobs of ``urgent`` preempt the others: those of ``main`` at once, those of ``graceful`` with a signal before."""
+
 
 @pytest.fixture(scope="session")
 def local_slurm() -> Iterator[LocalSlurm]:
@@ -17,7 +26,7 @@ def local_slurm() -> Iterator[LocalSlurm]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders are closed to others, and munge minds
     folder.chmod(0o755)
     try:
-        with LocalSlurm(folder) as cluster:
+        with LocalSlurm(folder, extra=PREEMPTING) as cluster:
             yield cluster
     finally:
         shutil.rmtree(folder)

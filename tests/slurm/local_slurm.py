@@ -43,6 +43,7 @@ class LocalSlurm:
         self.environment = {"SLURM_CONF": str(self.conf)}
         """What points sbatch, srun and squeue at it."""
         self._daemons: list[subprocess.Popen[bytes]] = []
+        self._slurmd: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "LocalSlurm":
         for name in ("state", "log", *(f"spool/{node}" for node in self.nodes)):
@@ -58,7 +59,7 @@ class LocalSlurm:
             self.wait_until((self.folder / "munge.sock").exists, "munged")
             self._start("slurmctld", "-D", "-c", "-f", str(self.conf))
             for node in self.nodes:
-                self._start("slurmd", "-D", "-N", node, "-f", str(self.conf))
+                self._start_node(node)
             self.wait_until(self._up, "the nodes")
         except BaseException:
             self.__exit__()
@@ -122,6 +123,36 @@ class LocalSlurm:
                 found.append(int(process.name))
         return found
 
+    def fall_silent(self, node: str) -> Callable[[], None]:
+        """A node that loses its power: nobody hears from it, no connection is closed, and SLURM takes it for down.
+
+        Returns:
+            What brings it back, with nothing left of what ran on it.
+        """
+        tasks = [pid for pid in self.processes() if f"SLURMD_NODENAME={node}".encode() in _read(pid, "environ")]
+        parents = {int(_read(pid, "stat").rpartition(b")")[2].split()[1]) for pid in tasks}
+        steps = [pid for pid in parents if b"slurmstepd" in _read(pid, "stat")]
+        slurmd = self._slurmd[node]
+        for pid in (slurmd.pid, *steps, *tasks):
+            os.kill(pid, signal.SIGSTOP)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=silent")
+
+        def come_back() -> None:
+            for pid in (slurmd.pid, *steps, *tasks):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            slurmd.wait()
+            self._daemons.remove(slurmd)
+            self._start_node(node)
+            self.run("scontrol", "update", f"nodename={node}", "state=resume")
+            self.wait_until(self._up, f"node {node}")
+
+        return come_back
+
+    def _start_node(self, node: str) -> None:
+        self._start("slurmd", "-D", "-N", node, "-f", str(self.conf))
+        self._slurmd[node] = self._daemons[-1]
+
     def _start(self, program: str, *arguments: str) -> None:
         path = shutil.which(program, path=SEARCHED)
         assert path is not None, f"{program} is not installed"
@@ -135,7 +166,7 @@ class LocalSlurm:
     def _up(self) -> bool:
         if any(daemon.poll() is not None for daemon in self._daemons) or len(self._daemons) < 2 + len(self.nodes):
             return False
-        states = self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).split()
+        states = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", check=False).split()
         return len(states) == len(self.nodes) and {"idle", "mixed", "allocated", "completing"}.issuperset(states)
 
     def _conf(self) -> str:
@@ -180,6 +211,14 @@ class LocalSlurm:
         ]
         (folder / "plugstack.conf").touch()
         return "\n".join(lines) + "\n"
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of a process; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,14 @@ def kill_job(slurm: LocalSlurm, job: str) -> None:
     slurm.run("scancel", "--signal=KILL", job)
 
 
+def kill_training_of_one_rank(slurm: LocalSlurm, job: str) -> None:
+    """The second of two nodes is out of memory."""
+    running = [pid for pid in slurm.processes() if b"SLURM_PROCID=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+    assert running
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
 def kill_training(slurm: LocalSlurm, job: str) -> None:
     """As a node does that is out of memory."""
     running = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in slurm.processes()}
@@ -181,8 +190,12 @@ def kill_training(slurm: LocalSlurm, job: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kill", "state", "left"),
-    [(kill_job, "CANCELLED", {"running", "preempted"}), (kill_training, "FAILED", {"running"})],
+    ("kill", "nodes", "state", "left"),
+    [
+        (kill_job, 1, "CANCELLED", {"running", "preempted"}),
+        (kill_training, 1, "FAILED", {"running"}),
+        (kill_training_of_one_rank, 2, "FAILED", {"running", "failed"}),
+    ],
 )
 def test_a_job_that_was_killed_goes_on_when_it_is_submitted_again(
     slurm: LocalSlurm,
@@ -190,19 +203,60 @@ def test_a_job_that_was_killed_goes_on_when_it_is_submitted_again(
     straight: Callable[[int], Path],
     tmp_path: Path,
     kill: Callable[[LocalSlurm, str], None],
+    nodes: int,
     state: str,
     left: set[str],
 ) -> None:
-    job = submit()
+    job = submit(f"--nodes={nodes}")
     wait_for_training(slurm, tmp_path / "run")
+    killed = time.monotonic()
     kill(slurm, job)
     assert slurm.wait(job) == {job: state}
+    assert time.monotonic() - killed < 20
     assert "requeued" not in (tmp_path / "log").read_text()
     assert status(tmp_path / "run") in left
-    job = submit()
+    job = submit(f"--nodes={nodes}")
     assert slurm.wait(job) == {job: "COMPLETED"}
     assert "Restoring states from the checkpoint" in (tmp_path / "log").read_text()
-    assert_same(straight(1), tmp_path / "run")
+    assert_same(straight(nodes), tmp_path / "run")
+
+
+def test_a_job_goes_on_when_one_of_its_nodes_was_lost(
+    slurm: LocalSlurm, submit: Submit, straight: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """From the last checkpoint that was due: SLURM requeues it, and the first rank is asked for none."""
+    job = submit("--nodes=2")
+    wait_for_training(slurm, tmp_path / "run")
+    come_back = slurm.fall_silent(slurm.nodes[1])
+    try:
+        slurm.wait_until(lambda: slurm.states(job) == {job: "PENDING"}, "requeueing", 60)
+    finally:
+        come_back()
+    assert slurm.wait(job, 400) == {job: "COMPLETED"}
+    log = (tmp_path / "log").read_text()
+    assert "preempted: asked to stop" not in log
+    assert "Restoring states from the checkpoint" in log
+    assert_same(straight(2), tmp_path / "run")
+
+
+@pytest.mark.parametrize("partition", ["main", "graceful"])
+def test_a_job_that_slurm_preempts_goes_on(
+    slurm: LocalSlurm, submit: Submit, straight: Callable[[int], Path], tmp_path: Path, partition: str
+) -> None:
+    """Where SLURM gives it time it saves first; where not it goes on from the last checkpoint that was due."""
+    job = submit("--nodes=2", f"--partition={partition}")
+    wait_for_training(slurm, tmp_path / "run")
+    urgent = slurm.run(
+        "sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", f"--output={tmp_path}/urgent",
+        "--wrap=sleep 1",
+    ).strip()  # fmt: skip
+    assert slurm.wait(urgent) == {urgent: "COMPLETED"}
+    assert slurm.wait(job, 400) == {job: "COMPLETED"}
+    log = (tmp_path / "log").read_text()
+    assert log.count("preempted: asked to stop by the file") == log.count("requeued at step ")
+    assert log.count("requeued at step ") == (1 if partition == "graceful" else 0)
+    assert log.count("Restoring states from the checkpoint") >= 1
+    assert_same(straight(2), tmp_path / "run")
 
 
 def test_a_submitted_array_trains_each_seed_in_a_directory_of_its_own(

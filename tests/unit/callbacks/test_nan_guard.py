@@ -169,7 +169,7 @@ def work(rank, folder, model):
 def test_all_ranks_stop_at_the_same_step_for_the_same_reason(new_model, tmp_path):
     mp.start_processes(work, args=(str(tmp_path), new_model("VAE")), nprocs=2, start_method="fork")
     first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
-    assert "at step 7, before the optimizer changed a weight: distortion (1 of 16 images)." in first
+    assert "at step 7, before the optimizer changed a weight: distortion (1 of 16 images, on rank 1)." in first
     assert first == second
 
 
