@@ -21,6 +21,10 @@ pytestmark = [
 BATCHES = {"one": 6, "two": 3}
 TWO_RANKS = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp_fork", "--trainer.devices=2"]
 DOUBLE = ["--trainer.precision=64-true"]
+ADVERSARY = "--model.init_args.realism.init_args.adversary.init_args"
+WARMUP = {"class_path": "lit_vae.schedules.LinearWarmup", "init_args": {"steps": 1, "end": 0.5, "delay": 4}}
+LATE = [f"{ADVERSARY}.train_from=3", f"{ADVERSARY}.weight={json.dumps(WARMUP)}"]
+"""A discriminator that learns from step 3 on, and is felt from step 4."""
 
 FAMILIES = [
     "ae/digits",
@@ -160,10 +164,18 @@ def test_two_ranks_are_one_process_when_the_game_starts_late(
 ) -> None:
     """A discriminator without gradients, at first, waits for nobody."""
     config = prepared("kl_autoencoder/digits", tmp_path, lightning, feature_net)
-    adversary = "--model.init_args.realism.init_args.adversary.init_args"
-    warmup = {"class_path": "lit_vae.schedules.LinearWarmup", "init_args": {"steps": 1, "end": 0.5, "delay": 4}}
-    late = [f"{adversary}.train_from=3", f"{adversary}.weight={json.dumps(warmup)}"]
-    assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *late), bound=1e-8)
+    assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *LATE), bound=1e-8)
+
+
+def test_gradients_may_be_views_of_the_buckets_they_are_sent_in(
+    lightning: Lightning, feature_net: Path, tmp_path: Path
+) -> None:
+    """The setting of the overlay ``ddp``, with gradients that are left out at first."""
+    config = prepared("kl_autoencoder/digits", tmp_path, lightning, feature_net)
+    overlay = yaml.safe_load((ROOT / "configs" / "overlays" / "ddp.yaml").read_text())["trainer"]["strategy"]
+    overlay["init_args"]["start_method"] = "fork"
+    strategy = f"--trainer.strategy={json.dumps(overlay)}"
+    assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *LATE, strategy), bound=1e-8)
 
 
 def test_two_ranks_agree_in_half_precision(lightning: Lightning, feature_net: Path, tmp_path: Path) -> None:
