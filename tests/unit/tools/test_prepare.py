@@ -1,14 +1,28 @@
-"""``lit-vae prepare``: files into torch hub's cache, without the internet."""
+"""``lit-vae prepare``: what is fetched and computed, from a server that is a folder; what is said of it."""
 
 import hashlib
+import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from data_helpers import served, write_cifar10, write_image, write_mnist_archives
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torchvision import datasets
 
-from lit_vae.features import weights
+from lit_vae.data import CIFAR10, CelebA, Codes, ImageFolder
+from lit_vae.features import ImageFeatures, weights
+from lit_vae.likelihoods import LearnedGaussian
+from lit_vae.needs import Need, NeededFile, sha256
 from lit_vae.tools import main
+
+ROOT = Path(__file__).resolve().parents[3]
+Run = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -23,52 +37,341 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return file
 
 
-def prepare(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["lit-vae", "prepare", *names])
-    main()
+class Corner(ImageFeatures):
+    """The levels of nine pixels."""
+
+    name = "corner"
+    num_features = 9
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, u: Tensor) -> Tensor:
+        return u[:, 0, 10:13, 10:13].flatten(1).float()
+
+    def provenance(self) -> dict[str, str]:
+        return {"features": "nine pixels", "weights_sha256": sha256([Path(self.weights)])}
+
+    def needs(self) -> Iterable[Need]:
+        return [NeededFile("corner", self.weights, "Make it.")]
 
 
-def test_a_file_is_fetched_once(
-    published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Reader(LearnedGaussian):
+    """A part of a model that reads a file."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.part = nn.Identity()
+        self.part.needs = lambda: [NeededFile("file of a part", file, "Write it.")]  # type: ignore[assignment]
+
+
+class Unready(Callback):
+    """A callback that cannot say what it needs."""
+
+    def needs(self, data: Any) -> Iterable[Need]:
+        raise ValueError("Unready: not yet. Wait.")
+
+
+@pytest.fixture
+def lit_vae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What ``lit-vae prepare`` prints where all goes well."""
+
+    def run(*args: Any) -> str:
+        monkeypatch.setattr(sys, "argv", ["lit-vae", "prepare", *map(str, args)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def fails(lit_vae: Run, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The error where something is missing."""
+
+    def run(*args: Any) -> str:
+        with pytest.raises(SystemExit) as left:
+            lit_vae(*args)
+        assert left.value.code == 1
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small VAE of MNIST, measured in the features of a file; the images lie on a server."""
+    mirror, resources = write_mnist_archives(tmp_path / "mirror")
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    monkeypatch.setenv("LIT_VAE_CACHE", str(tmp_path / "cache"))
+    content = yaml.safe_load((ROOT / "configs" / "vae" / "mnist.yaml").read_text())
+    features = {"class_path": "test_prepare.Corner", "init_args": {"weights": str(tmp_path / "corner")}}
+    distances = [{"class_path": f"lit_vae.metrics.{name}"} for name in ("Frechet", "Kernel")]
+    quality = {"features": features, "distances": distances, "num_images": 12, "every_n_epochs": 2, "num_val_images": 5}
+    content["trainer"] = {"accelerator": "gpu", "callbacks": [{"class_path": "callbacks.SampleQuality"}]}
+    content["trainer"]["callbacks"][0]["init_args"] = quality
+    content["data"]["init_args"] |= {"root": str(tmp_path / "data"), "num_val": 20}
+    (tmp_path / "study").mkdir()
+    path = tmp_path / "study" / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with served(mirror) as url:
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [url])
+        yield path
+
+
+def changed(config: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+    content = yaml.safe_load(config.read_text())
+    change(content)
+    path = config.with_name(name)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def state(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_all_that_a_configuration_needs_is_fetched_and_computed_once(
+    config: Path, lit_vae: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(monkeypatch, "alexnet")
-    cached = weights.cache_path("alexnet")
-    assert capsys.readouterr().out == f"alexnet: fetched: {cached} (0.1 MiB)\n"
+    (tmp_path / "corner").write_text("weights")
+    monkeypatch.setattr("callbacks.references.rank_zero_info", print)
+    monkeypatch.chdir(tmp_path)
+    before = state(tmp_path)
+    said = lit_vae(config.parent).splitlines()
+    made = {Path(path).name for path in state(tmp_path).keys() - before.keys()}
+    assert {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"} <= made
+    assert not {"run_id", "config.yaml", "metrics.csv"} & made  # nothing of a run
+    digest = hashlib.sha256()
+    size = 0
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        content = (tmp_path / "data" / "MNIST" / "raw" / f"{name}-ubyte").read_bytes()
+        digest.update(content)
+        size += len(content)
+    lines = [line for line in said if line.rpartition(": ")[2] in ("there", "fetched", "computed")]
+    first, second, *references = lines
+    assert first == f"MNIST: {tmp_path}/data, {size / 2**20:.1f} MiB, sha256 {digest.hexdigest()[:12]}: fetched"
+    corner = hashlib.sha256(b"weights").hexdigest()[:12]
+    assert second == f"corner: {tmp_path}/corner, 0.0 MiB, sha256 {corner}: there"
+    assert [line.partition(": ")[0] for line in references] == [
+        "corner of MNIST train, 5 of them kept",
+        "corner of MNIST train, 12 of them kept",
+    ]
+    assert all(
+        line.endswith(": computed") and f"{tmp_path}/cache/references/MNIST-train-" in line for line in references
+    )
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    monkeypatch.setattr(datasets.MNIST, "download", None)
+    monkeypatch.setattr("callbacks.references._compute", None)
+    there, names = [line.rpartition(": ")[0] for line in lines], state(tmp_path)
+    for again in (lit_vae(config), lit_vae(config, "--check", "true")):
+        assert again.splitlines() == [f"{line}: there" for line in there]
+    assert state(tmp_path) == names
+
+
+def test_the_references_are_those_that_a_test_looks_for(
+    config: Path, lit_vae: Run, lightning: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corner").write_text("weights")
+    lit_vae(config)
+    monkeypatch.setattr("callbacks.references._compute", None)  # computing them again would fail
+    run = tmp_path / "run"
+    quick = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    lightning("fit", "--config", config, "--run_dir", run, *quick, "--trainer.logger=false")
+    lightning("test", "--config", run / "config.yaml", "--ckpt_path", "last")
+    assert "test/fd_corner" in json.loads((run / "test_metrics.json").read_text())["metrics"]
+
+
+def test_all_that_is_missing_is_said_at_once_and_nothing_is_touched(
+    config: Path, fails: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more(content: dict[str, Any]) -> None:
+        content["trainer"]["callbacks"].append({"class_path": "test_prepare.Unready"})
+        reader = {"class_path": "test_prepare.Reader", "init_args": {"file": str(tmp_path / "file")}}
+        content["model"]["init_args"]["likelihood"] = reader
+
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("trainer: {max_epochs: 3}\n")
+    path, before = changed(config, "more.yaml", more), state(tmp_path)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    monkeypatch.setattr(datasets.MNIST, "download", None)
+    said = fails(path, "alexnet", "--config", overlay, "--check", "true").splitlines()
+    assert said[0] == f"error: lit-vae prepare {path} alexnet: not all is there."
+    problems = [line.partition(": missing: ")[::2] for line in said[1:-1]]
+    assert [what for what, _ in problems] == [
+        f"weights of alexnet: {weights.cache_path('alexnet')}",
+        f"MNIST: {tmp_path}/data",
+        f"file of a part: {tmp_path}/file",
+        f"corner: {tmp_path}/corner",
+        f"corner of MNIST train, 5 of them kept: {tmp_path}/cache/references",
+        f"corner of MNIST train, 12 of them kept: {tmp_path}/cache/references",
+        "Unready",
+    ]
+    assert "Put MNIST/raw/train-images-idx3-ubyte" in problems[1][1]
+    assert [problem for _, problem in problems[2:]] == [
+        f"there is no {tmp_path}/file. Write it.",
+        f"there is no {tmp_path}/corner. Make it.",
+        *["the images, or the weights of the features, are not there."] * 2,
+        "Unready: not yet. Wait.",
+    ]
+    assert said[-1] == (
+        f"Run  lit-vae prepare {path} alexnet --config {overlay}  where there is internet: it brings what can be"
+        " fetched or computed."
+    )
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_without_files_and_network_one_error_says_what_to_do_by_hand(
+    forbidden: bool, config: Path, published: Path, fails: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corner").write_text("weights")
+    if forbidden:
+        monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
+        for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "HF_HUB_OFFLINE"):
+            monkeypatch.setenv(name, "offline")  # put back afterwards
+    else:
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [(tmp_path / "nowhere").as_uri() + "/"])
+        published.unlink()
+    first, alexnet, mnist, *follow = fails(config, "alexnet").splitlines()
+    assert first == f"error: lit-vae prepare {config} alexnet: not all is there."
+    assert alexnet.endswith(f"Fetch it elsewhere, and put it at {weights.cache_path('alexnet')}.")
+    assert published.as_uri() in alexnet
+    assert mnist.endswith("t10k-images-idx3-ubyte, MNIST/raw/t10k-labels-idx1-ubyte there (data.init_args.root).")
+    how = "LIT_VAE_OFFLINE (=1) forbids to fetch" if forbidden else ""
+    assert how in alexnet
+    assert how in mnist
+    assert [line.rpartition(": missing: ")[2] for line in follow] == [
+        "the images, or the weights of the features, are not there."
+    ] * 2
+    assert not (tmp_path / "data" / "MNIST").exists()
+
+
+def test_a_mistake_in_any_configuration_is_said_before_anything_is_fetched(
+    config: Path, fails: Run, tmp_path: Path
+) -> None:
+    wrong = changed(config, "wrong.yaml", lambda content: content["data"]["init_args"].update(num_val=0))
+    other = changed(config, "other.yaml", lambda content: content["model"]["init_args"].pop("encoder"))
+    said = fails(config.parent)
+    assert f"{wrong}: " in said
+    assert f"{other}: " in said
+    assert "num_val (=0) must be a positive integer" in said
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("fault", ["archive", "file", "truncated"])
+def test_damaged_mnist_is_told(fault: str, config: Path, lit_vae: Run, fails: Run, tmp_path: Path) -> None:
+    (tmp_path / "corner").write_text("weights")
+    lit_vae(config)
+    raw = tmp_path / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    archive = raw.with_name(f"{raw.name}.gz")
+    damaged = archive if fault == "archive" else raw
+    content = damaged.read_bytes()
+    if fault == "truncated":
+        archive.unlink()
+        damaged.write_bytes(content[:-1])
+    else:
+        damaged.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    said = fails(config, "--check", "true")
+    assert f"MNIST: {tmp_path}/data: missing: {damaged}" in said
+    assert {
+        "archive": "does not have the checksum of the data set",
+        "file": f"is not what {archive} holds",
+        "truncated": "the file is truncated or damaged",
+    }[fault] in said
+
+
+def problems_of(data: Any) -> list[str | None]:
+    return [need.problem() for need in data.needs()]
+
+
+def test_cifar10_has_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_cifar10(tmp_path, monkeypatch)
+    data = CIFAR10(str(root), num_val=20)
+    assert problems_of(data) == [None]
+    file = root / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(file.read_bytes() + b"\0")
+    (problem,) = problems_of(CIFAR10(str(root), num_val=20))
+    assert problem is not None
+    assert "do not have the checksums of the data set" in problem
+
+
+def test_celeba_has_checksums_of_its_lists_and_all_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "celeba"
+    names = [f"{i:06d}.jpg" for i in range(1, 4)]
+    images = [write_image(folder / "img_align_celeba" / name, 5, 178, 218) for name in names]
+    partition = "".join(f"{name} {split}\n" for split, name in enumerate(names))
+    (folder / "list_eval_partition.txt").write_text(partition)
+    published = [("", hashlib.md5(partition.encode()).hexdigest(), "list_eval_partition.txt")]
+    monkeypatch.setattr(datasets.CelebA, "file_list", published)
+    (need,) = CelebA(str(tmp_path)).needs()
+    assert need.problem() is None
+    assert need.measure().size == len(partition) + sum(path.stat().st_size for path in images)
+    whole = need.measure()
+    images[1].write_bytes(images[1].read_bytes()[:-1])
+    assert need.measure() != whole
+    images[1].unlink()
+    assert "1 images are not there, such as" in str(need.problem())
+    (folder / "list_eval_partition.txt").write_text(partition.replace("3.jpg 2", "3.jpg 1"))
+    assert "list_eval_partition.txt does not have the checksum" in str(need.problem())
+
+
+def test_a_folder_of_images_holds_some(tmp_path: Path) -> None:
+    (need,) = ImageFolder(str(tmp_path / "photos")).needs()
+    assert "is not a folder. Give an existing folder of images" in str(need.problem())
+    assert need.provides is None
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("none yet")
+    assert "holds no image. Put some there" in str(need.problem())
+    image = write_image(tmp_path / "photos" / "deep" / "a.png", 3)
+    assert need.problem() is None
+    assert need.measure().size == image.stat().st_size
+
+
+def test_codes_need_the_checkpoint_that_made_them(tmp_path: Path) -> None:
+    (problem,) = problems_of(Codes(str(tmp_path / "codes")))
+    assert "Write it with: lit-vae encode RUN --out DIR." in str(problem)
+    # `tests/integration/test_prepared.py` has real ones
+
+
+def test_mnist_that_nobody_may_fetch_is_left_alone(config: Path, fails: Run, tmp_path: Path) -> None:
+    (tmp_path / "corner").write_text("weights")
+    path = changed(config, "no.yaml", lambda content: content["data"]["init_args"].update(download=False))
+    assert "download (=False) forbids to fetch it" in fails(path)
+    assert not (tmp_path / "data").exists()
+
+
+# ---- published weights by name -----------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_once(published: Path, lit_vae: Run) -> None:
+    cached, digest = weights.cache_path("alexnet"), sha256([published])[:12]
+    assert lit_vae("alexnet") == f"weights of alexnet: {cached}, 0.1 MiB, sha256 {digest}: fetched\n"
     assert cached.read_bytes() == published.read_bytes()
     assert weights.find("alexnet") == cached
     published.unlink()
-    prepare(monkeypatch, "alexnet")
-    assert capsys.readouterr().out == f"alexnet: is there already: {cached} (0.1 MiB)\n"
+    assert lit_vae("alexnet") == f"weights of alexnet: {cached}, 0.1 MiB, sha256 {digest}: there\n"
 
 
-def test_a_damaged_file_is_fetched_again(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_fetched_again(published: Path, lit_vae: Run, fails: Run) -> None:
     cached = weights.cache_path("alexnet")
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"half")
-    prepare(monkeypatch, "alexnet")
+    assert f"{cached} is not {published.name}: its SHA-256 begins with" in fails("alexnet", "--check", "true")
+    assert lit_vae("alexnet").endswith(": fetched\n")
     assert cached.read_bytes() == published.read_bytes()
 
 
-@pytest.mark.parametrize("fault", ["no internet", "another file"])
-def test_what_cannot_be_fetched_is_one_error(
-    fault: str, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    published.unlink() if fault == "no internet" else published.write_bytes(b"page of an error")
-    with pytest.raises(SystemExit) as left:
-        prepare(monkeypatch, "alexnet")
-    assert left.value.code == 1
+def test_another_file_in_its_place_is_one_error_and_not_kept(published: Path, fails: Run) -> None:
+    published.write_bytes(b"page of an error")
     cached = weights.cache_path("alexnet")
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: lit-vae prepare alexnet: {published.as_uri()} could not be fetched (")
+    error = fails("alexnet").splitlines()[-1]
+    assert f"missing: {published.as_uri()} could not be fetched (" in error
     assert error.endswith(f"Fetch it elsewhere, and put it at {cached}.")
     assert not list(cached.parent.iterdir())
 
 
-def test_an_unknown_name_is_refused_before_anything_is_fetched(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as left:
-        prepare(monkeypatch, "alexnet", "vgg17")
-    assert left.value.code == 1
-    assert "lit-vae prepare: there are no weights vgg17. Give of vgg16, alexnet, inception." in capsys.readouterr().err
+def test_an_unknown_name_is_refused_before_anything_is_fetched(fails: Run) -> None:
+    said = fails("alexnet", "vgg17")
+    assert "lit-vae prepare: there is no vgg17. Give configurations (.yaml), folders of them, or of the weights" in said
     assert not weights.cache_path("alexnet").exists()
