@@ -81,6 +81,11 @@ class CelebA(PictureDataModule, DownloadedDataModule):
         return ImageSpec(3, size, size, 2 if self.attribute else 0, self.preprocess.values)
 
     @property
+    def title(self) -> str:
+        """What it is."""
+        return f"{self._component} with attributes" if self.attribute else self._component
+
+    @property
     def remedy(self) -> str:
         """What to do by hand where the files are missing."""
         return (

@@ -23,6 +23,11 @@ class DownloadedDataModule(ImageDataModule):
         self.download = download
 
     @property
+    def title(self) -> str:
+        """What it is; modules that need other files of one ``root`` have another."""
+        return self._component
+
+    @property
     @abstractmethod
     def remedy(self) -> str:
         """What to do by hand where the files are missing."""
@@ -85,7 +90,7 @@ class DataSet(Need):
     provides = "fetched"
 
     def __init__(self, data: DownloadedDataModule) -> None:
-        self.data, self.what = data, type(data).__name__
+        self.data, self.what = data, data.title
 
     @property
     def where(self) -> Path:

@@ -83,6 +83,11 @@ class MNIST(DownloadedDataModule):
         return ImageSpec(1, side, side, 0 if self.larochelle else 10, self.preprocess.values)
 
     @property
+    def title(self) -> str:
+        """What it is."""
+        return f"{self._component} of Larochelle" if self.larochelle else self._component
+
+    @property
     def remedy(self) -> str:
         """What to do by hand where the files are missing."""
         names = ", ".join(str(path.relative_to(self.root)) for path in self.files())

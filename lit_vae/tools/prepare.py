@@ -2,8 +2,9 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_vae.needs import Measured, Need, needs_of
 from lit_vae.tools.experiments import configurations_in
@@ -103,37 +104,47 @@ def _all_needs(what: list[str], overlays: list[Path]) -> Iterator[Need]:
         )
     weights = [PublishedWeights(name) for name in what if name in PUBLISHED]
     files = [file for name in what if name not in PUBLISHED for file in _configurations(Path(name))]
-    built = _build_all([[file, *overlays] for file in files])
-    return _once(need for needs in (weights, *map(_needs, built)) for need in needs)
+    return _once(chain(weights, *_read_all([[file, *overlays] for file in files])))
 
 
 def _configurations(path: Path) -> list[Path]:
     return configurations_in(path) if path.is_dir() else [path]
 
 
-def _build_all(configurations: list[list[Path]]) -> list["Components"]:
+def _read_all(configurations: list[list[Path]]) -> list[Iterator[Need]]:
+    """What each configuration needs; no model is kept."""
     from lit_vae.tools.configurations import build_components
 
-    built, problems = [], []
+    found, problems = [], []
     for files in configurations:
         try:
-            built.append(build_components(files))
+            found.append(_needs(build_components(files)))
         except ValueError as error:
             problems.append(f"{' with '.join(map(str, files))}: {error}")
     if problems:
         raise ValueError("\n".join(problems))
-    return built
+    return found
 
 
 def _needs(components: "Components") -> Iterator[Need]:
-    """What data, model and callbacks need, in this order: each is asked when what comes before has been settled."""
-    data = components.data
-    asked = [(data, ()), *((module, ()) for module in components.model.modules())]
-    for component, given in [*asked, *((callback, (data,)) for callback in components.callbacks)]:
-        try:
-            yield from needs_of(component, *given)
-        except (ValueError, OSError) as error:
-            yield Unknown(component, error)
+    """What data, model and callbacks need, in this order."""
+    of_model = [need for module in components.model.modules() for need in _asked(module)]
+    return _in_order(components.data, of_model, components.callbacks)
+
+
+def _in_order(data: Any, of_model: Sequence[Need], callbacks: Sequence[Any]) -> Iterator[Need]:
+    """Callbacks are asked when what comes before has been settled: they may have to read the data."""
+    yield from _asked(data)
+    yield from of_model
+    for callback in callbacks:
+        yield from _asked(callback, data)
+
+
+def _asked(component: Any, *given: Any) -> Iterator[Need]:
+    try:
+        yield from needs_of(component, *given)
+    except (ValueError, OSError) as error:
+        yield Unknown(component, error)
 
 
 def _once(needs: Iterable[Need]) -> Iterator[Need]:

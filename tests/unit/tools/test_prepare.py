@@ -334,6 +334,19 @@ def test_codes_need_the_checkpoint_that_made_them(tmp_path: Path) -> None:
     # `tests/integration/test_prepared.py` has real ones
 
 
+def test_two_that_need_other_files_of_one_folder_are_two(config: Path, fails: Run, tmp_path: Path) -> None:
+    changed(config, "other.yaml", lambda content: content["data"]["init_args"].update(seed=1))
+    changed(config, "binary.yaml", _binarized)
+    said = fails(config.parent, "--check", "true")
+    assert said.count("MNIST: ") == 1
+    assert said.count("MNIST of Larochelle: ") == 1
+    assert "Put binarized_mnist_train.amat" in said
+
+
+def _binarized(content: dict[str, Any]) -> None:
+    content["data"]["init_args"] |= {"binarization": "larochelle", "dequantize": False}
+
+
 def test_mnist_that_nobody_may_fetch_is_left_alone(config: Path, fails: Run, tmp_path: Path) -> None:
     (tmp_path / "corner").write_text("weights")
     path = changed(config, "no.yaml", lambda content: content["data"]["init_args"].update(download=False))
