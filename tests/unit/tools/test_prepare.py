@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,31 +9,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from data_helpers import served, write_cifar10, write_image, write_mnist_archives
+from data_helpers import served, write_mnist_archives
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torchvision import datasets
 
-from lit_vae.data import CIFAR10, CelebA, Codes, ImageFolder
 from lit_vae.features import ImageFeatures, weights
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.needs import Need, NeededFile, sha256
-from lit_vae.tools import main
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., str]
-
-
-@pytest.fixture(autouse=True)
-def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The file that stands on the server for ``alexnet``; the cache is empty."""
-    data = b"weights" * 10_000
-    file = tmp_path / "server" / f"alexnet-{hashlib.sha256(data).hexdigest()[:8]}.pth"
-    file.parent.mkdir()
-    file.write_bytes(data)
-    monkeypatch.setitem(weights.PUBLISHED, "alexnet", weights.Published(file.as_uri()))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return file
+pytestmark = pytest.mark.usefixtures("published")
 
 
 class Corner(ImageFeatures):
@@ -74,31 +60,6 @@ class Unready(Callback):
 
 
 @pytest.fixture
-def lit_vae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """What ``lit-vae prepare`` prints where all goes well."""
-
-    def run(*args: Any) -> str:
-        monkeypatch.setattr(sys, "argv", ["lit-vae", "prepare", *map(str, args)])
-        main()
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def fails(lit_vae: Run, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The error where something is missing."""
-
-    def run(*args: Any) -> str:
-        with pytest.raises(SystemExit) as left:
-            lit_vae(*args)
-        assert left.value.code == 1
-        return capsys.readouterr().err
-
-    return run
-
-
-@pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small VAE of MNIST, measured in the features of a file; the images lie on a server."""
     mirror, resources = write_mnist_archives(tmp_path / "mirror")
@@ -132,13 +93,13 @@ def state(folder: Path) -> dict[str, int]:
 
 
 def test_all_that_a_configuration_needs_is_fetched_and_computed_once(
-    config: Path, lit_vae: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, prepare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "corner").write_text("weights")
     monkeypatch.setattr("callbacks.references.rank_zero_info", print)
     monkeypatch.chdir(tmp_path)
     before = state(tmp_path)
-    said = lit_vae(config.parent).splitlines()
+    said = prepare(config.parent).splitlines()
     made = {Path(path).name for path in state(tmp_path).keys() - before.keys()}
     assert {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"} <= made
     assert not {"run_id", "config.yaml", "metrics.csv"} & made  # nothing of a run
@@ -164,16 +125,16 @@ def test_all_that_a_configuration_needs_is_fetched_and_computed_once(
     monkeypatch.setattr(datasets.MNIST, "download", None)
     monkeypatch.setattr("callbacks.references._compute", None)
     there, names = [line.rpartition(": ")[0] for line in lines], state(tmp_path)
-    for again in (lit_vae(config), lit_vae(config, "--check", "true")):
+    for again in (prepare(config), prepare(config, "--check", "true")):
         assert again.splitlines() == [f"{line}: there" for line in there]
     assert state(tmp_path) == names
 
 
 def test_the_references_are_those_that_a_test_looks_for(
-    config: Path, lit_vae: Run, lightning: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, prepare: Run, lightning: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "corner").write_text("weights")
-    lit_vae(config)
+    prepare(config)
     monkeypatch.setattr("callbacks.references._compute", None)  # computing them again would fail
     run = tmp_path / "run"
     quick = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
@@ -260,9 +221,9 @@ def test_a_mistake_in_any_configuration_is_said_before_anything_is_fetched(
 
 
 @pytest.mark.parametrize("fault", ["archive", "file", "truncated"])
-def test_damaged_mnist_is_told(fault: str, config: Path, lit_vae: Run, fails: Run, tmp_path: Path) -> None:
+def test_damaged_mnist_is_told(fault: str, config: Path, prepare: Run, fails: Run, tmp_path: Path) -> None:
     (tmp_path / "corner").write_text("weights")
-    lit_vae(config)
+    prepare(config)
     raw = tmp_path / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
     archive = raw.with_name(f"{raw.name}.gz")
     damaged = archive if fault == "archive" else raw
@@ -279,59 +240,6 @@ def test_damaged_mnist_is_told(fault: str, config: Path, lit_vae: Run, fails: Ru
         "file": f"is not what {archive} holds",
         "truncated": "the file is truncated or damaged",
     }[fault] in said
-
-
-def problems_of(data: Any) -> list[str | None]:
-    return [need.problem() for need in data.needs()]
-
-
-def test_cifar10_has_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_cifar10(tmp_path, monkeypatch)
-    data = CIFAR10(str(root), num_val=20)
-    assert problems_of(data) == [None]
-    file = root / "cifar-10-batches-py" / "data_batch_3"
-    file.write_bytes(file.read_bytes() + b"\0")
-    (problem,) = problems_of(CIFAR10(str(root), num_val=20))
-    assert problem is not None
-    assert "do not have the checksums of the data set" in problem
-
-
-def test_celeba_has_checksums_of_its_lists_and_all_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "celeba"
-    names = [f"{i:06d}.jpg" for i in range(1, 4)]
-    images = [write_image(folder / "img_align_celeba" / name, 5, 178, 218) for name in names]
-    partition = "".join(f"{name} {split}\n" for split, name in enumerate(names))
-    (folder / "list_eval_partition.txt").write_text(partition)
-    published = [("", hashlib.md5(partition.encode()).hexdigest(), "list_eval_partition.txt")]
-    monkeypatch.setattr(datasets.CelebA, "file_list", published)
-    (need,) = CelebA(str(tmp_path)).needs()
-    assert need.problem() is None
-    assert need.measure().size == len(partition) + sum(path.stat().st_size for path in images)
-    whole = need.measure()
-    images[1].write_bytes(images[1].read_bytes()[:-1])
-    assert need.measure() != whole
-    images[1].unlink()
-    assert "1 images are not there, such as" in str(need.problem())
-    (folder / "list_eval_partition.txt").write_text(partition.replace("3.jpg 2", "3.jpg 1"))
-    assert "list_eval_partition.txt does not have the checksum" in str(need.problem())
-
-
-def test_a_folder_of_images_holds_some(tmp_path: Path) -> None:
-    (need,) = ImageFolder(str(tmp_path / "photos")).needs()
-    assert "is not a folder. Give an existing folder of images" in str(need.problem())
-    assert need.provides is None
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "notes.txt").write_text("none yet")
-    assert "holds no image. Put some there" in str(need.problem())
-    image = write_image(tmp_path / "photos" / "deep" / "a.png", 3)
-    assert need.problem() is None
-    assert need.measure().size == image.stat().st_size
-
-
-def test_codes_need_the_checkpoint_that_made_them(tmp_path: Path) -> None:
-    (problem,) = problems_of(Codes(str(tmp_path / "codes")))
-    assert "Write it with: lit-vae encode RUN --out DIR." in str(problem)
-    # `tests/integration/test_prepared.py` has real ones
 
 
 def test_two_that_need_other_files_of_one_folder_are_two(config: Path, fails: Run, tmp_path: Path) -> None:
@@ -352,39 +260,3 @@ def test_mnist_that_nobody_may_fetch_is_left_alone(config: Path, fails: Run, tmp
     path = changed(config, "no.yaml", lambda content: content["data"]["init_args"].update(download=False))
     assert "download (=False) forbids to fetch it" in fails(path)
     assert not (tmp_path / "data").exists()
-
-
-# ---- published weights by name -----------------------------------------------------------------------------------
-
-
-def test_a_file_is_fetched_once(published: Path, lit_vae: Run) -> None:
-    cached, digest = weights.cache_path("alexnet"), sha256([published])[:12]
-    assert lit_vae("alexnet") == f"weights of alexnet: {cached}, 0.1 MiB, sha256 {digest}: fetched\n"
-    assert cached.read_bytes() == published.read_bytes()
-    assert weights.find("alexnet") == cached
-    published.unlink()
-    assert lit_vae("alexnet") == f"weights of alexnet: {cached}, 0.1 MiB, sha256 {digest}: there\n"
-
-
-def test_a_damaged_file_is_fetched_again(published: Path, lit_vae: Run, fails: Run) -> None:
-    cached = weights.cache_path("alexnet")
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"half")
-    assert f"{cached} is not {published.name}: its SHA-256 begins with" in fails("alexnet", "--check", "true")
-    assert lit_vae("alexnet").endswith(": fetched\n")
-    assert cached.read_bytes() == published.read_bytes()
-
-
-def test_another_file_in_its_place_is_one_error_and_not_kept(published: Path, fails: Run) -> None:
-    published.write_bytes(b"page of an error")
-    cached = weights.cache_path("alexnet")
-    error = fails("alexnet").splitlines()[-1]
-    assert f"missing: {published.as_uri()} could not be fetched (" in error
-    assert error.endswith(f"Fetch it elsewhere, and put it at {cached}.")
-    assert not list(cached.parent.iterdir())
-
-
-def test_an_unknown_name_is_refused_before_anything_is_fetched(fails: Run) -> None:
-    said = fails("alexnet", "vgg17")
-    assert "lit-vae prepare: there is no vgg17. Give configurations (.yaml), folders of them, or of the weights" in said
-    assert not weights.cache_path("alexnet").exists()
