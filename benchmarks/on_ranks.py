@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.futures import Future
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.timing import now
 
@@ -60,6 +61,23 @@ class Weighed:
         return self._all_reduce(tensor, *args, **kwargs)
 
 
+class Operations(TorchDispatchMode):
+    """Counts the operations of matrix products and convolutions, by torch's own formulas.
+
+    Not torch's ``FlopCounterMode``, which follows modules and fails where gradients are taken within a step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 class Weigh(Callback):
     """Measures a training and writes ``RUN/ranks.json``, a `Measured`.
 
@@ -70,7 +88,7 @@ class Weigh(Callback):
 
     def __init__(self, warmup: int, count_flops: bool = False) -> None:
         self.warmup = warmup
-        self.counter = FlopCounterMode(display=False) if count_flops else None
+        self.counter = Operations() if count_flops else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.weighed = Weighed()
@@ -90,7 +108,7 @@ class Weigh(Callback):
         flops = 0
         if self.counter is not None:
             self.counter.__exit__(None, None, None)
-            flops = self.counter.get_total_flops()
+            flops = self.counter.total
         measured = Measured(seconds, self.weighed.gradients, self.weighed.others, self.weighed.calls, flops)
         if trainer.is_global_zero:
             Path(trainer.default_root_dir, RESULT_FILE).write_text(json.dumps(measured._asdict()))

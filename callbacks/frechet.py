@@ -1,5 +1,8 @@
 """How far the set of all reconstructions is from the set of their originals."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -8,6 +11,7 @@ from lit_vae.features import ImageFeatures
 from lit_vae.images import Batch
 from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
+from lit_vae.needs import Need
 
 
 class ReconstructionFrechet(Measurement):
@@ -25,6 +29,10 @@ class ReconstructionFrechet(Measurement):
     def __init__(self, features: ImageFeatures, every_n_epochs: int | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.features = features
+
+    def needs(self, data: Any) -> Iterable[Need]:
+        """What the features need."""
+        return self.features.needs()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be measured, before training starts."""

@@ -1,5 +1,8 @@
 """How far reconstructions are from their originals for a frozen network."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -8,6 +11,7 @@ from lit_vae import features
 from lit_vae.images import Batch
 from lit_vae.metrics.perceptual import PerceptualDistanceMetric
 from lit_vae.models.base import Autoencoder
+from lit_vae.needs import Need
 
 
 class PerceptualDistance(Measurement):
@@ -21,6 +25,10 @@ class PerceptualDistance(Measurement):
     def __init__(self, distance: features.PerceptualDistance, every_n_epochs: int | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.distance = distance
+
+    def needs(self, data: Any) -> Iterable[Need]:
+        """What the distance needs."""
+        return self.distance.needs()
 
     def check_model(self, model: Autoencoder) -> None:
         """Weights that are missing, or images that cannot be measured."""

@@ -15,11 +15,14 @@ from callbacks.panel import Images, Split
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
+from lit_vae.needs import Measured, Need, of_contents
 from lit_vae.ranks import Share, all_agree, rank
 from lit_vae.run.files import replacing
 
 VERSION = 1
 """Of what this file makes of images and features: a higher one finds no older files."""
+
+UNREADY = "the images, or the weights of the features, are not there."
 
 
 class ReferenceImages(Images, Protocol):
@@ -67,6 +70,74 @@ def reference_set(
     """
     total = len(data.source(split))
     kept = min(kept, total)
+    provenance, files = _named(data, split, features, kept)
+    found = {path: part for path in files if (part := _load(path, device)) is not None}
+    if not all_agree(len(found) == len(files), device):
+        rank_zero_info(f"reference statistics: {features.name} of {type(data).__name__}, {split}; kept in {files[0]}")
+        computed = dict(zip(files, _compute(data, split, features, kept, total, device), strict=True))
+        for path, part in computed.items():
+            if rank() == 0 and path not in found:
+                _save(path, part)
+        found = computed
+    tensors = {name: value for part in found.values() for name, value in part.items()}
+    reference = FeatureSet(total, tensors["mean"], tensors["covariance"], tensors.get("features"))
+    return Reference(reference, {**provenance, "reference_images": total})
+
+
+class ReferenceStatistics(Need):
+    """The features of a split in the cache; see `reference_set` for the arguments.
+
+    A run that misses them computes them by itself.
+    """
+
+    provides = "computed"
+    blocks = False
+
+    def __init__(self, data: ReferenceImages, split: Split, features: ImageFeatures, kept: int) -> None:
+        self.data, self.split, self.features, self.kept = data, split, features, kept
+        of_some = f", {kept} of them kept" if kept else ""
+        self.what = f"{features.name} of {type(data).__name__} {split}{of_some}"
+
+    @property
+    def where(self) -> Path:
+        """See `Need`."""
+        try:
+            return self._files()[0]
+        except (ValueError, OSError):  # without the images or the weights there is no name
+            return reference_folder()
+
+    def problem(self) -> str | None:
+        """See `Need`."""
+        try:
+            absent = [path for path in self._files() if _load(path, torch.device("cpu")) is None]
+        except (ValueError, OSError):  # which say it themselves
+            return UNREADY
+        if not absent:
+            return None
+        return f"there is no {absent[0]}. The run computes it, or  lit-vae prepare CONFIG  does so before."
+
+    def measure(self) -> Measured:
+        """See `Need`."""
+        return of_contents(self._files())
+
+    def provide(self) -> None:
+        """See `Need`."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self._files()
+        except (ValueError, OSError) as error:
+            raise ValueError(UNREADY) from error
+        reference_set(self.data, self.split, self.features.to(device), self.kept, device)
+
+    def _files(self) -> list[Path]:
+        kept = min(self.kept, len(self.data.source(self.split)))
+        return _named(self.data, self.split, self.features, kept)[1]
+
+
+def _named(
+    data: ReferenceImages, split: Split, features: ImageFeatures, kept: int
+) -> tuple[dict[str, Any], list[Path]]:
+    """What the features of a split depend on, and the files of that name: moments and, of some images, features."""
     provenance = {
         "reference": f"{type(data).__name__} {split}",
         "reference_fingerprint": data.fingerprint(split),
@@ -74,17 +145,8 @@ def reference_set(
     }
     key = hashlib.sha256(json.dumps({**provenance, "version": VERSION}, sort_keys=True).encode()).hexdigest()[:16]
     stem = reference_folder() / f"{type(data).__name__}-{split}-{features.name}-{key}"
-    files = [stem.with_name(f"{stem.name}-{part}.pt") for part in ("moments", f"features-{kept}")][: 2 if kept else 1]
-    parts = [part for path in files if (part := _load(path, device)) is not None]
-    if not all_agree(len(parts) == len(files), device):
-        rank_zero_info(f"reference statistics: {features.name} of {type(data).__name__}, {split}; kept in {files[0]}")
-        parts = _compute(data, split, features, kept, total, device)
-        if rank() == 0:
-            for path, part in zip(files, parts, strict=True):
-                _save(path, part)
-    tensors = {name: value for part in parts for name, value in part.items()}
-    reference = FeatureSet(total, tensors["mean"], tensors["covariance"], tensors.get("features"))
-    return Reference(reference, {**provenance, "reference_images": total})
+    parts = ("moments", f"features-{kept}") if kept else ("moments",)
+    return provenance, [stem.with_name(f"{stem.name}-{part}.pt") for part in parts]
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Tensor] | None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,12 +13,13 @@ from torch import Generator, Tensor
 from callbacks.draws import draw_images
 from callbacks.panel import Split
 from callbacks.periodic import Periodic, data_spec, untouched
-from callbacks.references import ReferenceImages, reference_set
+from callbacks.references import ReferenceImages, ReferenceStatistics, reference_set
 from lit_vae.codes import CodeSpec
 from lit_vae.features import ImageFeatures
 from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
 from lit_vae.models.module import Model
+from lit_vae.needs import Need, needs_of
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.loading import images_of, load_stage1
 
@@ -75,6 +76,19 @@ class SampleQuality(Periodic):
         self.decoder: Model | None = None
         self.images: ReferenceImages | None = None
 
+    def needs(self, data: Any) -> Iterable[Need]:
+        """What the features need, the images that samples are compared with, and those images' features."""
+        yield from self.features.needs()
+        images = _real_images(data)
+        if images is not data:
+            yield from needs_of(images)
+        if not hasattr(images, "fingerprint"):  # `setup` refuses them
+            return
+        counts = {self.num_images} | ({self.num_val_images} if self.every_n_epochs is not None else set())
+        keep = any(distance.needs_features for distance in self.distances)
+        for kept in sorted(counts) if keep else [0]:
+            yield ReferenceStatistics(images, self.reference, self.features, kept)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the real images, for a prior of codes those of its stage 1; refuse what cannot be measured."""
         super().setup(trainer, pl_module, stage)
@@ -85,9 +99,7 @@ class SampleQuality(Periodic):
         if isinstance(spec, CodeSpec):
             with torch.random.fork_rng(devices=[]):  # building it draws weights
                 self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
-            self.images = cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
-        else:
-            self.images = getattr(trainer, "datamodule", None)
+        self.images = _real_images(getattr(trainer, "datamodule", None))
         if not hasattr(self.images, "fingerprint"):
             raise self._refuse(
                 "it compares with images of a lit_vae.data module; trainer.datamodule is"
@@ -175,6 +187,14 @@ def measure_samples(
             numbers[features.called(kind)] = value
             protocols[features.called(kind)] = {**protocol, **_own(distance, real.features)}
     return numbers, protocols
+
+
+def _real_images(data: Any) -> ReferenceImages:
+    """What a data module is of: the images of its own or, of codes, those of stage 1."""
+    spec = getattr(data, "spec", None)
+    if isinstance(spec, CodeSpec):
+        return cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
+    return data
 
 
 def _own(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Training that begins with the weights of another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_vae.interop import load_into
 from lit_vae.interop.architecture import differences, shapes_of
 from lit_vae.models.base import Autoencoder
+from lit_vae.needs import Need, NeededFile
 from lit_vae.run.checkpoints import AtomicCheckpointIO
 
 OF_A_RECIPE = ("likelihood", "objective", "realism")
@@ -43,6 +44,10 @@ class StartFrom(Callback):
             )
         self.path = Path(path)
         self.train = train
+
+    def needs(self, data: Any) -> Iterable[Need]:
+        """The weights."""
+        return [NeededFile("weights to start from", self.path, "Set init_args.path of callbacks.StartFrom.")]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Freeze what is not to be trained, before the optimizer and the ranks' buckets are made."""

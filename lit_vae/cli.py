@@ -7,13 +7,11 @@ import contextlib
 import difflib
 import importlib
 import inspect
-import io
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
+from lit_vae.offline import keep_others_offline
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
@@ -199,7 +198,7 @@ class LitCLI(LightningCLI):
         return {**kwargs, **decided.get(subcommand, {})}
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
     """Leave out its advertisements, and deprecations within Lightning that no user can mend."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     if not torch.cuda.is_available():
@@ -211,45 +210,8 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
 
-class ConfigReader(LitCLI):
-    """Reads the arguments of a run and stops there: nothing is built or written."""
-
-    def _set_seed(self) -> None:
-        """Nothing: nothing is drawn."""
-
-    def before_instantiate_classes(self) -> None:
-        """Keep the configuration as a run would write it."""
-        self.config_text = self._config_text()
-
-    def instantiate_classes(self) -> None:
-        """Nothing."""
-
-    def after_instantiate_classes(self) -> None:
-        """Nothing: no model is there to have problems."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
-
-
-def complete_config(files: Sequence[Path]) -> dict[str, Any]:
-    """What ``config.yaml`` of a run of these configuration files would hold, each laid over those before it.
-
-    Raises:
-        ValueError: ``lightning fit`` would refuse them, with what it would say.
-    """
-    said = io.StringIO()
-    given, sys.argv = sys.argv, ["lightning", "fit", *(arg for file in files for arg in ("--config", str(file)))]
-    try:
-        with contextlib.redirect_stderr(said):  # jsonargparse has parsers within parsers, and any of them may exit
-            _quieten_lightning()
-            return yaml.safe_load(_command_line(ConfigReader).config_text)
-    except SystemExit:
-        raise ValueError(said.getvalue().strip().removeprefix("error: ")) from None
-    finally:
-        sys.argv = given
-
-
-def _command_line(kind: type[LitCLI]) -> LitCLI:
+def command_line(kind: type[LitCLI]) -> LitCLI:
+    """What ``lightning`` does with ``sys.argv``, all the way."""
     return kind(
         model_class=Model,
         subclass_mode_model=True,
@@ -266,10 +228,11 @@ def _command_line(kind: type[LitCLI]) -> LitCLI:
 def main() -> None:
     """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     RunDirectory.begun = False
-    _quieten_lightning()
+    quieten_lightning()
     print_where_when_asked()
     try:
-        _command_line(LitCLI)
+        keep_others_offline()
+        command_line(LitCLI)
     except (ValueError, OSError, MisconfigurationException, RuntimeError) as error:
         if isinstance(error, TrainingStopped) and not is_first_process():
             return  # all stop at once: others end well, or a launcher would kill the first one while it says farewell

@@ -1,5 +1,6 @@
 """CelebA."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from lit_vae.data.loader import Source
 from lit_vae.data.pictures import Geometry, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.needs import Measured, of_names
 
 _WIDTH = 178
 _PARTITION: tuple[Split, ...] = ("train", "val", "test")  # 0, 1, 2 in the file
@@ -79,6 +81,11 @@ class CelebA(PictureDataModule, DownloadedDataModule):
         return ImageSpec(3, size, size, 2 if self.attribute else 0, self.preprocess.values)
 
     @property
+    def title(self) -> str:
+        """What it is."""
+        return f"{self._component} with attributes" if self.attribute else self._component
+
+    @property
     def remedy(self) -> str:
         """What to do by hand where the files are missing."""
         return (
@@ -89,8 +96,26 @@ class CelebA(PictureDataModule, DownloadedDataModule):
 
     def complete(self) -> bool:
         """Tell whether all files are there."""
-        files = ["list_eval_partition.txt", *(["list_attr_celeba.txt"] if self.attribute else [])]
-        return (self._folder / "img_align_celeba").is_dir() and all((self._folder / name).is_file() for name in files)
+        return (self._folder / "img_align_celeba").is_dir() and all(path.is_file() for path in self._lists())
+
+    def files(self) -> list[Path]:
+        """The lists, and all images of the partition."""
+        names = sorted(name for split in self._partition().values() for name in split)
+        return [*self._lists(), *(self._folder / "img_align_celeba" / name for name in names)]
+
+    def damage(self) -> str | None:
+        """See the base; of the images it is only asked whether they are there, since nothing else is published."""
+        published = {name: md5 for _, md5, name in datasets.CelebA.file_list}
+        for path in self._lists():
+            if hashlib.md5(path.read_bytes()).hexdigest() != published[path.name]:
+                return f"{path} does not have the checksum of the data set. Delete it and fetch it again."
+        there = {path.name for path in (self._folder / "img_align_celeba").iterdir()}
+        absent = [path for path in self.files() if path.suffix == ".jpg" and path.name not in there]
+        return f"{len(absent)} images are not there, such as {absent[0]}. {self.remedy}" if absent else None
+
+    def measure(self) -> Measured:
+        """See the base; 202,599 images are not read."""
+        return of_names(self.files(), self.root)
 
     def fetch_into(self, folder: Path) -> None:
         """Download the data set; torchvision verifies checksums."""
@@ -107,6 +132,10 @@ class CelebA(PictureDataModule, DownloadedDataModule):
     @property
     def _folder(self) -> Path:
         return self.root / "celeba"
+
+    def _lists(self) -> list[Path]:
+        names = ["list_eval_partition.txt", *(["list_attr_celeba.txt"] if self.attribute else [])]
+        return [self._folder / name for name in names]
 
     def _pictures(self, split: Split, names: list[str], attribute: dict[str, int]) -> Pictures:
         labels = torch.tensor([attribute.get(name, -1) for name in names], dtype=torch.int64)

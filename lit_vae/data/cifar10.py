@@ -66,9 +66,13 @@ class CIFAR10(DownloadedDataModule):
 
     def complete(self) -> bool:
         """Tell whether all files are there."""
+        return all(path.is_file() for path in self.files())
+
+    def files(self) -> list[Path]:
+        """All files of the data set; reading them compares their checksums."""
         lists = datasets.CIFAR10.train_list + datasets.CIFAR10.test_list
         names = [name for name, _ in lists] + [datasets.CIFAR10.meta["filename"]]
-        return all((self.root / datasets.CIFAR10.base_folder / name).is_file() for name in names)
+        return [self.root / datasets.CIFAR10.base_folder / name for name in names]
 
     def fetch_into(self, folder: Path) -> None:
         """Download the data set; torchvision verifies checksums."""

@@ -1,5 +1,6 @@
 """The codes of a trained model, as a data set for a prior."""
 
+from collections.abc import Iterable
 from functools import cached_property
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -11,7 +12,9 @@ from lit_vae.data.code_files import CodeFiles, Manifest, open_split, read_manife
 from lit_vae.data.loader import Loader, Source
 from lit_vae.data.orders import Order
 from lit_vae.data.splits import Part, Split, SplitDataModule
+from lit_vae.needs import Need, NeededFile
 from lit_vae.noise import FIXED
+from lit_vae.staging import staged
 
 
 class CodeLoader(Loader[CodeBatch, CodeBatch]):
@@ -43,7 +46,7 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
             problems.append(Problem("collapse_threshold", collapse_threshold, "between 0 and 1"))
         super().__init__(batch_size=batch_size, seed=seed, problems=problems)
         self.save_hyperparameters()
-        self.root = root
+        self.root = str(staged(root))
         self.collapse_threshold = collapse_threshold
 
     @cached_property
@@ -59,6 +62,16 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
             FileNotFoundError, ValueError: there is none, or it is not one.
         """
         return self.manifest.spec
+
+    def needs(self) -> Iterable[Need]:
+        """The folder and, as far as there is one, the checkpoint that it names: a prior decodes with that alone."""
+        yield CodesFolder("codes", self.root, "")
+        try:
+            spec = self.spec
+        except (FileNotFoundError, ValueError):  # the folder's own problem
+            return
+        remedy = "Put it back, or encode again with another checkpoint and train a new prior."
+        yield NeededFile("stage 1 of the codes", spec.checkpoint, remedy, spec.checkpoint_sha256)
 
     def prepare_data(self) -> None:
         """Check that the folder is one of codes.
@@ -99,3 +112,17 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
                 "the prior samples noise. Train the model that made the codes with fewer codes or with revival of dead "
                 "ones, or lower data.init_args.collapse_threshold."
             )
+
+
+class CodesFolder(NeededFile):
+    """A folder of codes, whole as its manifest says."""
+
+    def problem(self) -> str | None:
+        """See `Need`."""
+        try:
+            manifest = read_manifest(self.path)
+            for split in manifest.splits:
+                open_split(self.path, manifest, split)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return None

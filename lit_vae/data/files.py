@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lit_vae.offline import VARIABLE, is_offline
+
 
 def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callable[[Path], object], remedy: str) -> None:
     """Download a data set into ``root``, unless it is there.
@@ -22,10 +24,15 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
         remedy: what to do by hand where the download fails.
 
     Raises:
-        FileNotFoundError: the download failed.
+        FileNotFoundError: the download failed, or is forbidden (`lit_vae.offline`).
     """
     if complete():
         return
+    if is_offline():
+        raise FileNotFoundError(
+            f"{name}: root (={str(root)!r}) does not hold the data set, and {VARIABLE} (=1) forbids to fetch it. Run"
+            f"  lit-vae prepare CONFIG  where there is internet, with this configuration. {remedy}"
+        )
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{name}.lock"):
         if complete():  # another process was faster
@@ -34,8 +41,9 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
             try:
                 download(Path(temporary))
             except (OSError, RuntimeError, ValueError, ImportError) as error:
+                reason = " ".join(str(error).split())  # of several mirrors it is several lines
                 raise FileNotFoundError(
-                    f"{name}: the download into root (={str(root)!r}) failed: {error}. {remedy}"
+                    f"{name}: the download into root (={str(root)!r}) failed: {reason}. {remedy}"
                 ) from error
             _move_into(Path(temporary), root)
 

@@ -1,6 +1,6 @@
 """Any folder of images, and what CelebA shares with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from lit_vae.data.loader import Order, Source, TensorLoader, WorkerLoader
 from lit_vae.data.pictures import Crop, Geometry, Pictures, broken, cores, find_files, is_image_name
 from lit_vae.data.preprocess import Preprocess, pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.needs import Measured, Need, of_names
+from lit_vae.staging import staged
 
 _MOST_WORKERS = 8
 _NAMED = 3  # files named in a warning
@@ -117,7 +119,7 @@ class ImageFolder(PictureDataModule):
             problems=problems,
         )
         self.save_hyperparameters()
-        self.root = Path(root)
+        self.root = staged(root)
         self.geometry = Geometry(size, crop, resize)
         self.crops = crops_per_image if crop == "random" else 0
         self.channels = channels
@@ -149,6 +151,10 @@ class ImageFolder(PictureDataModule):
                 "Set data.init_args.labels to null."
             )
         return classes
+
+    def needs(self) -> Iterable[Need]:
+        """The folder."""
+        return [Folder(self.root, self._component)]
 
     def prepare_data(self) -> None:
         """Check that the folder is there.
@@ -189,10 +195,7 @@ class ImageFolder(PictureDataModule):
     def _split_folders(self) -> dict[Split, Path]:
         """Return the folders of a root that is split, or nothing."""
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"{self._component}: root (={str(self.root)!r}) is not a folder. "
-                "Give an existing folder of images: data.init_args.root."
-            )
+            raise FileNotFoundError(f"{self._component}: {_no_folder(self.root)}")
         if not (self.root / "train").is_dir():
             return {}
         splits: tuple[Split, ...] = ("train", "val", "test")
@@ -238,6 +241,39 @@ class ImageFolder(PictureDataModule):
             rank_zero_warn(f"{self._component}: skipped {text}", category=UserWarning)
         skipped = set(corrupt)
         return [path for path in named if path not in skipped]
+
+
+class Folder(Need):
+    """A folder with images in it, which somebody else fills.
+
+    Args:
+        root: the folder.
+        what: whose it is.
+    """
+
+    def __init__(self, root: Path, what: str) -> None:
+        self.root, self.what = root, what
+
+    @property
+    def where(self) -> Path:
+        """See `Need`."""
+        return self.root
+
+    def problem(self) -> str | None:
+        """See `Need`; images are not read, since there may be millions."""
+        if not self.root.is_dir():
+            return _no_folder(self.root)
+        if any(is_image_name(path) for path in find_files(self.root)):
+            return None
+        return f"root (={str(self.root)!r}) holds no image. Put some there, or give another: data.init_args.root."
+
+    def measure(self) -> Measured:
+        """See `Need`."""
+        return of_names((path for path in find_files(self.root) if is_image_name(path)), self.root)
+
+
+def _no_folder(root: Path) -> str:
+    return f"root (={str(root)!r}) is not a folder. Give an existing folder of images: data.init_args.root."
 
 
 def _some(names: list[str]) -> str:

@@ -1,5 +1,7 @@
 """MNIST and Fashion-MNIST."""
 
+import gzip
+import hashlib
 from math import prod
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -81,14 +83,32 @@ class MNIST(DownloadedDataModule):
         return ImageSpec(1, side, side, 0 if self.larochelle else 10, self.preprocess.values)
 
     @property
+    def title(self) -> str:
+        """What it is."""
+        return f"{self._component} of Larochelle" if self.larochelle else self._component
+
+    @property
     def remedy(self) -> str:
         """What to do by hand where the files are missing."""
-        names = ", ".join(str(path.relative_to(self.root)) for path in self._files())
+        names = ", ".join(str(path.relative_to(self.root)) for path in self.files())
         return f"Put {names} there (data.init_args.root)."
 
     def complete(self) -> bool:
         """Tell whether all files are there."""
-        return all(path.is_file() for path in self._files())
+        return all(path.is_file() for path in self.files())
+
+    def damage(self) -> str | None:
+        """See the base; checksums are published of the archives, which are compared where they lie beside the files."""
+        published = {} if self.larochelle else dict(self.dataset.resources)
+        for path in self.files():
+            archive = path.with_name(f"{path.name}.gz")
+            if path.name + ".gz" in published and archive.is_file():
+                packed = archive.read_bytes()
+                if hashlib.md5(packed).hexdigest() != published[archive.name]:
+                    return f"{archive} does not have the checksum of the data set. Delete it, and {path} with it."
+                if gzip.decompress(packed) != path.read_bytes():
+                    return f"{path} is not what {archive} holds. Delete it and fetch it again."
+        return super().damage()
 
     def fetch_into(self, folder: Path) -> None:
         """Download the data set; torchvision verifies checksums."""
@@ -112,7 +132,8 @@ class MNIST(DownloadedDataModule):
     def _raw(self) -> Path:
         return self.root / self.dataset.__name__ / "raw"
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """All files of the data set."""
         if self.larochelle:
             return [self._amat(name) for name in ("train", "valid", "test")]
         kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")

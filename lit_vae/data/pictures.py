@@ -125,13 +125,11 @@ class Pictures:
         return torch.from_numpy(levels.reshape(*levels.shape[:2], self.channels)).permute(2, 0, 1)
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Return all files under a folder, at any depth, in a fixed order; hidden files and folders are left out."""
-    found = []
+def find_files(folder: Path) -> Iterator[Path]:
+    """Find all files under a folder, at any depth, in a fixed order; hidden files and folders are left out."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return found
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
 def is_image_name(path: Path) -> bool:

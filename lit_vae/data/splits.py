@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_vae.data.checks import Problem, positive
 from lit_vae.data.loader import BatchT, Loader, Source, StoredT
 from lit_vae.data.orders import EvalOrder, Order, TrainOrder
+from lit_vae.needs import Need
 
 Split = Literal["train", "val", "test"]
 Part = Literal["fit", "test"]
@@ -51,6 +52,10 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
         self.batch_size = batch_size
         self.seed = seed
         self._sources: dict[Split, Source[StoredT]] = {}
+
+    def needs(self) -> Iterable[Need]:
+        """What must lie on disk before it is read; by default nothing."""
+        return ()
 
     @abstractmethod
     def load(self, part: Part) -> dict[Split, Source[StoredT]]:

@@ -1,7 +1,7 @@
 """Frozen networks that look at images, and distances made of what they see."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_vae.images import Shape, Values, levels
+from lit_vae.needs import Need
 
 EPS = 1e-10
 """Inside the root of a norm: at a zero of all channels the gradient is finite (PerceptualSimilarity #69)."""
@@ -89,6 +90,10 @@ class PerceptualDistance(nn.Module, ABC):
     def provenance(self) -> dict[str, str]:
         """What the distance is: its network and the hash of its weights. Numbers of another one do not compare."""
 
+    def needs(self) -> Iterable[Need]:
+        """What must lie on disk before it is used; by default nothing."""
+        return ()
+
     def problems(self, image_shape: Shape) -> list[str]:
         """Everything that keeps it from measuring images ``(C, H, W)``, each with its remedy; empty if nothing does."""
         return []
@@ -128,6 +133,10 @@ class ImageFeatures(nn.Module, ABC):
     def called(self, kind: str) -> str:
         """What a number of this kind (``fd``, ``rfd``, ``kd``, ``precision``, ...) is logged as."""
         return f"{kind}_{self.name}"
+
+    def needs(self) -> Iterable[Need]:
+        """What must lie on disk before it is used; by default nothing."""
+        return ()
 
     def problems(self, image_shape: Shape) -> list[str]:
         """Everything that keeps it from seeing images ``(C, H, W)``, each with its remedy; empty if nothing does."""

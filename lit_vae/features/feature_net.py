@@ -1,6 +1,6 @@
 """What a `lit_vae.models.FeatureNet` of the user's own data sees: a perceptual distance and Fréchet features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from lit_vae.features.base import (
     unit_length,
 )
 from lit_vae.images import Shape, from_uint8
+from lit_vae.needs import Need, NeededFile
 from lit_vae.networks.feature_net import FeatureNetwork
+
+HOW = (
+    "Train one:  lightning fit --config configs/feature_net/mnist.yaml --run_dir runs/feature_net/mnist  (or with"
+    " another configuration of that folder), and give its checkpoints/best.ckpt."
+)
+"""To come by a checkpoint."""
 
 
 class FeatureNetDistance(PerceptualDistance):
@@ -51,6 +58,10 @@ class FeatureNetDistance(PerceptualDistance):
     def provenance(self) -> dict[str, str]:
         """See `PerceptualDistance`."""
         return {"network": "FeatureNet, all maps", **_weights(self.checkpoint)}
+
+    def needs(self) -> Iterable[Need]:
+        """The checkpoint."""
+        return [NeededFile("FeatureNet", self.checkpoint, HOW)]
 
     def problems(self, image_shape: Shape) -> list[str]:
         """No such checkpoint, or images that its network was not made for."""
@@ -91,6 +102,10 @@ class FeatureNetFeatures(ImageFeatures):
         """See `ImageFeatures`."""
         return {"features": "FeatureNet, largest of each channel of its last map", **_weights(self.checkpoint)}
 
+    def needs(self) -> Iterable[Need]:
+        """The checkpoint."""
+        return [NeededFile("FeatureNet", self.checkpoint, HOW)]
+
     def problems(self, image_shape: Shape) -> list[str]:
         """No such checkpoint, or images that its network was not made for."""
         return _problems("FeatureNetFeatures", self.seen_by, image_shape)
@@ -106,11 +121,7 @@ def load_network(checkpoint: str) -> FeatureNetwork:
 
     path = Path(checkpoint)
     if not path.is_file():
-        raise ValueError(
-            f"checkpoint (={checkpoint!r}) must be a .ckpt file of a FeatureNet, and there is none. Train one:"
-            "  lightning fit --config configs/feature_net/mnist.yaml --run_dir runs/feature_net/mnist  (or with"
-            " another configuration of that folder), and give its checkpoints/best.ckpt."
-        )
+        raise ValueError(f"checkpoint (={checkpoint!r}) must be a .ckpt file of a FeatureNet, and there is none. {HOW}")
     model = load_model(path, torch.device("cpu"))
     network = getattr(model, "network", None)
     if not isinstance(network, FeatureNetwork):

@@ -1,9 +1,9 @@
 """The Inception network that the FID is defined by, in torch-fidelity's exact copy of the original graph."""
 
 import io
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lit_vae.features import weights as published
 from lit_vae.features.base import Frozen, ImageFeatures, full_float32, initialize
 from lit_vae.images import Shape
+from lit_vae.needs import Need
 
 NUM_FEATURES = 2048
 RANDOM_SEED = 0
@@ -64,6 +65,10 @@ class Inception(ImageFeatures):
             "resize": "bilinear to 299 x 299, as in TensorFlow 1",
         }
 
+    def needs(self) -> Iterable[Need]:
+        """The weights."""
+        return published.needed("inception", self.weights)
+
     def problems(self, image_shape: Shape) -> list[str]:
         """Images that are neither grey nor in colour; weights that are not there."""
         found = []
@@ -100,7 +105,7 @@ def build_network(weights: str) -> nn.Module:
         )
         initialize(network, RANDOM_SEED)
     else:
-        file = published.find("inception", None if weights == "cache" else Path(weights))
+        file = published.find("inception", published.path_of(weights))
         state = torch.load(file, map_location="cpu", weights_only=True)
         nn.Module.load_state_dict(network, state)
     return network.to(memory_format=torch.channels_last)

@@ -1,10 +1,9 @@
 """LPIPS: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib import resources
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lit_vae.features import weights as published
 from lit_vae.features.base import Frozen, PerceptualDistance, initialize, squared_difference, unit_length
 from lit_vae.images import Shape
+from lit_vae.needs import Need
 
 # of ImageNet's colours, for images in [-1, 1]; the published heads were trained with these
 SHIFT = (-0.030, -0.088, -0.188)
@@ -104,6 +104,10 @@ class LPIPS(PerceptualDistance):
         sha256 = "none: random" if self.weights == "random" else published.PUBLISHED[self.network].sha256_prefix
         return {"network": f"{self.network} (torchvision), heads of LPIPS 0.1", "weights_sha256": sha256}
 
+    def needs(self) -> Iterable[Need]:
+        """The trunk's weights."""
+        return published.needed(self.network, self.weights)
+
     def problems(self, image_shape: Shape) -> list[str]:
         """Images that are too small, or neither grey nor in colour; weights that are not there."""
         channels, height, width = image_shape
@@ -140,7 +144,7 @@ def build_network(network: str, weights: str) -> LPIPSNetwork:
         )
         initialize(features.to_empty(device="cpu"), RANDOM_SEED)
     else:
-        file = published.find(network, None if weights == "cache" else Path(weights))
+        file = published.find(network, published.path_of(weights))
         state = torch.load(file, map_location="cpu", weights_only=True)
         prefix = "features."
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,10 +1,13 @@
 """Pretrained weights that others publish: which files, where they lie, whether they are what they should be."""
 
-import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from lit_vae.needs import Measured, Need, of_contents, sha256
+from lit_vae.offline import VARIABLE, is_offline
 
 
 class Published(NamedTuple):
@@ -50,8 +53,7 @@ def find(name: str, path: Path | None = None) -> Path:
             f"weights of {name}: there is no {file}. Run  lit-vae prepare {name}  where there is internet (it fetches"
             f" {published.url}), or put the file there, or give its path as weights."
         )
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256([file])
     if not found.startswith(published.sha256_prefix):
         raise ValueError(
             f"weights of {name}: {file} is not {published.file_name}: its SHA-256 begins with"
@@ -59,3 +61,69 @@ def find(name: str, path: Path | None = None) -> Path:
             f"  lit-vae prepare {name}"
         )
     return file
+
+
+def fetch(name: str) -> Path:
+    """Fetch the file of ``name`` into the cache, whole or not at all, over one that is damaged.
+
+    Raises:
+        ValueError: that cannot be done, or is forbidden (`lit_vae.offline`); the message says what to do by hand.
+    """
+    published, path = PUBLISHED[name], cache_path(name)
+    by_hand = f"Fetch it elsewhere, and put it at {path}."
+    if is_offline():
+        raise ValueError(
+            f"{VARIABLE} (=1) forbids to fetch {published.url}. Unset it, where there is internet. {by_hand}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.sha256_prefix)
+    except (OSError, RuntimeError) as error:  # no internet, or another file
+        raise ValueError(f"{published.url} could not be fetched ({error}). {by_hand}") from error
+    return path
+
+
+class PublishedWeights(Need):
+    """Weights of that name: in the cache, where they can be fetched, or at a path of one's own.
+
+    Args:
+        name: one of `PUBLISHED`.
+        path: None: in the cache.
+    """
+
+    def __init__(self, name: str, path: Path | None = None) -> None:
+        self.name, self.path, self.what = name, path, f"weights of {name}"
+        self.provides = "fetched" if path is None else None
+
+    @property
+    def where(self) -> Path:
+        """See `Need`."""
+        return self.path or cache_path(self.name)
+
+    def problem(self) -> str | None:
+        """See `Need`."""
+        try:
+            find(self.name, self.path)
+        except ValueError as error:
+            return str(error).removeprefix(f"{self.what}: ")
+        return None
+
+    def measure(self) -> Measured:
+        """See `Need`."""
+        return of_contents([self.where])
+
+    def provide(self) -> None:
+        """See `Need`."""
+        if self.provides is None:
+            super().provide()
+        fetch(self.name)
+
+
+def path_of(weights: str) -> Path | None:
+    """What an argument ``weights`` that is not ``random`` says: None is the cache."""
+    return None if weights == "cache" else Path(weights)
+
+
+def needed(name: str, weights: str) -> Iterable[Need]:
+    """What a component of such arguments needs: nothing where its weights are ``random``."""
+    return [] if weights == "random" else [PublishedWeights(name, path_of(weights))]

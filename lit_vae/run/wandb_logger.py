@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_vae.offline import is_offline
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE
 from lit_vae.run.panels import caption_of, pictures_by_step
@@ -199,8 +200,8 @@ def _in_a_line(error: Exception) -> str:
 
 
 def wandb_mode() -> str:
-    """``WANDB_MODE`` if set; ``online`` where the user is logged in; else ``offline``."""
-    return os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+    """``WANDB_MODE`` if set; ``online`` where the user is logged in and there is a network; else ``offline``."""
+    return os.environ.get("WANDB_MODE") or ("online" if logged_in() and not is_offline() else "offline")
 
 
 def logged_in() -> bool:

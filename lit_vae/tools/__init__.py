@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_vae.offline import keep_others_offline
 from lit_vae.tools.codes import encode
 from lit_vae.tools.compare import compare
 from lit_vae.tools.evaluate import evaluate
@@ -49,7 +50,7 @@ SEVERAL: dict[Callable[..., None], tuple[str, str, str]] = {
     table: ("runs", "RUN", "Run directories."),
     compare: ("runs", "RUN", "Run directories or .ckpt files; RUN@gmm draws samples from its fitted mixture."),
     sync: ("runs", "RUN", "Run directories, or folders above them."),
-    prepare: ("names", "NAME", "vgg16, alexnet, inception."),
+    prepare: ("what", "WHAT", "Configurations (.yaml), folders of them, or weights: vgg16, alexnet, inception."),
 }
 """Arguments that are given any number of times: name, placeholder, help."""
 REPEATED = {
@@ -57,6 +58,7 @@ REPEATED = {
         "config": ("OVERLAY", "Laid over each of them, such as configs/overlays/bf16.yaml. May be given again."),
         "only": ("NAME", "Train and test this one of them. May be given again. Default: all."),
     },
+    prepare: {"config": ("OVERLAY", "Laid over each configuration. May be given again.")},
     submit: {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
 }
 """Options that are given any number of times: placeholder, help."""
@@ -118,6 +120,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")  # within Lightning; no user can mend it
     given: Namespace = _parser().parse_args()
     try:
+        keep_others_offline()
         VERBS[given.verb](**given[given.verb].as_dict())
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_VAE_TRACEBACK"):

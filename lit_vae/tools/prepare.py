@@ -1,31 +1,172 @@
-"""Fetching pretrained weights where there is internet, for nodes that have none."""
+"""Data, published weights and reference statistics, fetched and computed before a run: where it will need them."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_vae.needs import Measured, Need, needs_of
+from lit_vae.tools.experiments import configurations_in
+
+if TYPE_CHECKING:
+    from lit_vae.tools.configurations import Components
 
 
-def prepare(names: list[str]) -> None:
-    """Fetch pretrained weights into torch hub's cache (TORCH_HOME), where trainings look for them.
+def prepare(what: list[str], config: list[str] | None = None, check: bool = False) -> None:
+    """Fetch and compute what runs need: data, published weights, reference statistics. What is there is left alone.
+
+    One line for each says where it lies, its size and checksum, and what was done. What is missing in spite of that is
+    said at once, with what brings it.
 
     Args:
-        names: vgg16, alexnet (for LPIPS), inception (for the FID).
+        what: Configurations, folders of them, or names of published weights.
+        config: Laid over each configuration.
+        check: Look and verify alone: fetch and compute nothing, and touch no network.
     """
-    import torch
+    missing = Missing()
+    for need in _all_needs(what, [Path(overlay) for overlay in config or []]):
+        problem, did = _settle(need, check)
+        if problem is None:
+            print(_line(need, need.measure(), did), flush=True)
+        else:
+            missing.add(need, problem)
+    if missing.explained:
+        lines = missing.lines(what, config or []) if check else missing.explained
+        raise ValueError("\n".join([f"lit-vae prepare {' '.join(what)}: not all is there.", *lines]))
 
-    from lit_vae.features.weights import PUBLISHED, cache_path, find
 
-    if unknown := [name for name in names if name not in PUBLISHED]:
-        raise ValueError(f"lit-vae prepare: there are no weights {', '.join(unknown)}. Give of {', '.join(PUBLISHED)}.")
-    for name in names:
-        published, path = PUBLISHED[name], cache_path(name)
+def unprepared(components: "Components") -> list[str]:
+    """What a run of these components would fail without, and what brings the part that can be had."""
+    missing = Missing()
+    for need in _once(need for need in _needs(components) if need.blocks):
+        if problem := need.problem():
+            missing.add(need, problem)
+    first, *overlays = map(str, components.files)
+    return missing.lines([first], overlays)
+
+
+class Missing:
+    """Lines about what is missing."""
+
+    def __init__(self) -> None:
+        self.explained: list[str] = []
+        self._problems: list[str] = []
+        self._can_be_had = False
+
+    def add(self, need: Need, problem: str) -> None:
+        """Add a line, unless a component only stumbled over what the line of another one explains."""
+        if isinstance(need, Unknown) and any(known in problem for known in self._problems):
+            return
+        self._problems.append(problem)
+        where = "" if isinstance(need, Unknown) else f"{need.where}: "
+        self.explained.append(f"{need.what}: {where}missing: {problem}")
+        self._can_be_had |= need.provides is not None
+
+    def lines(self, what: Sequence[str], overlays: Sequence[str]) -> list[str]:
+        """All lines; the last is the command that brings what can be had, if anything can."""
+        if not self._can_be_had:
+            return self.explained
+        command = ["lit-vae", "prepare", *what, *(word for overlay in overlays for word in ("--config", overlay))]
+        last = f"Run  {shlex.join(command)}  where there is internet: it brings what can be fetched or computed."
+        return [*self.explained, last]
+
+
+class Unknown(Need):
+    """What a component cannot say yet, since it needs something else first."""
+
+    def __init__(self, component: object, error: Exception) -> None:
+        self.what, self.error = type(component).__name__, error
+
+    @property
+    def where(self) -> Path:
+        """Nowhere."""
+        return Path()
+
+    def problem(self) -> str:
+        """What it stumbled over."""
+        return str(self.error)
+
+    def measure(self) -> Measured:
+        """Nothing."""
+        return Measured(0, "")
+
+
+def _all_needs(what: list[str], overlays: list[Path]) -> Iterator[Need]:
+    """What all that was named needs, each thing once; every configuration is read before anything is done."""
+    from lit_vae.features.weights import PUBLISHED, PublishedWeights
+
+    unknown = [name for name in what if not Path(name).exists() and name not in PUBLISHED]
+    if unknown:
+        raise ValueError(
+            f"lit-vae prepare: there is no {', '.join(unknown)}. Give configurations (.yaml), folders of them, or of"
+            f" the weights {', '.join(PUBLISHED)}."
+        )
+    weights = [PublishedWeights(name) for name in what if name in PUBLISHED]
+    files = [file for name in what if name not in PUBLISHED for file in _configurations(Path(name))]
+    return _once(chain(weights, *_read_all([[file, *overlays] for file in files])))
+
+
+def _configurations(path: Path) -> list[Path]:
+    return configurations_in(path) if path.is_dir() else [path]
+
+
+def _read_all(configurations: list[list[Path]]) -> list[Iterator[Need]]:
+    """What each configuration needs; no model is kept."""
+    from lit_vae.tools.configurations import build_components
+
+    found, problems = [], []
+    for files in configurations:
         try:
-            find(name)
-            did = "is there already"
-        except ValueError:  # not there, or damaged
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.sha256_prefix)
-            except (OSError, RuntimeError) as error:  # no internet, or another file
-                raise ValueError(
-                    f"lit-vae prepare {name}: {published.url} could not be fetched ({error}). Fetch it elsewhere, and"
-                    f" put it at {path}."
-                ) from error
-            did = "fetched"
-        print(f"{name}: {did}: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+            found.append(_needs(build_components(files)))
+        except ValueError as error:
+            problems.append(f"{' with '.join(map(str, files))}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return found
+
+
+def _needs(components: "Components") -> Iterator[Need]:
+    """What data, model and callbacks need, in this order."""
+    of_model = [need for module in components.model.modules() for need in _asked(module)]
+    return _in_order(components.data, of_model, components.callbacks)
+
+
+def _in_order(data: Any, of_model: Sequence[Need], callbacks: Sequence[Any]) -> Iterator[Need]:
+    """Callbacks are asked when what comes before has been settled: they may have to read the data."""
+    yield from _asked(data)
+    yield from of_model
+    for callback in callbacks:
+        yield from _asked(callback, data)
+
+
+def _asked(component: Any, *given: Any) -> Iterator[Need]:
+    try:
+        yield from needs_of(component, *given)
+    except (ValueError, OSError) as error:
+        yield Unknown(component, error)
+
+
+def _once(needs: Iterable[Need]) -> Iterator[Need]:
+    seen = set()
+    for need in needs:
+        name = need.what, str(need.where)
+        if name not in seen:
+            seen.add(name)
+            yield need
+
+
+def _settle(need: Need, check: bool) -> tuple[str | None, str]:
+    """Provide it if it is missing; what is still wrong with it, and what was done."""
+    problem = need.problem()
+    if problem is None or check or need.provides is None:
+        return problem, "there"
+    try:
+        need.provide()
+    except (ValueError, OSError) as error:
+        return str(error), ""
+    return need.problem(), need.provides
+
+
+def _line(need: Need, measured: Measured, did: str) -> str:
+    return f"{need.what}: {need.where}, {measured.size / 2**20:.1f} MiB, {measured.checksum}: {did}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from lit_vae.run.lock import LOCK_FILE, locked
-from lit_vae.tools.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
+from lit_vae.tools.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, configurations_in, next_step
 from lit_vae.tools.processes import interruptible, run_logged
 from lit_vae.tools.runs import Checkpoint
 
@@ -81,11 +81,7 @@ def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: 
     """
     if not folder.is_dir():
         raise ValueError(f"lit-vae study: {folder} is no folder. Give one with a configuration (.yaml) for each run.")
-    found = sorted(folder.glob("*.yaml"))
-    if not found:
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
-        remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
-        raise ValueError(f"lit-vae study: there is no configuration (*.yaml) in {folder}. {remedy}")
+    found = configurations_in(folder)
     if taken := [path for path in found if path.stem in (PAGE, SLURM_LOGS)]:
         raise ValueError(
             f"lit-vae study: {taken[0]} would write where the study does, into {runs / taken[0].stem}. Rename it."

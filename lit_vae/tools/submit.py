@@ -49,17 +49,19 @@ def submit(
         site: File of what belongs to the cluster; made from a template where there is none.
         dry_run: Check, and print what would be submitted.
     """
-    from lit_vae.cli import complete_config
     from lit_vae.run.directory import choose_run_dir
+    from lit_vae.tools.configurations import build_components
+    from lit_vae.tools.prepare import unprepared
 
     files = [Path(file) for file in (configuration, *(config or []))]
     shape = Shape(nodes, gpus, ranks or max(gpus, 1))
     try:
-        content = complete_config(files)
+        components = build_components(files)
     except ValueError as error:
         raise ValueError(f"{' with '.join(map(str, files))}: {error}") from error
-    if problems := [*shape.problems(batch), *time_problems(content, time), *missing(content, configuration)]:
-        raise ValueError("\n".join(dict.fromkeys(problems)))  # several callbacks may miss the same weights
+    content = components.content
+    if problems := [*shape.problems(batch), *time_problems(content, time), *unprepared(components)]:
+        raise ValueError("\n".join(problems))
     run = choose_run_dir(run_dir, files, None, fit=True)
     options = [*shape.options(), *([f"--time={time}"] if time else []), *([f"--array={array}"] if array else [])]
     log = run / ("%A_%a.out" if array else "%j.out")
@@ -151,39 +153,3 @@ def minutes(time: str) -> float | None:
     else:
         hours, (more, seconds) = 0, [*parts, 0][:2]
     return int(days or 0) * 1440 + hours * 60 + more + seconds / 60
-
-
-def missing(content: Mapping[str, Any], configuration: str) -> Iterator[str]:
-    """Data and weights that are not where the job will look for them."""
-    from lit_vae.features.weights import find
-
-    data = content["data"]["init_args"]
-    root = data.get("root")
-    if root is not None and not Path(root).exists():
-        fetched = f"lightning fit --config {configuration} --data.download true --trainer.fast_dev_run 1 fetches it"
-        remedy = fetched if "download" in data else "Put it there, or give another data.init_args.root"
-        yield f"data.init_args.root (={root}) is not there. {remedy}."
-    for component in components(content):
-        arguments = component.get("init_args") or {}
-        name = component["class_path"].rpartition(".")[2]
-        published = {"LPIPS": arguments.get("network"), "Inception": "inception"}.get(name)
-        if published is not None and arguments.get("weights") == "cache":
-            try:
-                find(published)
-            except ValueError as error:
-                yield str(error)
-        checkpoint = arguments.get("checkpoint")
-        if isinstance(checkpoint, str) and not Path(checkpoint).is_file():
-            yield f"{name}: checkpoint (={checkpoint}) is not there. The configuration that trains it says how."
-
-
-def components(content: Any) -> Iterator[Mapping[str, Any]]:
-    """Everything in a configuration that names a class."""
-    if isinstance(content, Mapping):
-        if isinstance(content.get("class_path"), str):
-            yield content
-        for value in content.values():
-            yield from components(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from components(value)

@@ -1,16 +1,9 @@
-import gzip
-import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
-from data_helpers import write_cifar10, write_mnist
+from data_helpers import served, write_cifar10, write_mnist, write_mnist_archives
 from torchvision import datasets
 
 import lit_vae.data.files
@@ -91,29 +84,8 @@ def test_complete_data_is_used_offline_and_without_writing(tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
 def test_mnist_downloads_through_torchvision_with_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror = write_mnist(tmp_path / "mirror", name="files") / "files" / "raw"
-    resources = []
-    for path in sorted(mirror.iterdir()):
-        packed = path.with_name(path.name + ".gz")
-        packed.write_bytes(gzip.compress(path.read_bytes()))
-        resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
+    mirror, resources = write_mnist_archives(tmp_path / "mirror")
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
     with served(mirror) as url:
         monkeypatch.setattr(datasets.MNIST, "mirrors", [url])

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from data_helpers import write_mnist
 
 from lit_vae.tools.slurm import SCRIPT as STUDY_SCRIPT
-from lit_vae.tools.submit import SCRIPT, SITE_TEMPLATE, Shape, minutes, missing, submit, time_problems
+from lit_vae.tools.submit import SCRIPT, SITE_TEMPLATE, Shape, minutes, submit, time_problems
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGITS = str(ROOT / "configs" / "vae" / "digits.yaml")
@@ -86,25 +87,34 @@ def test_a_job_comes_to_a_checkpoint_before_its_end(last: dict[str, Any], time: 
         assert problem in problems[0]
 
 
-def test_data_and_weights_that_are_not_there_are_named_with_what_mends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_not_there_is_named_with_what_brings_it(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    lpips = {"class_path": "lit_vae.features.LPIPS", "init_args": {"network": "vgg16", "weights": "cache"}}
+    content = yaml.safe_load((ROOT / "configs" / "kl_autoencoder" / "mnist.yaml").read_text())
+    path, overlay = tmp_path / "mnist.yaml", ROOT / "configs" / "overlays" / "fid.yaml"
+    path.write_text(yaml.safe_dump(content))
+    net = "runs/feature_net/mnist/checkpoints/best.ckpt"
+    with pytest.raises(ValueError) as error:
+        submit(str(path), config=[str(overlay)], run_dir="runs/x")
+    mnist, feature_net, inception, last = str(error.value).splitlines()
+    assert mnist.startswith("MNIST: data: missing: root (='data') does not hold the data set. Put MNIST/raw/train-im")
+    assert feature_net.startswith(f"FeatureNet: {net}: missing: there is no {net}. Train one:  lightning fit --config ")
+    assert "weights-inception-2015-12-05-6726825d.pth. Run  lit-vae prepare inception  where there" in inception
+    assert last.startswith(f"Run  lit-vae prepare {path} --config {overlay}  where there is internet: it brings what")
+    assert not asked.exists()
+    write_mnist(tmp_path / "data")
+    content["trainer"]["callbacks"] = []
+    del content["model"]["init_args"]["realism"]
+    content["data"]["init_args"]["num_val"] = 20
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("callbacks.references._named", None)  # a job that misses statistics computes them by itself
     random = {"class_path": "lit_vae.features.Inception", "init_args": {"weights": "random"}}
-    net = {"class_path": "lit_vae.features.FeatureNetDistance", "init_args": {"checkpoint": f"{tmp_path}/net.ckpt"}}
-    content: dict[str, Any] = {
-        "model": {"class_path": "x.Y", "init_args": {"parts": [lpips, {"deeper": net}, random]}},
-        "data": {"class_path": "x.MNIST", "init_args": {"root": f"{tmp_path}/mnist", "download": False}},
-    }
-    root, weights, checkpoint = missing(content, "mnist.yaml")
-    assert root.startswith(f"data.init_args.root (={tmp_path}/mnist) is not there. lightning fit --config mnist.yaml ")
-    assert "lit-vae prepare vgg16" in weights
-    assert checkpoint.startswith(f"FeatureNetDistance: checkpoint (={tmp_path}/net.ckpt) is not there.")
-    (tmp_path / "mnist").mkdir()
-    (tmp_path / "net.ckpt").touch()
-    content["model"]["init_args"]["parts"].remove(lpips)
-    assert list(missing(content, "mnist.yaml")) == []
+    quality = {"class_path": "callbacks.SampleQuality", "init_args": {"features": random}}
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks+": [quality]}}))
+    submit(str(path), config=[str(overlay)], run_dir="runs/x")
+    assert asked.exists()
 
 
 def test_what_is_submitted(asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,16 @@
 """Data sets of the true format and a few images, written by the tests."""
 
+import gzip
 import hashlib
 import pickle
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -29,6 +35,33 @@ def write_mnist(root: Path, num_train: int = 200, num_test: int = 40, name: str 
         write_idx(root / name / "raw" / f"{prefix}-images-idx3-ubyte", images)
         write_idx(root / name / "raw" / f"{prefix}-labels-idx1-ubyte", np.arange(n) % 10)
     return root
+
+
+def write_mnist_archives(root: Path) -> tuple[Path, list[tuple[str, str]]]:
+    """Write MNIST as it lies on a server: the folder, and torchvision's ``resources`` for it."""
+    folder = write_mnist(root, name="files") / "files" / "raw"
+    resources = []
+    for path in sorted(folder.iterdir()):
+        packed = path.with_name(path.name + ".gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
+    return folder, resources
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 class OldPickle:

@@ -1,0 +1,132 @@
+"""Data on the disk of the node that reads them: a folder of a shared file system, copied once for each node of a job.
+
+``slurm/train.sbatch`` runs ``python -m lit_vae.staging copy`` on each node before the training and ``remove`` after it,
+where ``LIT_VAE_STAGE`` names the folder. A run is configured, recorded and named as without it: data modules alone ask
+`staged` where to read.
+"""
+
+import os
+import shutil
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from filelock import FileLock
+
+from lit_vae.run.files import replacing
+
+VARIABLE = "LIT_VAE_STAGE"
+AT_ONCE = 8
+"""Files that are copied at once: on a shared file system most of a small one's time is waiting."""
+
+
+def staged(path: str | Path) -> Path:
+    """Where to read ``path``: its copy on this node, if it lies within what is staged here, or itself."""
+    source, copy = _source(), _copy()
+    if source is None or copy is None or not copy.is_dir():
+        return Path(path)
+    try:
+        return copy / Path(path).resolve().relative_to(_folder_of(source))
+    except ValueError:
+        return Path(path)
+
+
+def stage() -> Path:
+    """Copy what ``LIT_VAE_STAGE`` names to this node; where to.
+
+    A tar file is unpacked; it stands for the folder of its name, whose content it holds. The copy appears when it is
+    whole. What an earlier start of the job has copied is not copied again.
+
+    Raises:
+        OSError: it cannot be copied; nothing is left behind.
+        ValueError: nothing is to be staged, or not in a job.
+    """
+    source, copy = _source(), _copy()
+    if source is None or copy is None:
+        raise ValueError(f"{VARIABLE} names nothing to stage, or this is no job: there is no SLURM_JOB_ID.")
+    _make_own(copy.parent)
+    with FileLock(copy.with_name("copy.lock")):  # nodes of a test may share a disk
+        if copy.is_dir():
+            return copy
+        partial = copy.with_name("partial")
+        try:
+            partial.mkdir(exist_ok=True)
+            if source.is_file():
+                with tarfile.open(source) as archive:
+                    archive.extractall(partial, filter="data")
+            else:
+                _copy_tree(source, partial)
+            partial.rename(copy)
+        except (OSError, tarfile.TarError) as error:
+            shutil.rmtree(copy.parent, ignore_errors=True)  # a disk that is full is of no use to the training
+            raise OSError(str(error)) from error
+    return copy
+
+
+def remove() -> None:
+    """Remove what `stage` has copied."""
+    if (copy := _copy()) is not None:
+        shutil.rmtree(copy.parent, ignore_errors=True)
+
+
+def _source() -> Path | None:
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else None
+
+
+def _copy() -> Path | None:
+    """``lit_vae-<job>/data`` in ``$SLURM_TMPDIR``, which some clusters have, or in ``/tmp``; None outside of a job."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return Path(os.environ.get("SLURM_TMPDIR") or "/tmp", f"lit_vae-{job}", "data") if job else None
+
+
+def _folder_of(source: Path) -> Path:
+    """The folder that is staged, for a tar file the one of its name: ``data`` for ``data.tar.gz``."""
+    resolved = source.resolve()
+    return resolved.with_name(resolved.name.partition(".tar")[0]) if resolved.is_file() else resolved
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder that nobody else can look into, or have made before us: ``/tmp`` is everybody's."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to somebody else")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy all files that are not there yet; those that are were copied whole."""
+    if not source.is_dir():
+        raise FileNotFoundError(f"there is no {source}")
+    jobs = []
+    for parent, folders, names in os.walk(source, followlinks=True):
+        below = target / Path(parent).relative_to(source)
+        for name in folders:
+            (below / name).mkdir(exist_ok=True)
+        jobs += [(Path(parent, name), below / name) for name in names]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(_copy_file, *zip(*jobs, strict=True)) if jobs else ():
+            pass
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    if not target.exists():
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def main(verb: str) -> None:
+    """``copy`` or ``remove``; a copy that fails is a warning, since the training can read what is shared."""
+    if verb == "remove":
+        remove()
+        return
+    given, node = os.environ.get(VARIABLE), os.environ.get("SLURMD_NODENAME", "this node")
+    try:
+        print(f"{given} is copied to {stage()} on {node}", flush=True)
+    except (OSError, ValueError) as error:
+        print(f"warning: {given} is not copied to {node} ({error}), and read where it is.", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,103 @@
+"""Configuration files as ``lightning fit`` reads them, without a run: their settings, or the components they name."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningDataModule
+
+from lit_vae.cli import LitCLI, command_line, quieten_lightning
+from lit_vae.models.module import Model
+
+
+class ConfigReader(LitCLI):
+    """Reads the arguments of a run and stops there: nothing is built or written."""
+
+    def _set_seed(self) -> None:
+        """Nothing: nothing is drawn."""
+
+    def before_instantiate_classes(self) -> None:
+        """Keep the configuration as a run would write it."""
+        self.config_text = self._config_text()
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing: no model is there to have problems."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+class ComponentBuilder(ConfigReader):
+    """Builds model, data module and callbacks, and stops there: there is no trainer, and loggers open no file."""
+
+    def before_instantiate_classes(self) -> None:
+        """Leave the loggers out."""
+        super().before_instantiate_classes()
+        self.config[self.subcommand].trainer.logger = False
+
+    def instantiate_classes(self) -> None:
+        """What a run builds, less what `instantiate_trainer` leaves out."""
+        LitCLI.instantiate_classes(self)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """The callbacks alone: a login node may not have the devices."""
+        self.callbacks: list[Callback] = list(self._get(self.config_init, "trainer").get("callbacks") or [])
+
+
+@dataclass(frozen=True)
+class Components:
+    """What configuration files build.
+
+    Args:
+        files: each laid over those before it.
+        content: what ``config.yaml`` of a run would hold.
+        model: with random weights.
+        data: nothing of it is read yet.
+        callbacks: those of the configuration.
+    """
+
+    files: Sequence[Path]
+    content: dict[str, Any]
+    model: Model
+    data: LightningDataModule
+    callbacks: Sequence[Callback]
+
+
+def complete_config(files: Sequence[Path]) -> dict[str, Any]:
+    """What ``config.yaml`` of a run of these configuration files would hold, each laid over those before it.
+
+    Raises:
+        ValueError: ``lightning fit`` would refuse them, with what it would say.
+    """
+    return yaml.safe_load(_read(ConfigReader, files).config_text)
+
+
+def build_components(files: Sequence[Path]) -> Components:
+    """What a run of these configuration files would build.
+
+    Raises:
+        ValueError: ``lightning fit`` would refuse them, with what it would say.
+    """
+    built = _read(ComponentBuilder, files)
+    return Components(files, yaml.safe_load(built.config_text), built.model, built.datamodule, built.callbacks)
+
+
+def _read(kind: type[ConfigReader], files: Sequence[Path]) -> Any:
+    said = io.StringIO()
+    given, sys.argv = sys.argv, ["lightning", "fit", *(arg for file in files for arg in ("--config", str(file)))]
+    try:
+        with contextlib.redirect_stderr(said):  # jsonargparse has parsers within parsers, and any of them may exit
+            quieten_lightning()
+            return command_line(kind)
+    except SystemExit:
+        raise ValueError(said.getvalue().strip().removeprefix("error: ")) from None
+    finally:
+        sys.argv = given

@@ -1,0 +1,129 @@
+"""Data copied to a node's own disk, and read there."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from data_helpers import write_image, write_mnist
+
+from lit_vae.data import MNIST, ImageFolder
+from lit_vae.staging import main, remove, stage, staged
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job that is to stage ``shared/data``; where its copy will lie."""
+    write_mnist(tmp_path / "shared" / "data")
+    monkeypatch.setenv("LIT_VAE_STAGE", str(tmp_path / "shared" / "data"))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    return tmp_path / "node" / "lit_vae-12" / "data"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_staged_is_read_there_and_nothing_else_changes(job: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "shared" / "data")
+    shared = MNIST(root, num_val=20)
+    assert shared.root == Path(root)  # there is no copy yet
+    assert stage() == job
+    assert content(job) == content(Path(root))
+    assert job.parent.stat().st_mode & 0o777 == 0o700
+    local = MNIST(root, num_val=20)
+    assert local.root == job
+    assert dict(local.hparams) == dict(shared.hparams)  # which a checkpoint keeps
+    assert local.fingerprint("train") == shared.fingerprint("train")  # which references are named after
+    assert staged(tmp_path / "shared") == tmp_path / "shared"  # it lies around, not within
+    remove()
+    assert not job.parent.exists()
+    assert MNIST(root, num_val=20).root == Path(root)
+
+
+def test_a_folder_within_is_found_through_links(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "shared" / "data" / "photos" / "a.png", 3)
+    (tmp_path / "link").symlink_to(tmp_path / "shared")
+    stage()
+    monkeypatch.chdir(tmp_path)
+    assert ImageFolder("link/data/photos").root == job / "photos"
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_file_stands_for_the_folder_of_its_name(
+    suffix: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shared" / "data"
+    with tarfile.open(tmp_path / "shared" / f"data{suffix}", "w:gz" if suffix.endswith("gz") else "w") as archive:
+        archive.add(folder, ".")
+    monkeypatch.setenv("LIT_VAE_STAGE", str(tmp_path / "shared" / f"data{suffix}"))
+    stage()
+    assert content(job) == content(folder)
+    assert MNIST(str(folder), num_val=20).root == job
+
+
+def test_a_copy_that_was_interrupted_is_gone_on_with(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed leaves whole files and names of partial ones; there is no copy until all are there."""
+    import lit_vae.staging as staging
+
+    copyfile, copied = staging.shutil.copyfile, []
+
+    def killed_at_the_third(source: Path, target: Path) -> None:
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        copied.append(source.name)
+        copyfile(source, target)
+
+    monkeypatch.setattr(staging, "AT_ONCE", 1)
+    monkeypatch.setattr(staging.shutil, "copyfile", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        stage()
+    assert staged(tmp_path / "shared" / "data") == tmp_path / "shared" / "data"
+    first = list(copied)
+    monkeypatch.setattr(staging.shutil, "copyfile", lambda a, b: (copied.append(a.name), copyfile(a, b)))
+    stage()
+    assert len(first) == 2
+    assert sorted(copied) == sorted(path.name for path in job.rglob("*-ubyte"))  # each once
+    assert content(job) == content(tmp_path / "shared" / "data")
+    stage()  # a job that was put back into the queue
+    assert len(copied) == 4
+
+
+@pytest.mark.parametrize("fault", ["full", "absent", "not a tar", "no place"])
+def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
+    fault: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "shared" / "data"
+    if fault == "full":
+
+        def full(source: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("lit_vae.staging.shutil.copyfile", full)
+    elif fault == "no place":
+        (tmp_path / "node").write_text("a file")
+    else:
+        given = tmp_path / ("nowhere" if fault == "absent" else "data.tar")
+        if fault == "not a tar":
+            given.write_text("a page of an error")
+        monkeypatch.setenv("LIT_VAE_STAGE", str(given))
+    main("copy")
+    said = capsys.readouterr().out
+    assert said.startswith(f"warning: {given} is not copied to this node (")
+    assert said.endswith("), and read where it is.\n")
+    assert not job.parent.exists()
+    assert staged(given) == given
+
+
+def test_outside_of_a_job_nothing_is_staged(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert staged(tmp_path / "shared" / "data") == tmp_path / "shared" / "data"
+    main("copy")
+    assert "there is no SLURM_JOB_ID" in capsys.readouterr().out
+    main("remove")
+    assert job.is_dir()
