@@ -168,3 +168,11 @@ def test_a_mistake_in_the_configuration_is_said_before_anything_is_submitted(ask
 def test_the_files_are_those_that_people_copy() -> None:
     for file in (SCRIPT, STUDY_SCRIPT, SITE_TEMPLATE):
         assert file.resolve() == ROOT / "slurm" / file.name
+
+
+def test_a_job_waits_for_a_rank_as_long_as_the_overlay_says() -> None:
+    root = Path(__file__).resolve().parents[3]
+    overlay = yaml.safe_load((root / "configs" / "overlays" / "ddp.yaml").read_text())
+    timeout = overlay["trainer"]["strategy"]["init_args"]["timeout"]
+    script = (root / "slurm" / "train.sbatch").read_text()
+    assert f"--trainer.strategy DDPStrategy --trainer.strategy.timeout {timeout}" in script
