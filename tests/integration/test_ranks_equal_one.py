@@ -167,15 +167,16 @@ def test_two_ranks_are_one_process_when_the_game_starts_late(
     assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *LATE), bound=1e-8)
 
 
-def test_gradients_may_be_views_of_the_buckets_they_are_sent_in(
-    lightning: Lightning, feature_net: Path, tmp_path: Path
+@pytest.mark.parametrize(("name", "given"), [("kl_autoencoder/digits", LATE), ("vqvae/digits", [])])
+def test_two_ranks_are_one_process_with_the_overlay_ddp(
+    name: str, given: list[str], lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:
-    """The setting of the overlay ``ddp``, with gradients that are left out at first."""
-    config = prepared("kl_autoencoder/digits", tmp_path, lightning, feature_net)
+    """Gradients are views of what is sent, also where they are left out at first."""
+    config = prepared(name, tmp_path, lightning, feature_net)
     overlay = yaml.safe_load((ROOT / "configs" / "overlays" / "ddp.yaml").read_text())["trainer"]["strategy"]
     overlay["init_args"]["start_method"] = "fork"
     strategy = f"--trainer.strategy={json.dumps(overlay)}"
-    assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *LATE, strategy), bound=1e-8)
+    assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *given, strategy), bound=1e-8)
 
 
 def test_two_ranks_agree_in_half_precision(lightning: Lightning, feature_net: Path, tmp_path: Path) -> None:
