@@ -62,9 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if options.sections and name not in options.sections:
             continue
         environment = Environment(device)
-        rows = importlib.import_module(f"benchmarks.{name}").run(device, options.quick)
+        section = importlib.import_module(f"benchmarks.{name}")
+        rows = section.run(device, options.quick)
         table = [HEADER, *(row.markdown() for row in rows)]
-        text = "\n".join([*environment.lines(), "", *table])
+        text = "\n".join([*environment.lines(timed=getattr(section, "TIMED", True)), "", *table])
         print(f"## {name}\n\n{text}\n", flush=True)
         if options.write:
             before = RESULTS.read_text() if RESULTS.exists() else ""

@@ -15,6 +15,7 @@ from benchmarks.on_ranks import Measured
 from benchmarks.ranks import ROOT, Case, train
 from benchmarks.timing import Row
 
+TIMED = False
 MIB = 2.0**20
 CASES = tuple(
     Case(config, batch, 2)
@@ -36,8 +37,8 @@ QUICK = (Case("vae/digits", 2, 2),)
 class Cluster(NamedTuple):
     """Assumptions: what a GPU sustains, and what lies between GPUs.
 
-    ``bandwidth`` in bytes/s is that of a ring (NCCL's *bus bandwidth*) for each GPU; ``latency`` in seconds is that of
-    one small all-reduce, for each doubling of the GPUs.
+    ``bandwidth`` in bytes/s is the *bus bandwidth* of NCCL's tests for messages of one bucket, about half of what large
+    ones reach; ``latency`` in seconds is that of one small all-reduce, for each doubling of the GPUs.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Cluster(NamedTuple):
 
 
 CLUSTERS = (
-    Cluster("8 GPUs of one node, NVLink", 8, 350e9, 5e-6),
-    Cluster("64 GPUs, 400 Gb/s for each", 64, 40e9, 8e-6),
-    Cluster("512 GPUs, 400 Gb/s for each", 512, 35e9, 8e-6),
-    Cluster("64 GPUs, 100 Gb/s for each eight", 64, 1.25e9, 15e-6),
+    Cluster("8 GPUs of one node, NVLink", 8, 200e9, 5e-6),
+    Cluster("64 GPUs, 400 Gb/s for each", 64, 100e9, 8e-6),
+    Cluster("512 GPUs, 400 Gb/s for each", 512, 70e9, 8e-6),
+    Cluster("64 GPUs, 100 Gb/s for each node of 8", 64, 6e9, 15e-6),
 )
 
 

@@ -105,8 +105,8 @@ class Environment:
         self.device = device
         self.load = os.getloadavg()[0]
 
-    def lines(self) -> list[str]:
-        """Processor, threads, versions and load, and a warning if somebody else was at work."""
+    def lines(self, timed: bool = True) -> list[str]:
+        """Processor, threads, versions and load, and a warning if somebody else was at work while things were timed."""
         threads = torch.get_num_threads()
         model, units = processor()
         gpu = f"; {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else ""
@@ -116,6 +116,6 @@ class Environment:
             f" Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__};"
             f" load average {self.load:.2f} before, {end:.2f} after."
         ]
-        if self.load > BUSY or end > threads + BUSY:
+        if timed and (self.load > BUSY or end > threads + BUSY):
             lines.append("**The machine was busy:** only the ratios mean something, and they are less certain.")
         return lines
