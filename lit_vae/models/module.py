@@ -49,7 +49,7 @@ class Model(LightningModule, ABC):
             for split in splits
         }
         self.epoch_means = nn.ModuleDict(means)
-        self._seed = 0
+        self.noise_seed: int | None = None
         self._share = Share()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
@@ -108,13 +108,14 @@ class Model(LightningModule, ABC):
     # ---- noise ------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Leave the first rank torch's generator as it is, and give each other one its own; warn of lonely statistics.
+        """Agree on the noise's seed, give each rank but the first a generator of its own, warn of lonely statistics.
 
         All are seeded alike, for equal weights; dropout and augmentations are not to be the same on every rank.
         """
-        self._seed = torch.initial_seed()
+        if self.noise_seed is None:
+            self.noise_seed = self.trainer.strategy.broadcast(torch.initial_seed())
         if rank():
-            torch.manual_seed(key(self._seed, rank()))
+            torch.manual_seed(key(self.noise_seed, rank()))
         alone = [name for name, m in self.named_modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
         if world_size() > 1 and alone:
             rank_zero_warn(
@@ -129,10 +130,10 @@ class Model(LightningModule, ABC):
         It belongs to a batch of all ranks and to a place in it: ``W`` ranks of ``B`` images draw what one process of
         ``W B`` draws.
         """
-        if self._trainer is None:
+        if self._trainer is None or self.noise_seed is None:
             return None
         places = rank() * n + torch.arange(n, device=self.device)
-        return Draws(self._seed, self._trainer.fit_loop.total_batch_idx, places)
+        return Draws(self.noise_seed, self._trainer.fit_loop.total_batch_idx, places)
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
 

@@ -230,9 +230,11 @@ class RandomState(Callback):
         else:
             states = [state]
         checkpoint["random_states"] = states
+        checkpoint["noise_seed"] = getattr(pl_module, "noise_seed", None)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember this rank's state; a run of another world size draws anew."""
+        """Remember this rank's state; a run of another world size draws anew, but for the noise of images."""
+        pl_module.noise_seed = checkpoint.get("noise_seed")  # type: ignore[assignment]
         states = checkpoint.get("random_states", [])
         self._restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from lit_vae.ranks import world_size
+
 PREEMPTED_EXIT_CODE = 75
 """Of a training that was asked to stop and did: ``EX_TEMPFAIL`` of ``sysexits.h``, "try again later"."""
 
@@ -39,9 +41,9 @@ def lost_rank(error: BaseException) -> Literal["gone", "silent"] | None:
     """What became of another rank, if that is what a collective of this one has failed of.
 
     ``gone``: it has ended, so what went wrong went wrong there. ``silent``: it has not answered within the time of the
-    process group.
+    process group. Without other ranks it was something else that hung up.
     """
-    for seen in _led_to(error):
+    for seen in _led_to(error) if world_size() > 1 else ():
         if isinstance(seen, RuntimeError):
             if _RANK_GONE.search(str(seen)):
                 return "gone"

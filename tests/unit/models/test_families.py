@@ -183,6 +183,7 @@ def test_evaluation_uses_the_draws_and_nothing_else(new_model):
 
 def test_batch_statistics_of_a_rank_alone_are_warned_of(new_model, monkeypatch):
     model = new_model("VAE")
+    model.noise_seed = 0
     monkeypatch.setattr("lit_vae.models.module.world_size", lambda: 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
