@@ -106,6 +106,7 @@ def test_a_run_that_was_prepared_touches_no_network(
     assert {"test/fd_inception_random", "test/rfd_inception_random"} <= metrics.keys()
 
 
+@pytest.mark.slow
 def test_without_files_and_network_it_is_one_error(files: tuple[Path, Path], tmp_path: Path) -> None:
     config, overlay = files
     arguments = ["-m", "lit_vae.tools", "prepare", config, "--config", overlay]

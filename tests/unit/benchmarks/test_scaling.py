@@ -12,6 +12,7 @@ def repository_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
+@pytest.mark.slow
 def test_gradients_and_statistics_of_codes_are_weighed(tmp_path: Path) -> None:
     """VQ-VAE on digits: every weight but the codebook in float32, and the counts and sums of its 32 codes of 8."""
     from benchmarks.experiment import build, on_fake_images
@@ -26,6 +27,7 @@ def test_gradients_and_statistics_of_codes_are_weighed(tmp_path: Path) -> None:
     assert measured.calls == 2
 
 
+@pytest.mark.slow
 def test_operations_are_counted(tmp_path: Path) -> None:
     """VAE on digits: two for each weight, image and pass of three; the first layer's input needs no gradient."""
     from benchmarks.experiment import build, on_fake_images
