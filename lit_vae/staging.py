@@ -5,11 +5,13 @@ where ``LIT_VAE_STAGE`` names the folder. A run is configured, recorded and name
 `staged` where to read.
 """
 
+import lzma
 import os
 import shutil
 import sys
 import tarfile
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from lit_vae.run.files import replacing
 VARIABLE = "LIT_VAE_STAGE"
 AT_ONCE = 8
 """Files that are copied at once: on a shared file system most of a small one's time is waiting."""
+
+UNREADABLE = (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""What copying and unpacking raise; `tarfile` passes on what decompression does."""
 
 
 def staged(path: str | Path) -> Path:
@@ -67,7 +72,7 @@ def stage() -> Path:
                 _copy_tree(source, partial)
                 partial.rename(copy)
             shutil.rmtree(partial, ignore_errors=True)  # the names above
-        except (OSError, tarfile.TarError) as error:
+        except UNREADABLE as error:
             shutil.rmtree(copy.parent, ignore_errors=True)  # a disk that is full is of no use to the training
             raise OSError(str(error)) from error
     return copy
@@ -97,8 +102,18 @@ def _folder_of(source: Path) -> Path:
 
 
 def _unpack(source: Path, target: Path) -> None:
+    """Unpack all of a tar file, or raise: `tarfile` takes one that is cut between two files for a shorter one.
+
+    A whole one goes on with a block of zeros; behind that stands the checksum of what is compressed.
+    """
     with tarfile.open(source) as archive:
         archive.extractall(target, filter="data")
+        assert archive.fileobj is not None  # it is open
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("unexpected end of data")
+        while archive.fileobj.read(1 << 20):
+            pass
 
 
 def _below_its_name(unpacked: Path, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Data copied to a node's own disk, and read there."""
 
+import random
 import tarfile
 import warnings
 from pathlib import Path
@@ -146,6 +147,36 @@ def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
     assert said.endswith("), and read where it is.\n")
     assert not job.parent.exists()
     assert staged(given) == given
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
+@pytest.mark.parametrize("fault", ["cut short", "a block is another", "the rest is noise"])
+def test_a_tar_file_that_is_not_whole_is_a_warning_and_leaves_nothing(
+    fault: str,
+    suffix: str,
+    job: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also one that ends where the header of a file would begin, which ``tarfile`` takes for a shorter one."""
+    folder = tmp_path / "shared" / "data"
+    (folder / "Labels.txt").write_text("\n".join(map(str, range(40_000))))  # first, and compresses well
+    packed = pack(monkeypatch, folder, suffix, "data")
+    with tarfile.open(packed) as archive:
+        begins = archive.getmembers()[-1].offset  # of the last file's header
+    half = begins if suffix == ".tar" else packed.stat().st_size // 2
+    whole = packed.read_bytes()
+    rest = {
+        "cut short": b"",
+        "a block is another": b"\xff" * 512 + whole[half + 512 :],
+        "the rest is noise": random.Random(0).randbytes(len(whole) - half),
+    }[fault]
+    packed.write_bytes(whole[:half] + rest)
+    main("copy")
+    assert capsys.readouterr().out.startswith(f"warning: {packed} is not copied to this node (")
+    assert not job.parent.exists()
+    assert staged(folder) == folder
 
 
 def test_outside_of_a_job_nothing_is_staged(
