@@ -5,10 +5,13 @@ where ``LIT_VAE_STAGE`` names the folder. A run is configured, recorded and name
 `staged` where to read.
 """
 
+import lzma
 import os
 import shutil
 import sys
 import tarfile
+import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,23 +23,33 @@ VARIABLE = "LIT_VAE_STAGE"
 AT_ONCE = 8
 """Files that are copied at once: on a shared file system most of a small one's time is waiting."""
 
+UNREADABLE = (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""What copying and unpacking raise; `tarfile` passes on what decompression does."""
+
 
 def staged(path: str | Path) -> Path:
-    """Where to read ``path``: its copy on this node, if it lies within what is staged here, or itself."""
+    """Where to read ``path``: its copy on this node, if it lies within what is staged here, or itself.
+
+    What the copy lacks, such as what was added to the folder after it was packed, is read where it is, with a warning.
+    """
     source, copy = _source(), _copy()
     if source is None or copy is None or not copy.is_dir():
         return Path(path)
     try:
-        return copy / Path(path).resolve().relative_to(_folder_of(source))
+        local = copy / Path(path).resolve().relative_to(_folder_of(source))
     except ValueError:
         return Path(path)
+    if local.exists():
+        return local
+    warnings.warn(f"{path} is not in the copy of {source} in {copy}, and read where it is.", stacklevel=2)
+    return Path(path)
 
 
 def stage() -> Path:
     """Copy what ``LIT_VAE_STAGE`` names to this node; where to.
 
-    A tar file is unpacked; it stands for the folder of its name, whose content it holds. The copy appears when it is
-    whole. What an earlier start of the job has copied is not copied again.
+    A tar file is unpacked; it stands for the folder of its name, which it holds with or without that name. The copy
+    appears when it is whole. What an earlier start of the job has copied is not copied again.
 
     Raises:
         OSError: it cannot be copied; nothing is left behind.
@@ -53,12 +66,13 @@ def stage() -> Path:
         try:
             partial.mkdir(exist_ok=True)
             if source.is_file():
-                with tarfile.open(source) as archive:
-                    archive.extractall(partial, filter="data")
+                _unpack(source, partial)
+                _below_its_name(partial, _folder_of(source)).rename(copy)
             else:
                 _copy_tree(source, partial)
-            partial.rename(copy)
-        except (OSError, tarfile.TarError) as error:
+                partial.rename(copy)
+            shutil.rmtree(partial, ignore_errors=True)  # the names above
+        except UNREADABLE as error:
             shutil.rmtree(copy.parent, ignore_errors=True)  # a disk that is full is of no use to the training
             raise OSError(str(error)) from error
     return copy
@@ -85,6 +99,34 @@ def _folder_of(source: Path) -> Path:
     """The folder that is staged, for a tar file the one of its name: ``data`` for ``data.tar.gz``."""
     resolved = source.resolve()
     return resolved.with_name(resolved.name.partition(".tar")[0]) if resolved.is_file() else resolved
+
+
+def _unpack(source: Path, target: Path) -> None:
+    """Unpack all of a tar file, or raise: `tarfile` takes one that is cut between two files for a shorter one.
+
+    A whole one goes on with a block of zeros; behind that stands the checksum of what is compressed.
+    """
+    with tarfile.open(source) as archive:
+        archive.extractall(target, filter="data")
+        assert archive.fileobj is not None  # it is open
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("unexpected end of data")
+        while archive.fileobj.read(1 << 20):
+            pass
+
+
+def _below_its_name(unpacked: Path, folder: Path) -> Path:
+    """Where the content of ``folder`` begins: below ``data`` or ``shared/data`` if nothing lies beside these names.
+
+    They are stripped only where the folder's own path ends in them: ``photos/data`` is a folder within.
+    """
+    inner = unpacked
+    while len(found := list(inner.iterdir())) == 1 and found[0].is_dir() and not found[0].is_symlink():
+        inner = found[0]
+        if str(folder).endswith(f"/{inner.relative_to(unpacked)}"):
+            return inner
+    return unpacked
 
 
 def _make_own(folder: Path) -> None:

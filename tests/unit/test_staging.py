@@ -1,6 +1,8 @@
 """Data copied to a node's own disk, and read there."""
 
+import random
 import tarfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pack(monkeypatch: pytest.MonkeyPatch, folder: Path, suffix: str, name: str) -> Path:
+    """A tar file of ``folder`` beside it, in which it has a name; the job is to stage that."""
+    packed = folder.with_name(f"{folder.name}{suffix}")
+    with tarfile.open(packed, f"w:{suffix.rpartition('.')[2].replace('tar', '')}") as archive:
+        archive.add(folder, name)
+    monkeypatch.setenv("LIT_VAE_STAGE", str(packed))
+    return packed
 
 
 def test_what_is_staged_is_read_there_and_nothing_else_changes(job: Path, tmp_path: Path) -> None:
@@ -50,16 +61,37 @@ def test_a_folder_within_is_found_through_links(job: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("packed", ["what is in it", "by its name", "by its path"])
 def test_a_tar_file_stands_for_the_folder_of_its_name(
-    suffix: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed: str, suffix: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However it was packed: ``tar cf data.tar -C data .``, ``data`` or ``/shared/data``."""
     folder = tmp_path / "shared" / "data"
-    with tarfile.open(tmp_path / "shared" / f"data{suffix}", "w:gz" if suffix.endswith("gz") else "w") as archive:
-        archive.add(folder, ".")
-    monkeypatch.setenv("LIT_VAE_STAGE", str(tmp_path / "shared" / f"data{suffix}"))
-    stage()
+    pack(monkeypatch, folder, suffix, {"what is in it": ".", "by its name": "data", "by its path": str(folder)}[packed])
+    assert stage() == job
     assert content(job) == content(folder)
     assert MNIST(str(folder), num_val=20).root == job
+    assert sorted(path.name for path in job.parent.iterdir()) == ["copy.lock", "data"]
+
+
+def test_a_folder_of_that_name_within_stays_where_it_is(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(monkeypatch, tmp_path / "shared" / "data", ".tar", "photos/data")
+    stage()
+    assert {Path(name).parts[:3] for name in content(job)} == {("photos", "data", "MNIST")}
+
+
+def test_what_the_copy_lacks_is_read_where_it_is(job: Path, tmp_path: Path) -> None:
+    stage()
+    late = tmp_path / "shared" / "data" / "photos"
+    write_image(late / "a.png", 3)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")  # as in a run
+        roots = [ImageFolder(str(late)).root for _ in range(2)]
+    assert roots == [late, late]
+    (once,) = warned
+    assert str(once.message) == f"{late} is not in the copy of {late.parent} in {job}, and read where it is."
 
 
 def test_a_copy_that_was_interrupted_is_gone_on_with(
@@ -115,6 +147,36 @@ def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
     assert said.endswith("), and read where it is.\n")
     assert not job.parent.exists()
     assert staged(given) == given
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
+@pytest.mark.parametrize("fault", ["cut short", "a block is another", "the rest is noise"])
+def test_a_tar_file_that_is_not_whole_is_a_warning_and_leaves_nothing(
+    fault: str,
+    suffix: str,
+    job: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also one that ends where the header of a file would begin, which ``tarfile`` takes for a shorter one."""
+    folder = tmp_path / "shared" / "data"
+    (folder / "Labels.txt").write_text("\n".join(map(str, range(40_000))))  # first, and compresses well
+    packed = pack(monkeypatch, folder, suffix, "data")
+    with tarfile.open(packed) as archive:
+        begins = archive.getmembers()[-1].offset  # of the last file's header
+    half = begins if suffix == ".tar" else packed.stat().st_size // 2
+    whole = packed.read_bytes()
+    rest = {
+        "cut short": b"",
+        "a block is another": b"\xff" * 512 + whole[half + 512 :],
+        "the rest is noise": random.Random(0).randbytes(len(whole) - half),
+    }[fault]
+    packed.write_bytes(whole[:half] + rest)
+    main("copy")
+    assert capsys.readouterr().out.startswith(f"warning: {packed} is not copied to this node (")
+    assert not job.parent.exists()
+    assert staged(folder) == folder
 
 
 def test_outside_of_a_job_nothing_is_staged(
