@@ -23,6 +23,8 @@ VARIABLE = "LIT_VAE_STAGE"
 AT_ONCE = 8
 """Files that are copied at once: on a shared file system most of a small one's time is waiting."""
 
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""Of the names of tar files that Python unpacks; what stands before them is the name of the folder."""
 UNREADABLE = (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 """What copying and unpacking raise; `tarfile` passes on what decompression does."""
 
@@ -53,11 +55,12 @@ def stage() -> Path:
 
     Raises:
         OSError: it cannot be copied; nothing is left behind.
-        ValueError: nothing is to be staged, or not in a job.
+        ValueError: nothing is to be staged, or what is neither a folder nor a tar file, or not in a job.
     """
     source, copy = _source(), _copy()
     if source is None or copy is None:
         raise ValueError(f"{VARIABLE} names nothing to stage, or this is no job: there is no SLURM_JOB_ID.")
+    folder = _folder_of(source)
     _make_own(copy.parent)
     with FileLock(copy.with_name("copy.lock")):  # nodes of a test may share a disk
         if copy.is_dir():
@@ -67,7 +70,7 @@ def stage() -> Path:
             partial.mkdir(exist_ok=True)
             if source.is_file():
                 _unpack(source, partial)
-                _below_its_name(partial, _folder_of(source)).rename(copy)
+                _below_its_name(partial, folder).rename(copy)
             else:
                 _copy_tree(source, partial)
                 partial.rename(copy)
@@ -96,9 +99,18 @@ def _copy() -> Path | None:
 
 
 def _folder_of(source: Path) -> Path:
-    """The folder that is staged, for a tar file the one of its name: ``data`` for ``data.tar.gz``."""
+    """The folder that is staged, for a tar file the one of its name: ``data`` for ``data.tar.gz`` and ``data.tgz``.
+
+    Raises:
+        ValueError: a file whose name is that of no tar file.
+    """
     resolved = source.resolve()
-    return resolved.with_name(resolved.name.partition(".tar")[0]) if resolved.is_file() else resolved
+    if not resolved.is_file():
+        return resolved
+    for ending in ENDINGS:
+        if resolved.name.endswith(ending):
+            return resolved.with_name(resolved.name.removesuffix(ending))
+    raise ValueError(f"give {VARIABLE} a folder, or a file that ends in one of {' '.join(ENDINGS)}")
 
 
 def _unpack(source: Path, target: Path) -> None:

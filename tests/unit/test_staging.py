@@ -1,6 +1,7 @@
 """Data copied to a node's own disk, and read there."""
 
 import random
+import re
 import tarfile
 import warnings
 from pathlib import Path
@@ -29,7 +30,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def pack(monkeypatch: pytest.MonkeyPatch, folder: Path, suffix: str, name: str) -> Path:
     """A tar file of ``folder`` beside it, in which it has a name; the job is to stage that."""
     packed = folder.with_name(f"{folder.name}{suffix}")
-    with tarfile.open(packed, f"w:{suffix.rpartition('.')[2].replace('tar', '')}") as archive:
+    with tarfile.open(packed, f"w:{re.sub(r'[.](tar[.]?|t)', '', suffix)}") as archive:
         archive.add(folder, name)
     monkeypatch.setenv("LIT_VAE_STAGE", str(packed))
     return packed
@@ -60,7 +61,7 @@ def test_a_folder_within_is_found_through_links(job: Path, tmp_path: Path, monke
     assert ImageFolder("link/data/photos").root == job / "photos"
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tbz2", ".txz"])
 @pytest.mark.parametrize("packed", ["what is in it", "by its name", "by its path"])
 def test_a_tar_file_stands_for_the_folder_of_its_name(
     packed: str, suffix: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +124,7 @@ def test_a_copy_that_was_interrupted_is_gone_on_with(
     assert len(copied) == 4
 
 
-@pytest.mark.parametrize("fault", ["full", "absent", "not a tar", "no place"])
+@pytest.mark.parametrize("fault", ["full", "absent", "not a tar", "no tar by its name", "no place"])
 def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
     fault: str, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,14 +138,15 @@ def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
     elif fault == "no place":
         (tmp_path / "node").write_text("a file")
     else:
-        given = tmp_path / ("nowhere" if fault == "absent" else "data.tar")
-        if fault == "not a tar":
+        given = tmp_path / {"absent": "nowhere", "not a tar": "data.tar", "no tar by its name": "data.tar.zip"}[fault]
+        if fault != "absent":
             given.write_text("a page of an error")
         monkeypatch.setenv("LIT_VAE_STAGE", str(given))
     main("copy")
     said = capsys.readouterr().out
     assert said.startswith(f"warning: {given} is not copied to this node (")
     assert said.endswith("), and read where it is.\n")
+    assert ("give LIT_VAE_STAGE a folder" in said) == (fault == "no tar by its name")
     assert not job.parent.exists()
     assert staged(given) == given
 
