@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lit_vae.run.lock import LOCK_FILE, locked
+from lit_vae.offline import VARIABLE, is_offline
+from lit_vae.run.lock import LOCK_FILE, is_held
 from lit_vae.run.wandb_records import records, segments
 
 SYNCED = ".synced"
@@ -26,6 +27,11 @@ def sync(runs: list[str], dry_run: bool = False) -> None:
         runs: Run directories, or folders above them.
         dry_run: Say what would be uploaded.
     """
+    if is_offline() and not dry_run:
+        raise ValueError(
+            f"lit-vae sync: {VARIABLE} (=1) says that the network is not touched, and an upload does. Unset it, or set"
+            " it to 0, where there is internet; --dry_run true works without."
+        )
     found = [folder for given in runs for folder in wandb_folders(Path(given))]
     if not found:
         given = " ".join(runs)
@@ -53,7 +59,7 @@ def _sync_run(folder: Path, dry_run: bool) -> Iterator[Path]:
     waiting = False
     found = segments(folder, offline_only=True)
     for segment in found:
-        if segment == found[-1] and _trains(folder.parent):
+        if segment == found[-1] and is_held(folder.parent / LOCK_FILE):
             print(f"{segment}: is being written; give the command again when the training has ended", flush=True)
         elif any(segment.glob(f"*.wandb{SYNCED}")):
             print(f"{segment}: is uploaded already", flush=True)
@@ -70,17 +76,6 @@ def _sync_run(folder: Path, dry_run: bool) -> Iterator[Path]:
             yield segment
         else:
             print(f"{segment}: uploaded", flush=True)
-
-
-def _trains(run: Path) -> bool:
-    """Whether a training is at work there."""
-    if not (run / LOCK_FILE).exists():
-        return False
-    try:
-        with locked(run / LOCK_FILE):
-            return False
-    except BlockingIOError:
-        return True
 
 
 def _upload(segment: Path) -> str:

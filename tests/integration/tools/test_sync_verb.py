@@ -91,3 +91,8 @@ def test_who_is_not_logged_in_is_told(
 
 def test_where_no_run_was_offline(fails: Fails, tmp_path: Path) -> None:
     assert f"there is no wandb/offline-run-* in {tmp_path}. Give run directories" in fails(1, "sync", tmp_path)
+
+
+def test_offline_nothing_is_uploaded(fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
+    assert "error: lit-vae sync: LIT_VAE_OFFLINE (=1) says that the network is not" in fails(1, "sync", tmp_path)
