@@ -14,7 +14,7 @@ from lit_vae.tools import upload as uploading
 from lit_vae.tools.upload import upload
 
 HEADER = b":W&B\x00\x00\x00"
-LENGTHS = (1, 100, 32754, 32761, 32768, 70000, 3)  # some end at the end of a block, or leave no room for a header
+LENGTHS = (1, 100, 32768, 70000, 3)
 
 
 def made_start(folder: Path, lengths: tuple[int, ...] = (), rows: int = 0, killed: bool = True) -> Path:
@@ -49,6 +49,20 @@ def test_a_copy_has_the_records_that_are_kept_whatever_their_length(tmp_path: Pa
     assert copied == others
     assert end.exit.exit_code == 7
     assert (tmp_path / "copy" / "files").resolve() == segment / "files"
+
+
+@pytest.mark.parametrize("room", range(12))
+def test_a_block_may_end_anywhere(tmp_path: Path, room: int) -> None:
+    """Before a header, within one, and just after it."""
+    segment = made_start(tmp_path)
+    before = [record.SerializeToString() for record in records(segment)]
+    filling = type(next(records(segment)))(num=2)
+    filling.output.line = "x" * (2**15 - len(in_blocks(HEADER, before)) - room - 30)
+    filling.output.line += "x" * (2**15 - room - len(in_blocks(HEADER, [*before, filling.SerializeToString()])))
+    written = [*before, filling.SerializeToString(), *before]
+    (segment / "run-a.wandb").write_bytes(in_blocks(HEADER, written))
+    assert len(in_blocks(HEADER, written[:-1])) == 2**15 - room
+    assert [record.SerializeToString() for record in records(segment)] == written
 
 
 def test_a_start_that_ended_keeps_its_end(tmp_path: Path) -> None:
