@@ -36,6 +36,18 @@ def locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock file; nothing is written, and a file that is not there is not made."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def handed_on(held: IO[str]) -> dict[str, str]:
     """The environment of a program that inherits a lock which we hold."""
     return {**os.environ, HANDED_ON: str(held.fileno())}

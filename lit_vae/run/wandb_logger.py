@@ -17,7 +17,7 @@ from lit_vae.offline import is_offline
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE
 from lit_vae.run.panels import caption_of, pictures_by_step
-from lit_vae.run.wandb_records import STEP, last_step, segments
+from lit_vae.run.wandb_records import STEP, last_step, segments, waiting
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
 """Seconds that W&B has to start a run, to take a row, to finish the run, and to go when it has failed."""
@@ -27,7 +27,8 @@ class WandB(WandbLogger):
     """Weights & Biases: online where the user is logged in or ``WANDB_MODE`` says so, else offline; never a prompt.
 
     The id of the run, ``WANDB_RUN_ID`` (an agent of a sweep sets it) or one of its own, is kept in
-    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``lit-vae sync RUN`` uploads an offline one later.
+    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``lit-vae sync RUN`` uploads an offline one later;
+    until then a run that has been offline stays so, for its steps arrive in their order or not at all.
 
     What is logged for a step is one row, sent when the step is over. W&B has each step once and takes none back: a
     resumed run, which is the same bit by bit, sends what W&B has not got and no more.
@@ -86,6 +87,10 @@ class WandB(WandbLogger):
 
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             self._wandb_init["settings"] = wandb.Settings(init_timeout=STARTING / 3)
+        if self._wandb_init["mode"] == "online" and waiting(self._run_dir / "wandb"):
+            self._stay_offline(
+                "There are steps of this run that were logged offline, and W&B takes none after later ones"
+            )
         online = self._wandb_init["mode"] == "online"
         try:
             run = super().experiment
@@ -93,17 +98,19 @@ class WandB(WandbLogger):
             if not online:
                 raise
             online = False
-            warnings.warn(
-                f"W&B cannot be reached ({_in_a_line(error)}): what is logged stays in {self._run_dir}/wandb, and"
-                f" lit-vae sync {self._run_dir} uploads it later.",
-                stacklevel=2,
-            )
+            self._stay_offline(f"W&B cannot be reached ({_in_a_line(error)})")
             wandb.teardown()  # or the id of the run counts as in use
-            self._wandb_init["mode"] = "offline"
             run = super().experiment
         own = last_step(segments(self._run_dir / "wandb", offline_only=online))
         server = run.starting_step - 1 if online else -1  # online, what came to the server counts
         self._sent = max(self._sent, own, server)
+
+    def _stay_offline(self, why: str) -> None:
+        self._wandb_init["mode"] = "offline"
+        warnings.warn(
+            f"{why}: what is logged stays in {self._run_dir}/wandb, and lit-vae sync {self._run_dir} uploads it later.",
+            stacklevel=3,
+        )
 
     def _attempt(self, what: str, function: Callable[[], Any], seconds: float = LOGGING) -> None:
         """Do something with W&B, or give W&B up."""
@@ -178,7 +185,12 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Send what is left and end W&B's run; a row whose step was not ended is sent when the run is resumed."""
+        """Send what is left and end W&B's run.
+
+        Of a run that failed or was preempted the last row is not sent: a validation may still belong to it, W&B takes a
+        row once, and Lightning logs a step after the checkpoint that a preemption leaves. The resumed run sends it; of
+        one that is never resumed W&B lacks it.
+        """
         if self._experiment is None:
             return
         if status in ("success", "finished"):

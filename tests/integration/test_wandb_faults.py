@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def test_killed_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
-    """Gone on with once where W&B lacks steps before the checkpoint, and once where it has steps after it."""
+    """W&B lacks steps before the checkpoint that is gone on from."""
     run = tmp_path / "run"
     with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
         process.kill()
@@ -65,15 +65,6 @@ def test_killed_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> N
     assert last_step(segments(run / "wandb")) < final_state(run)["global_step"] - 1, "the case is not met"
     assert fit(config, run, **OFFLINE).returncode == 0
     assert_wandb_has_each_step_once(run)
-    last = run / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:-1000])
-    done = fit(config, run, **OFFLINE)
-    assert done.returncode == 0, done.stderr
-    assert "training goes on from" in done.stderr
-    assert_wandb_has_each_step_once(run)
-    assert [segment.name.rpartition("-")[2] for segment in ended(run)] == [
-        (run / "wandb/run_id").read_text().strip()
-    ] * 3
 
 
 @pytest.mark.slow
@@ -90,7 +81,9 @@ def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path
     assert len(rows(run)) == 200
 
 
-def test_preempted_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_preempted_and_cut_in_half_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
+    """Gone on with after a preemption, and then from a checkpoint that lies before what W&B has."""
     run = tmp_path / "run"
     with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
         process.send_signal(signal.SIGUSR1)
@@ -98,8 +91,18 @@ def test_preempted_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -
     assert process.returncode == 75
     assert fit(config, run, **OFFLINE).returncode == 0
     assert_wandb_has_each_step_once(run)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    done = fit(config, run, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "training goes on from" in done.stderr
+    assert_wandb_has_each_step_once(run)
+    assert [segment.name.rpartition("-")[2] for segment in ended(run)] == [
+        (run / "wandb/run_id").read_text().strip()
+    ] * 3
 
 
+@pytest.mark.slow
 def test_the_service_is_killed_in_mid_training(config: Path, tmp_path: Path) -> None:
     """What W&B then lacks it has after the next start."""
     run = tmp_path / "run"
@@ -111,6 +114,7 @@ def test_the_service_is_killed_in_mid_training(config: Path, tmp_path: Path) -> 
     assert_wandb_has_each_step_once(run)
 
 
+@pytest.mark.slow
 def test_the_directory_is_removed_in_mid_training(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with training(arguments(config, run), run, **OFFLINE) as process:
@@ -127,12 +131,14 @@ def test_the_directory_cannot_be_made(config: Path, tmp_path: Path) -> None:
     assert_warned_and_finished(done.returncode, done.stderr, run, "making its directory (FileExistsError: ")
 
 
+@pytest.mark.slow
 def test_wandb_raises_as_it_starts(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = fit(config, run, WANDB_MODE="shared", WANDB_RUN_ID="not/allowed")
     assert_warned_and_finished(done.returncode, done.stderr, run, "starting (")
 
 
+@pytest.mark.slow
 def test_there_is_no_server(config: Path, tmp_path: Path) -> None:
     """Nobody listens at that port; it is offline then, and the whole run is there to be uploaded."""
     run = tmp_path / "run"

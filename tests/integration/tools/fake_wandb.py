@@ -32,6 +32,17 @@ class FakeWandb:
                 return {"errors": [{"message": "permission denied"}]}
             self.rows.setdefault(run, [])
             return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+        if "viewer" in query:
+            me = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
+            return {"data": {"viewer": me}}
+        if "query Run(" in query or "query RunHistoryKeys" in query:
+            last = self.rows.get(run, [])[-1:]
+            found = bucket | {
+                "projectId": "1", "tags": [], "state": "finished", "user": {"name": "me", "username": "me"},
+                "historyKeys": {"lastStep": last[0]["_step"] if last else -1, "keys": {}}, "systemMetrics": "{}",
+                "summaryMetrics": "{}", "readOnly": False, "createdAt": "2026-01-01T00:00:00",
+            }  # fmt: skip
+            return {"data": {"project": {"run": found if run in self.rows else None}}}
         if "RunResumeStatus" in query:
             return {"data": {"model": {"id": "p", "name": "lit_vae", "bucket": self._resume(run, bucket)}}}
         if "CreateRunFiles" in query:

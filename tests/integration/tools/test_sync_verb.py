@@ -66,6 +66,25 @@ def test_all_starts_of_a_run_are_one_history(tools: Tools, start: Start, server:
     assert [(row["_step"], row["x"]) for row in server.rows["a"]] == [(step, step) for step in range(8)]
 
 
+def test_what_an_upload_or_a_lost_connection_left_behind_arrives_once(
+    tools: Tools, start: Start, server: FakeWandb, tmp_path: Path
+) -> None:
+    """An upload was killed in mid-history; an online start lost its connection, and another is whole on the server."""
+    killed, online, after = start("a", range(3)), start("a", range(3, 6)), start("a", range(6, 8))
+    whole = start("b", range(2))
+    lost = online.rename(online.with_name(online.name.removeprefix("offline-")))
+    whole = whole.rename(whole.with_name(whole.name.removeprefix("offline-")))
+    server.rows = {"a": [{"_step": 0, "x": 0}, {"_step": 1, "x": 1}], "b": [{"_step": 0}, {"_step": 1}]}
+    said = tools("sync", tmp_path)
+    assert said == "".join(f"{part}: uploaded\n" for part in (killed, lost, after)) + f"{whole}: is uploaded already\n"
+    assert [(row["_step"], row["x"]) for row in server.rows["a"]] == [(step, step) for step in range(8)]
+    server.rows = {}  # nobody is asked again
+    assert tools("sync", tmp_path) == said.replace("is uploaded already", "uploaded").replace(
+        "uploaded", "is uploaded already"
+    )
+    assert not server.rows
+
+
 def test_one_that_fails_is_named_and_the_others_go_on(
     tools: Tools, fails: Fails, start: Start, server: FakeWandb, tmp_path: Path
 ) -> None:
@@ -90,4 +109,9 @@ def test_who_is_not_logged_in_is_told(
 
 
 def test_where_no_run_was_offline(fails: Fails, tmp_path: Path) -> None:
-    assert f"there is no wandb/offline-run-* in {tmp_path}. Give run directories" in fails(1, "sync", tmp_path)
+    assert f"there is no wandb/[offline-]run-* in {tmp_path}. Give run directories" in fails(1, "sync", tmp_path)
+
+
+def test_offline_nothing_is_uploaded(fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
+    assert "error: lit-vae sync: LIT_VAE_OFFLINE (=1) says that the network is not" in fails(1, "sync", tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae.run.lock import HANDED_ON, handed_on, is_first_process, locked, training_alone
+from lit_vae.run.lock import HANDED_ON, handed_on, is_first_process, is_held, locked, training_alone
 
 
 def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
@@ -16,6 +16,18 @@ def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
         locked(path).__enter__()
     with locked(path):
         pass
+
+
+def test_who_asks_whether_a_lock_is_held_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    assert not is_held(path)
+    assert not path.exists()
+    with locked(path):
+        assert is_held(path)
+    path.write_text("1 on a host\n")
+    path.chmod(0o400)
+    assert not is_held(path)
+    assert path.read_text() == "1 on a host\n"
 
 
 def test_a_lock_outlives_who_handed_it_on(tmp_path: Path) -> None:
