@@ -15,18 +15,32 @@ from local_slurm import LocalSlurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ["ae/digits", "vae/digits", "cvae/digits", "vqvae/digits", "vqvae2/cifar10", "feature_net/digits"]
+FAMILIES = [
+    "ae/digits",
+    "vae/digits",
+    "cvae/digits",
+    "vqvae/digits",
+    "vqvae2/cifar10",
+    "kl_autoencoder/digits",
+    "pixelcnn/mnist_binary",
+    "pixelvae/mnist_binary",
+    "feature_net/digits",
+]
 BATCH = 16
 
 
 def short(name: str, folder: Path) -> Path:
-    """The configuration for eight steps in float64 on small images, without augmentation."""
+    """The configuration for eight steps in float64 on small images, without augmentation or a trained network."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
     channels = config["model"]["init_args"]["image_shape"][0]
     size = config["model"]["init_args"]["image_shape"][-1]
+    values = "binary" if "binary" in name else "uint8"
     few = {"num_train": 64, "num_val": 21, "num_test": 8, "channels": channels, "size": size, "num_classes": 10}
-    config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**few, "values": "uint8"}}
+    config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**few, "values": values}}
     config["model"]["init_args"].pop("augmentation", None)
+    if realism := config["model"]["init_args"].get("realism"):
+        realism["init_args"]["perceptual"] = None
+        realism["init_args"]["adversary"]["init_args"] |= {"weight": 0.5, "train_from": 0}
     config["trainer"] = {
         "max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", "precision": "64-true", "callbacks": [],
     }  # fmt: skip
