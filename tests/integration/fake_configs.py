@@ -36,6 +36,7 @@ HEAVY = {  # seconds a step on a processor
     "prior/vqvae2_ffhq256.yaml",
     "vqvae2/ffhq256.yaml",
     "vqvae/vqgan_imagenet256.yaml",
+    "vae/celeba64.yaml",
     "vqvae2/imagenet256.yaml",
 }
 

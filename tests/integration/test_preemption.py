@@ -212,6 +212,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(
     assert_same_run(straight, run)
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_at_one_step_when_one_is_asked(config: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, whole), *TWO_RANKS]
