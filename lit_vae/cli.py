@@ -35,6 +35,7 @@ from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
 from lit_vae.run.resume import checkpoint_in, note_start
+from lit_vae.run.trust import forget_classes, trust_classes_of
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
@@ -104,6 +105,11 @@ class LitCLI(LightningCLI):
         """Lightning's, less the arguments that this command line decides itself."""
         decided = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
         return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Remember the classes that the user names: checkpoints of this command may name them, too."""
+        super().parse_arguments(parser, args)
+        trust_classes_of(self.config.as_dict())
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is complete, and a checkpoint does not overrule it."""
@@ -228,6 +234,7 @@ def command_line(kind: type[LitCLI]) -> LitCLI:
 def main() -> None:
     """Entry point of ``lightning``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     RunDirectory.begun = False
+    forget_classes()
     quieten_lightning()
     print_where_when_asked()
     try:

@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_vae.models.module import Model
-from lit_vae.run.files import replacing
+from lit_vae.run.files import replacing, why_unreadable
 from lit_vae.run.preemption import StopRequest
 
 CHECKPOINTS = "checkpoints"
@@ -42,11 +42,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Load ``path`` to the CPU unless told otherwise."""
         try:
-            return super().load_checkpoint(path, map_location, weights_only=True)
+            content = super().load_checkpoint(path, map_location, weights_only=True)
         except FileNotFoundError:
             raise ValueError(f"checkpoint: {path} does not exist. Give the path of a .ckpt file.") from None
         except Exception as error:  # an unpickler stumbles over a file that is none in any way it likes
-            raise ValueError(f"checkpoint: {path} cannot be read ({error}). Give another checkpoint.") from error
+            raise ValueError(
+                f"checkpoint: {path} cannot be read ({why_unreadable(error)}). Give another checkpoint."
+            ) from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"checkpoint: {path} holds a {type(content).__name__}, and no checkpoint. Give another checkpoint."
+            )
+        return content
 
 
 class _RunCheckpoint(ModelCheckpoint):

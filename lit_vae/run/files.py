@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,3 +43,11 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}). Make it anew.") from error
+
+
+def why_unreadable(error: Exception) -> str:
+    """What ``torch.load(weights_only=True)`` finds wrong with a file, on one line and without its advice."""
+    text = str(error)
+    if objects := re.search(r"(?i)GLOBAL [\w.]+|unsupported [^.\n]+", text):
+        return f"it holds Python objects, and only plain data is loaded: {objects.group()}"
+    return re.split(r"\n|\. ", text)[0] if isinstance(error, RuntimeError | OSError) else "it is not a file of torch.save"

@@ -1,7 +1,6 @@
 """From a checkpoint to what wrote it: a model, a data module."""
 
 import hashlib
-import importlib
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,11 @@ from typing import Any
 import torch
 
 from lit_vae.models.module import Model
+from lit_vae.run.errors import without_noise
+from lit_vae.run.trust import check_classes, class_named, only_trusted
+
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+_MOST_LINES = 8  # of what jsonargparse says of an argument
 
 
 def identity(checkpoint: Path) -> str:
@@ -21,11 +25,12 @@ def identity(checkpoint: Path) -> str:
 def load_model(checkpoint: Path, device: torch.device) -> Model:
     """The model of a checkpoint, in eval mode. `callbacks.EMA` leaves its average as the checkpoint's weights.
 
-    A checkpoint is read without executing anything of it; the classes that it names are imported, as those in a
-    configuration are.
+    A checkpoint is read without executing anything of it. Of the classes that it names, only trusted ones are imported
+    (`lit_vae.run.trust`).
 
     Raises:
-        ValueError: the file is no checkpoint, does not say what its model is, or is of other code than this.
+        ValueError: the file is no checkpoint, does not say what its model is, names a class that is not trusted, or is
+            of other code than this.
     """
     return build(checkpoint, class_in(checkpoint, "hyper_parameters", Model, "model"), {}, map_location=device).eval()
 
@@ -64,20 +69,20 @@ def class_in(checkpoint: Path, key: str, base: type, what: str) -> Any:
     from lit_vae.run.checkpoints import AtomicCheckpointIO
 
     content = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    given: Mapping[str, Any] = content.get(key, {})
-    class_path = given.get("_class_path")
-    if class_path is None:
+    given = content.get(key)
+    if not isinstance(given, Mapping) or given.get("_class_path") is None:
         raise ValueError(
             f"{checkpoint} does not say what its {what} is: it was not written by a run of the command line"
             " (lightning fit). Draw it from Python, with callbacks.Samples(...).draw(model) and the like."
         )
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{checkpoint}: its {what} is {class_path}: {error}. Install what defines it.") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{checkpoint}: its {what} {class_path} is no {base.__name__}. Give another checkpoint.")
+    found = class_named(given["_class_path"], checkpoint, f"its {what}")
+    if not issubclass(found, base):
+        raise ValueError(
+            f"{checkpoint}: its {what} {given['_class_path']} is no {base.__name__}. Give another checkpoint."
+        )
+    check_classes(given, checkpoint, key)
+    if given.get("_instantiator", _INSTANTIATOR) != _INSTANTIATOR:
+        raise ValueError(f"{checkpoint}: {key}._instantiator must be {_INSTANTIATOR}. Give another checkpoint.")
     return found
 
 
@@ -85,12 +90,16 @@ def build(checkpoint: Path, of: Any, arguments: dict[str, Any], **kwargs: Any) -
     """What a checkpoint holds of that class, with some of its arguments replaced.
 
     Raises:
-        ValueError: the checkpoint is of other code than this.
+        ValueError: the checkpoint is of other code than this, or names a class that is not trusted.
     """
     try:
         # of the class itself: asked of a base class, Lightning drops the arguments that the base class does not take
-        return of.load_from_checkpoint(checkpoint, weights_only=True, **kwargs, **arguments)
-    except (ArgumentError, RuntimeError, TypeError) as error:
+        with only_trusted(checkpoint):
+            return of.load_from_checkpoint(checkpoint, weights_only=True, **kwargs, **arguments)
+    except ValueError as error:
+        raise error if str(checkpoint) in str(error) else ValueError(f"{checkpoint}: {error}") from error
+    except (ArgumentError, RuntimeError, TypeError, LookupError, AttributeError) as error:
+        said = "\n".join(without_noise(str(error)).splitlines()[:_MOST_LINES])
         raise ValueError(
-            f"{checkpoint}: not of this version of {of.__name__}: {error}. Use the version that trained it."
+            f"{checkpoint}: not of this version of {of.__name__}: {said}. Use the version that trained it."
         ) from error

@@ -8,12 +8,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.offline import keep_others_offline
+from lit_vae.run.trust import VARIABLE, forget_classes
 from lit_vae.tools.codes import encode
 from lit_vae.tools.compare import compare
 from lit_vae.tools.evaluate import evaluate
@@ -62,6 +64,10 @@ REPEATED = {
     submit: {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
 }
 """Options that are given any number of times: placeholder, help."""
+READS_NO_CHECKPOINT = ("table", "sync", "import")
+TRUST = (
+    "Package or class that checkpoints may name, beside those of lit_vae, torch.nn and torch.optim. May be given again."
+)
 
 
 class Parser(ArgumentParser):
@@ -109,9 +115,23 @@ def _parser() -> Parser:
         for option, (placeholder, explanation) in REPEATED.get(function, {}).items():
             sub.add_argument(f"--{option}", action="append", type=str, metavar=placeholder, help=explanation)
             skip |= {option}
+        if name not in READS_NO_CHECKPOINT:
+            sub.add_argument("--trust", action="append", type=str, metavar="PACKAGE", help=TRUST)
         sub.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
         subcommands.add_subcommand(name, sub, help=(function.__doc__ or "").partition("\n")[0])
     return parser
+
+
+@contextmanager
+def _trusting(packages: Sequence[str]) -> Iterator[None]:
+    """Add them to those of the environment, which the processes that a verb starts inherit (`lit_vae.run.trust`)."""
+    forget_classes()
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = ",".join([*([before] if before else []), *packages])
+    try:
+        yield
+    finally:
+        os.environ[VARIABLE] = before or ""
 
 
 def main() -> None:
@@ -119,9 +139,11 @@ def main() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")  # within Lightning; no user can mend it
     given: Namespace = _parser().parse_args()
+    arguments = given[given.verb].as_dict()
     try:
         keep_others_offline()
-        VERBS[given.verb](**given[given.verb].as_dict())
+        with _trusting(arguments.pop("trust", None) or []):
+            VERBS[given.verb](**arguments)
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_VAE_TRACEBACK"):
             raise

@@ -2,4 +2,5 @@
 
 from lit_vae.tools import main
 
-main()
+if __name__ == "__main__":
+    main()

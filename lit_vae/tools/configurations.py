@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule
 
 from lit_vae.cli import LitCLI, command_line, quieten_lightning
 from lit_vae.models.module import Model
+from lit_vae.run.trust import only_trusted
 
 
 class ConfigReader(LitCLI):
@@ -78,6 +79,16 @@ def complete_config(files: Sequence[Path]) -> dict[str, Any]:
         ValueError: ``lightning fit`` would refuse them, with what it would say.
     """
     return yaml.safe_load(_read(ConfigReader, files).config_text)
+
+
+def config_of_run(file: Path) -> dict[str, Any]:
+    """The same of a run's ``config.yaml``, which somebody else may have made: only trusted classes are imported.
+
+    Raises:
+        ValueError: also if it names another class.
+    """
+    with only_trusted(file):
+        return complete_config([file])
 
 
 def build_components(files: Sequence[Path]) -> Components:

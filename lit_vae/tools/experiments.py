@@ -95,7 +95,7 @@ class Experiment:
         import yaml
 
         from lit_vae.run.directory import CONFIG_FILE
-        from lit_vae.tools.configurations import complete_config
+        from lit_vae.tools.configurations import complete_config, config_of_run
 
         try:
             if "model" not in (yaml.safe_load(self.config.read_text()) or {}):
@@ -107,7 +107,7 @@ class Experiment:
             return None
         saved = self.run / CONFIG_FILE
         try:
-            was = complete_config([saved])
+            was = config_of_run(saved)
         except ValueError as error:
             return f"{saved}: {error}\n{self._remedy}"
         changes = list(differences(was, would_be))

@@ -72,8 +72,8 @@ def test_nothing_is_downloaded(fails: Fails, run_copy: RunCopy, tmp_path: Path) 
         (["sample", "junk.ckpt"], "junk.ckpt cannot be read"),
         (["sample", "half.ckpt"], "half.ckpt cannot be read"),
         (["sample", "python.ckpt"], "python.ckpt does not say what its model is"),
-        (["sample", "elsewhere.ckpt"], "its model is nowhere.Model: No module named 'nowhere'"),
-        (["sample", "strange.ckpt"], "its model collections.OrderedDict is no Model."),
+        (["sample", "elsewhere.ckpt"], "its model is lit_vae.nowhere.Model: No module named 'lit_vae.nowhere'"),
+        (["sample", "strange.ckpt"], "its model torch.nn.Linear is no Model."),
         (["sample", "old.ckpt"], "old.ckpt: not of this version of VAE: "),
         (["reconstruct", "RUN", "--n", 181], "n (=181) must be between 1 and the number of test images (=180)."),
         (["interpolate", "RUN", "--steps", 1], "lit-vae interpolate: --steps (=1) must be at least 2."),
@@ -101,8 +101,8 @@ def test_a_mistake_is_one_clear_error(
     hparams = content["hyper_parameters"]
     changed = {
         "python": {},
-        "elsewhere": {**hparams, "_class_path": "nowhere.Model"},
-        "strange": {**hparams, "_class_path": "collections.OrderedDict"},
+        "elsewhere": {**hparams, "_class_path": "lit_vae.nowhere.Model"},
+        "strange": {**hparams, "_class_path": "torch.nn.Linear"},
         "old": {**hparams, "image_shape": [1, 4, 4]},
     }
     if args[1] in {f"{name}.ckpt" for name in changed}:

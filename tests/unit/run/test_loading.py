@@ -80,10 +80,10 @@ def test_stage_1_is_loaded_if_it_is_what_it_was(checkpoint: Path) -> None:
     ("class_path", "expected"),
     [
         (None, "does not say what its model is: it was not written by a run of the command line (lightning fit)."),
-        ("nowhere.Model", "its model is nowhere.Model: No module named 'nowhere'. Install what defines it."),
+        ("lit_vae.nowhere.M", "its model is lit_vae.nowhere.M: No module named 'lit_vae.nowhere'. Install what"),
         ("lit_vae.models.Nothing", "its model is lit_vae.models.Nothing: module 'lit_vae.models' has no attribute"),
-        ("collections.OrderedDict", "its model collections.OrderedDict is no Model. Give another checkpoint."),
-        ("math.pi", "its model math.pi is no Model. Give another checkpoint."),
+        ("torch.nn.Linear", "its model torch.nn.Linear is no Model. Give another checkpoint."),
+        ("torch.nn.modules.linear.math", "its model (=torch.nn.modules.linear.math) is no class."),
     ],
 )
 def test_a_checkpoint_that_names_no_model(checkpoint: Path, class_path: str | None, expected: str) -> None:
