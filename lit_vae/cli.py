@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
@@ -36,9 +37,11 @@ from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
 from lit_vae.run.resume import checkpoint_in, note_start
 from lit_vae.run.trust import forget_classes, trust_classes_of
+from lit_vae.run.yaml_files import read_yaml, refuse_special_files, strictly
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
+set_loader("yaml", strictly(get_loader("yaml")), (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):
@@ -46,6 +49,11 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration, if it is a file that can be read, and one configuration."""
+        read_yaml(path)
+        return super().parse_path(path, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message with a suggestion and leave with exit code 2."""
@@ -69,7 +77,9 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
         return message
     known = {part for action in parser._actions for part in action.dest.split(".")}
     for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
-        for class_path in re.findall(r"class_path:\s*([\w.]+)", file.read_text() if file.is_file() else ""):
+        for class_path in re.findall(
+            r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""
+        ):
             with contextlib.suppress(ImportError, AttributeError, ValueError):
                 module, name = class_path.rsplit(".", 1)
                 known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
@@ -238,6 +248,7 @@ def main() -> None:
     quieten_lightning()
     print_where_when_asked()
     try:
+        refuse_special_files(sys.argv[1:])
         keep_others_offline()
         command_line(LitCLI)
     except (ValueError, OSError, MisconfigurationException, RuntimeError) as error:

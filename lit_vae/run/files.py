@@ -50,4 +50,5 @@ def why_unreadable(error: Exception) -> str:
     text = str(error)
     if objects := re.search(r"(?i)GLOBAL [\w.]+|unsupported [^.\n]+", text):
         return f"it holds Python objects, and only plain data is loaded: {objects.group()}"
-    return re.split(r"\n|\. ", text)[0] if isinstance(error, RuntimeError | OSError) else "it is not a file of torch.save"
+    is_clear = isinstance(error, RuntimeError | OSError)
+    return re.split(r"\n|\. ", text)[0] if is_clear else "it is not a file of torch.save"

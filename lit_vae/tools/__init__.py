@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.offline import keep_others_offline
 from lit_vae.run.trust import VARIABLE, forget_classes
+from lit_vae.run.yaml_files import refuse_special_files
 from lit_vae.tools.codes import encode
 from lit_vae.tools.compare import compare
 from lit_vae.tools.evaluate import evaluate
@@ -138,9 +139,10 @@ def main() -> None:
     """Entry point of ``lit-vae``. A user's mistake is one message and exit code 1 or 2, without a traceback."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")  # within Lightning; no user can mend it
-    given: Namespace = _parser().parse_args()
-    arguments = given[given.verb].as_dict()
     try:
+        refuse_special_files(sys.argv[1:])
+        given: Namespace = _parser().parse_args()
+        arguments = given[given.verb].as_dict()
         keep_others_offline()
         with _trusting(arguments.pop("trust", None) or []):
             VERBS[given.verb](**arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_vae.run.lock import LOCK_FILE
+from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.runs import Checkpoint
 
 LOG_FILE = "study.log"
@@ -92,16 +93,14 @@ class Experiment:
         What the run was trained with and what it would be trained with are read by the same parser, so that a setting
         that was left out equals its default, however either is written down.
         """
-        import yaml
-
         from lit_vae.run.directory import CONFIG_FILE
         from lit_vae.tools.configurations import complete_config, config_of_run
 
         try:
-            if "model" not in (yaml.safe_load(self.config.read_text()) or {}):
+            if "model" not in read_yaml(self.config):
                 return f"{self.config}: it has no model. An overlay is given with --config, beside a folder of others."
             would_be = complete_config(self.files)
-        except (ValueError, yaml.YAMLError) as error:
+        except ValueError as error:
             return f"{' with '.join(map(str, self.files))}: {error}"
         if next_step(self.find()) in ("train", "start anew"):
             return None

@@ -3,11 +3,14 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Literal
 
 from lit_vae.run.lock import LOCK_FILE, locked
+from lit_vae.run.trust import trust_classes_of
+from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, configurations_in, next_step
 from lit_vae.tools.processes import interruptible, run_logged
 from lit_vae.tools.runs import Checkpoint
@@ -49,6 +52,7 @@ def study(
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
     chosen = _choose(every, only)
+    _trust_classes_of(every)
     failures: list[str] = []
     with interruptible("the same command goes on from here"):
         if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
@@ -62,6 +66,13 @@ def study(
             failures.append(failure)
     if failures:
         raise ValueError("\n\n".join(failures))
+
+
+def _trust_classes_of(every: Sequence[Experiment]) -> None:
+    """The page builds models from checkpoints, which may name what the user's configurations name."""
+    for file in dict.fromkeys(file for experiment in every for file in experiment.files):
+        with suppress(ValueError):  # a file that cannot be read is an error where it is trained
+            trust_classes_of(read_yaml(file))
 
 
 def _submit(folder: str, overlays: Sequence[str], runs: Path, chosen: Sequence[Experiment], part: Part) -> None:
