@@ -3,7 +3,6 @@
 # make slow, make slurm, make browser: the tests that take minutes, a SLURM (slurm-wlm, munge), a headless Chromium
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: train test slow slurm browser lint wheel clean
 

@@ -1,3 +1,7 @@
 """Image autoencoders in PyTorch Lightning. Importing it is light: nothing heavy is loaded until it is used."""
 
+from lit_vae.threads import set_defaults
+
 __version__ = "0.1.0"
+
+set_defaults()  # before anything of the package loads torch, whose threads read it once

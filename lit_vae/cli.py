@@ -22,6 +22,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.flop_counter import FlopCounterMode
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
@@ -30,6 +31,7 @@ from lit_vae.ranks import rank, world_size
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
 from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
+from lit_vae.run.hardware import settle_threads
 from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
@@ -186,13 +188,18 @@ class LitCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Gather everything that is wrong between model and data, and say it once, before any data is read."""
+        """Gather all that is wrong between model and data, and say it once, before any data is read; set threads."""
         spec = getattr(self.datamodule, "spec", None)
         if not isinstance(self.model, Model) or spec is None:
             return
-        problems = [*self.model.problems(spec), *self.model.check_networks()]
+        with FlopCounterMode(display=False) as of_an_image:
+            problems = [*self.model.problems(spec), *self.model.check_networks()]
         if problems:
             raise ValueError("\n".join(problems))
+        batch = getattr(self.datamodule, "batch_size", 1)
+        said = settle_threads(self.trainer, batch * of_an_image.get_total_flops())
+        if is_first_process():
+            print(said, flush=True)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""

@@ -10,11 +10,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_vae.data.base import ImageDataModule, Part, Split, hold_out
 from lit_vae.data.checks import Problem, check_held_out, not_negative, positive
 from lit_vae.data.loader import Order, Source, TensorLoader, WorkerLoader
-from lit_vae.data.pictures import Crop, Geometry, Pictures, broken, cores, find_files, is_image_name
+from lit_vae.data.pictures import Crop, Geometry, Pictures, broken, find_files, is_image_name
 from lit_vae.data.preprocess import Preprocess, pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.needs import Measured, Need, of_names
 from lit_vae.staging import staged
+from lit_vae.threads import cores
 
 _MOST_WORKERS = 8
 _NAMED = 3  # files named in a warning
@@ -51,7 +52,7 @@ class PictureDataModule(ImageDataModule):
         if self.num_workers is not None:
             return self.num_workers
         local = self.trainer.num_devices if self.trainer is not None else 1
-        return min(_MOST_WORKERS, max(1, cores() // local))
+        return min(_MOST_WORKERS, cores(local).number)
 
 
 class ImageFolder(PictureDataModule):

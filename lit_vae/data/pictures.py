@@ -17,6 +17,7 @@ from torchvision.transforms import functional as F
 
 from lit_vae.data.loader import Raw, Reader, Tensors, as_read
 from lit_vae.noise import CROP, FIXED, uniform
+from lit_vae.threads import cores
 
 Crop = Literal["center", "random", "none"]
 
@@ -142,13 +143,8 @@ def broken(paths: list[Path]) -> list[Path]:
 
     A JPEG that ends as one should is believed; everything else is decoded, on all cores.
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cores().number) as pool:
         return [path for path, good in zip(paths, pool.map(_is_whole, paths), strict=True) if not good]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

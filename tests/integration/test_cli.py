@@ -45,11 +45,18 @@ def fails(lightning: Lightning, args: list[Any], capsys: pytest.CaptureFixture[s
 
 
 def test_a_run_keeps_everything_in_its_directory(
-    lightning: Lightning, digits_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lightning: Lightning,
+    digits_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "LIT_VAE_THREADS"):
+        monkeypatch.setenv(name, "")
     run = tmp_path / "run"
     lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+    assert re.match(r"threads: 1 of \d+ cores", capsys.readouterr().out)  # of a small network
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     assert {"config.yaml", "metrics.csv", "checkpoints", "media"} <= {path.name for path in run.iterdir()}
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
