@@ -191,7 +191,7 @@ def read_manifest(root: str | Path) -> Manifest:
         record = json.loads(path.read_text())
         found = record["format"]
         manifest = _from_json(record) if found == FORMAT else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{path}: not a whole manifest of codes ({error!r}). {_WRITE}") from error
     if manifest is None:
         raise ValueError(f"{path}: format (={found!r}) must be {FORMAT}; another version wrote it. {_WRITE}")
@@ -226,6 +226,8 @@ def _open(path: Path, dtype: np.dtype, shape: Shape) -> np.ndarray:
         array = np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path}: not a whole array ({error}). {_WRITE}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: not one array, but an archive of arrays. {_WRITE}")
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}. {_WRITE}")
     return array
@@ -272,13 +274,17 @@ def _from_json(record: dict[str, Any]) -> Manifest:
         )
         for name, split in record["splits"].items()
     }
-    bits = record["bits_per_dim"]
+    bits, whose = record["bits_per_dim"], record["checkpoint"]
+    if not all(isinstance(text, str) for text in (whose["path"], whose["sha256"], record["model"])):
+        raise TypeError("checkpoint.path, checkpoint.sha256 and model must be text")
+    if not all(math.isfinite(split.distortion) for split in splits.values()):
+        raise ValueError("a distortion is not finite")
     spec = CodeSpec(
         grids=tuple((int(height), int(width)) for height, width in record["grids"]),
         num_embeddings=tuple(map(int, record["num_embeddings"])),
         num_classes=int(record["num_classes"]),
-        checkpoint=record["checkpoint"]["path"],
-        checkpoint_sha256=record["checkpoint"]["sha256"],
+        checkpoint=whose["path"],
+        checkpoint_sha256=whose["sha256"],
         distortion={name: split.distortion for name, split in splits.items()},
         bits_per_dim=None if bits is None else (int(bits["dims"]), float(bits["offset"])),
     )

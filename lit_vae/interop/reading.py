@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from lit_vae.forms import Form, fitting
 from lit_vae.interop.architecture import (
     CODEBOOK,
     Architecture,
@@ -99,7 +101,7 @@ def _read_diffusers(folder: Path) -> Imported:
             f"{folder}: there is no {CONFIG_FILE}. Give the folder of the autoencoder itself; in that of a pipeline it"
             " is called vae or vqvae."
         )
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    config = _read_config(folder / CONFIG_FILE)
     architecture = _architecture(folder, config)
     files = [folder / name for name in (WEIGHTS_FILE, _OLD_WEIGHTS_FILE) if (folder / name).is_file()]
     if not files:
@@ -111,6 +113,31 @@ def _read_diffusers(folder: Path) -> Imported:
             given |= {f"{name}.weight": torch.eye(channels)[..., None, None], f"{name}.bias": torch.zeros(channels)}
     state = _renamed(files[0], given, architecture, to_diffusers)
     return Imported(folder, architecture, state, config.get("scaling_factor"), config.get("shift_factor"))
+
+
+class _Config(Form):
+    """What is read of ``config.json``; a setting that it lacks is diffusers' default."""
+
+    class_name: str | None = Field(None, alias="_class_name")
+    in_channels: PositiveInt = 3
+    out_channels: PositiveInt = 3
+    latent_channels: PositiveInt = 4
+    down_block_types: list[str] = Field(default_factory=list)
+    up_block_types: list[str] = Field(default_factory=list)
+    block_out_channels: list[PositiveInt] = Field(default_factory=lambda: [64], min_length=1)
+    layers_per_block: PositiveInt = 1
+    norm_num_groups: PositiveInt = 32
+    num_vq_embeddings: PositiveInt = 256
+    scaling_factor: float | None = None
+    shift_factor: float | None = None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}). Download it again.") from error
+    return fitting(content, _Config, path)
 
 
 def _architecture(folder: Path, config: Mapping[str, Any]) -> Architecture:

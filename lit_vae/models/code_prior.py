@@ -183,7 +183,7 @@ class CodePrior(Model):
     # ---- before training, and numbers -------------------------------------------------------------------------------
 
     def problems(self, spec: Any) -> list[str]:
-        """Images instead of codes, other grids, too few codes, missing labels."""
+        """Images instead of codes, other grids, another number of codes, missing labels."""
         if not isinstance(spec, CodeSpec):
             return ["CodePrior: it is a prior of codes, and the data are images. Take lit_vae.data.Codes."]
         found = []
@@ -192,10 +192,10 @@ class CodePrior(Model):
                 f"CodePrior: model.grids (={_lists(self.grids)}) are not those of the codes, {_lists(spec.grids)}"
                 " (the coarsest first). Set model.init_args.grids."
             )
-        elif any(mine < theirs for mine, theirs in zip(self.num_embeddings, spec.num_embeddings, strict=True)):
+        elif self.num_embeddings != spec.num_embeddings:  # stage 1 decodes no others
             found.append(
-                f"CodePrior: model.num_embeddings (={list(self.num_embeddings)}) is too small for codes of"
-                f" {list(spec.num_embeddings)} embeddings. Set model.init_args.num_embeddings."
+                f"CodePrior: model.num_embeddings (={list(self.num_embeddings)}) must be those of the codes,"
+                f" {list(spec.num_embeddings)}. Set model.init_args.num_embeddings."
             )
         return found + self._label_problems(spec.num_classes)
 

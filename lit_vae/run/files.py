@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lit_vae.run.yaml_files import read_text
+
 METRICS_FILE = "metrics.csv"
 
 
@@ -35,14 +37,22 @@ def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote; nothing where there is no file.
 
     Raises:
-        ValueError: the file is not JSON.
+        ValueError: naming the file, which is not JSON, or is JSON of something else.
     """
     if not path.is_file():
         return {}
+    text = read_text(path)
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}). Make it anew.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, and must hold keys and values. Make it anew.")
+    return content
+
+
+def _no_number(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def why_unreadable(error: Exception) -> str:

@@ -32,7 +32,20 @@ def load_model(checkpoint: Path, device: torch.device) -> Model:
         ValueError: the file is no checkpoint, does not say what its model is, names a class that is not trusted, or is
             of other code than this.
     """
-    return build(checkpoint, class_in(checkpoint, "hyper_parameters", Model, "model"), {}, map_location=device).eval()
+    found = class_in(checkpoint, "hyper_parameters", Model, "model")
+    model: Model = build(checkpoint, found, {}, map_location=device).eval()
+    wrong = [name for name, value in model.state_dict().items() if value.is_floating_point() and not finite(value)]
+    if wrong:
+        raise ValueError(
+            f"{checkpoint}: {len(wrong)} of its weights have numbers that are not finite, first {wrong[0]}: the run has"
+            " diverged, or the file is damaged. Give another checkpoint, such as best.ckpt of the run."
+        )
+    return model
+
+
+def finite(value: torch.Tensor) -> bool:
+    """Whether all its numbers are."""
+    return bool(value.isfinite().all())
 
 
 def load_stage1(path: str, sha256: str, device: torch.device) -> Model:

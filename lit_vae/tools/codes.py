@@ -12,6 +12,7 @@ from lit_vae.tools.runs import (
     Checkpoint,
     Split,
     check_arguments,
+    check_memory,
     choose_device,
     find_run,
     load_autoencoder,
@@ -131,6 +132,7 @@ def sample_prior(
     whose: dict[str, str] | None = getattr(model, "stage1", None)
     if whose is not None:
         panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
+    check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
     caption = panel.caption + ("" if label is None else f", label {label}")
     with untouched(model), progress_bar("sampling") as panel.progress:
         if label is None:

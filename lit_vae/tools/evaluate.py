@@ -4,11 +4,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.run.files import read_json, write_json
+from lit_vae.run.files import write_json
 from lit_vae.tools.codes import progress_bar
 from lit_vae.tools.prior import PRIOR_FILE, load_prior, mixture_draw
-from lit_vae.tools.records import EVALUATION_FILE
-from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device, find_run, load_data, load_model
+from lit_vae.tools.records import EVALUATION_FILE, read_record
+from lit_vae.tools.runs import (
+    Checkpoint,
+    Split,
+    check_arguments,
+    check_memory,
+    choose_device,
+    find_run,
+    load_data,
+    load_model,
+)
 from lit_vae.tools.table import print_numbers
 
 if TYPE_CHECKING:
@@ -57,9 +66,13 @@ def evaluate(
     from callbacks.periodic import untouched
     from callbacks.sample_quality import measure_samples
     from lit_vae.metrics import DensityCoverage, Frechet, Kernel, PrecisionRecall
+    from lit_vae.tools.record_forms import Evaluation
 
     check_arguments("evaluate", {"num_images": (num_images, 2), "seed": (seed, 0)})
+    check_memory("evaluate", f"--num_images {num_images}", num_images, (2,))  # labels alone are kept for all
     found = find_run(run, checkpoint)
+    path = found.directory / EVALUATION_FILE
+    record = read_record(path, Evaluation)
     model = load_model(found, choose_device(device))
     data, draw = _images_and_draw(found, model, prior, data_root, reference)
     seen = _features(features, data)
@@ -75,8 +88,7 @@ def evaluate(
     # of a model that has diverged there is no number, and JSON has no other word for that than null
     metrics = {f"test/{name}": float(value) if value.isfinite() else None for name, value in numbers.items()}
     of = {f"test/{name}": protocol for name, protocol in protocols.items()}
-    path = found.directory / EVALUATION_FILE
-    write_json(path, _merged(read_json(path), prior, found, metrics, of))
+    write_json(path, _merged(record, prior, found, metrics, of))
     print_numbers(f"evaluate  {type(model).__name__}  {found.directory}  prior: {prior}", metrics)
     print(path)
 
@@ -92,7 +104,7 @@ def _images_and_draw(
     if prior == "gmm":
         if not isinstance(model, Autoencoder):
             raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior gmm. Leave it out.")
-        return load_data(run, model, data_root, [reference]), mixture_draw(model, load_prior(run))
+        return load_data(run, model, data_root, [reference]), mixture_draw(model, load_prior(run, model))
     whose: dict[str, str] | None = getattr(model, "stage1", None)
     if whose is not None:
         stage1 = load_stage1(whose["path"], whose["sha256"], model.device)
@@ -141,7 +153,7 @@ def _merged(
     drawn_from = {"checkpoint": Path(run.checkpoint).name, "checkpoint_sha256": run.identity}
     if prior == "gmm":
         drawn_from["mixture_sha256"] = identity(run.directory / PRIOR_FILE)
-    old = record.get(prior, {})
+    old = record.get(prior) or {}
     if any(old.get(name) != value for name, value in drawn_from.items()):
         old = {}
     new = {

@@ -1,12 +1,13 @@
 """A run's model for other libraries, with a card that says what was measured of it, and how."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.tools.latents import latent_report
+from lit_vae.tools.records import TEST_METRICS_FILE, read_record
 from lit_vae.tools.runs import Checkpoint, Run, check_arguments, choose_device, find_run, load_autoencoder
+from lit_vae.tools.table import escaped
 
 if TYPE_CHECKING:
     from lit_vae.models.base import Autoencoder
@@ -86,22 +87,25 @@ model = {class_name}.from_pretrained("{name}")
 
 def _measured(run: Run) -> str:
     """The numbers of the run's test, and what they are of."""
-    from lit_vae.run.directory import TEST_METRICS_FILE
+    from lit_vae.tools.record_forms import TestMetrics
 
     path = run.directory / TEST_METRICS_FILE
     if not path.is_file():
         return "\n## Measured\n\nNothing yet (`lightning test`).\n"
-    record = json.loads(path.read_text())
-    lines = [f"| {key.removeprefix('test/')} | {value:.4f} |" for key, value in record["metrics"].items()]
+    record = read_record(path, TestMetrics)
+    lines = [
+        f"| {escaped(key.removeprefix('test/'))} | {'' if value is None else f'{value:.4f}'} |"
+        for key, value in record.get("metrics", {}).items()
+    ]
     other = record.get("checkpoint_sha256") != run.identity
-    of = f" **of another checkpoint**, {Path(str(record['checkpoint'])).name}" if other else ""
+    of = f" **of another checkpoint**, {escaped(Path(record.get('checkpoint', '')).name)}" if other else ""
     return "\n".join(
         [
             "\n## Measured",
             "",
-            f"By `lightning test` of lit_vae{of}: means over the test images of {record['data']}"
-            f" (seed {record['data_seed']}), shape {record['image_shape']}, values {record['values']}. Likelihoods in"
-            " nats per image.",
+            f"By `lightning test` of lit_vae{of}: means over the test images of"
+            f" {escaped(str(record.get('data')))} (seed {record.get('data_seed')}), shape {record.get('image_shape')},"
+            f" values {escaped(str(record.get('values')))}. Likelihoods in nats per image.",
             "",
             "| metric | value |",
             "| --- | ---: |",

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.files import read_json, write_json
+from lit_vae.run.files import write_json
+from lit_vae.tools.records import read_record
 from lit_vae.tools.runs import Checkpoint, Run, Split, choose_device, find_run, load_autoencoder, load_data
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def latents(
 def latent_report(run: Run) -> dict[str, Any] | None:
     """What is known of the latents of a checkpoint: ``lit-vae latents`` of it, else what training left in it."""
     from lit_vae.run.checkpoints import AtomicCheckpointIO
+    from lit_vae.tools.record_forms import Latents
 
-    record = read_json(run.directory / LATENTS_FILE)
+    record = read_record(run.directory / LATENTS_FILE, Latents)
     if record and record["checkpoint_sha256"] == run.identity:
         return record
     return AtomicCheckpointIO().load_checkpoint(run.checkpoint).get("latent_report")

@@ -33,6 +33,24 @@ class Mixture:
     means: Tensor
     cholesky: Tensor
 
+    def problem(self) -> str | None:
+        """Why it is no mixture, if it is none: what was read from a file may be anything."""
+        named = {"weights": self.weights, "means": self.means, "cholesky": self.cholesky}
+        for name, tensor in named.items():
+            if not isinstance(tensor, Tensor) or tensor.dtype != torch.float64:
+                return f"{name} is no tensor of float64"
+            if not tensor.isfinite().all():
+                return f"{name} has numbers that are not finite"
+        if self.weights.ndim != 2 or not self.weights.numel() or self.means.shape[:2] != self.weights.shape:
+            return f"weights {list(self.weights.shape)} and means {list(self.means.shape)} do not fit each other"
+        d = self.means.shape[2:]
+        if len(d) != 1 or self.cholesky.shape not in (self.means.shape, (*self.means.shape, *d)):
+            return f"means {list(self.means.shape)} and cholesky {list(self.cholesky.shape)} do not fit each other"
+        if (self.weights < 0.0).any() or (self.weights.sum(1) - 1.0).abs().max() > 1e-6:
+            return "weights are no probabilities"
+        scale = self.cholesky if self.cholesky.ndim == 3 else self.cholesky.diagonal(dim1=2, dim2=3)
+        return None if (scale > 0.0).all() else "cholesky has a scale that is not positive"
+
     def sample(self, y: Tensor, temperature: float, seed: int) -> Tensor:
         """Component by its weight, then ``m_k + temperature L_k eps``: labels ``y (n,) -> (n, d)``.
 

@@ -4,6 +4,7 @@ Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex
 latents do not follow the prior that samples are drawn from; where they do, a density fitted to them changes nothing.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.run.files import replacing, write_json
+from lit_vae.run.files import replacing, why_unreadable, write_json
 from lit_vae.tools.runs import (
     Checkpoint,
     OneSplit,
@@ -200,11 +201,11 @@ def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:
     write_json(run.directory / RECORD_FILE, record)
 
 
-def load_prior(run: Run) -> "Mixture":
-    """The mixture that was fitted to this very checkpoint.
+def load_prior(run: Run, model: "Autoencoder") -> "Mixture":
+    """The mixture that was fitted to this very checkpoint, which is that of ``model``.
 
     Raises:
-        ValueError: there is none, or it was fitted to another.
+        ValueError: there is none, the file is no mixture, or it was fitted to another checkpoint.
     """
     import torch
 
@@ -215,10 +216,24 @@ def load_prior(run: Run) -> "Mixture":
     remedy = f"lit-vae fit-prior {run.given}{last}"
     if not path.is_file():
         raise ValueError(f"--prior gmm: there is no {path}. Fit it first: {remedy}")
-    saved = torch.load(path, weights_only=True)
-    if saved.pop("checkpoint_sha256") != run.identity:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # an unpickler raises many kinds of error
         raise ValueError(
-            f"--prior gmm: {path} was fitted to another checkpoint ({saved['checkpoint']}, as it was then) than"
+            f"--prior gmm: {path} cannot be read ({why_unreadable(error)}). Fit it again: {remedy}"
+        ) from error
+    if not isinstance(saved, dict) or not {"weights", "means", "cholesky"} <= saved.keys():
+        raise ValueError(f"--prior gmm: {path} holds no mixture. Fit it again: {remedy}")
+    if saved.get("checkpoint_sha256") != run.identity:
+        raise ValueError(
+            f"--prior gmm: {path} was fitted to another checkpoint ({saved.get('checkpoint')}, as it was then) than"
             f" {run.checkpoint}. Fit it again: {remedy}"
         )
-    return Mixture(saved["weights"], saved["means"], saved["cholesky"])
+    mixture = Mixture(saved["weights"], saved["means"], saved["cholesky"])
+    problem = mixture.problem()
+    expected = (max(model.num_classes, 1), math.prod(model.latent_shape))
+    if problem is None and (found := (len(mixture.weights), mixture.means.shape[2])) != expected:
+        problem = f"it is of {found[0]} classes in {found[1]} dimensions, the model of {expected[0]} in {expected[1]}"
+    if problem is not None:
+        raise ValueError(f"--prior gmm: {path} holds no mixture of this model: {problem}. Fit it again: {remedy}")
+    return mixture

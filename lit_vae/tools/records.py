@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import read_json
+from lit_vae.run.yaml_files import read_yaml
+
+if TYPE_CHECKING:
+    from lit_vae.forms import Form
 
 CONFIG_FILE = "config.yaml"
 RUN_RECORD_FILE = "run.json"
@@ -46,23 +50,26 @@ def read_records(directory: Path) -> Records:
     Raises:
         ValueError: a file is broken.
     """
+    from lit_vae.forms import fitting
+    from lit_vae.tools import record_forms as forms
+
+    config = directory / CONFIG_FILE
     return Records(
         directory,
-        _read_config(directory / CONFIG_FILE),
-        read_json(directory / RUN_RECORD_FILE),
-        read_json(directory / TEST_METRICS_FILE),
-        read_json(directory / PRIOR_RECORD_FILE),
-        read_json(directory / EVALUATION_FILE),
+        fitting(read_yaml(config), forms.Config, config) if config.is_file() else {},
+        read_record(directory / RUN_RECORD_FILE, forms.RunRecord),
+        read_record(directory / TEST_METRICS_FILE, forms.TestMetrics),
+        read_record(directory / PRIOR_RECORD_FILE, forms.PriorRecord),
+        read_record(directory / EVALUATION_FILE, forms.Evaluation),
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    import yaml
+def read_record(path: Path, form: "type[Form]") -> dict[str, Any]:
+    """A file of JSON that has this form; nothing where there is no file.
 
-    if not path.is_file():
-        return {}
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML ({str(error).partition(chr(10))[0]}). Put the run's own back.") from error
-    return config if isinstance(config, dict) else {}
+    Raises:
+        ValueError: naming the file and the key.
+    """
+    from lit_vae.forms import fitting
+
+    return fitting(read_json(path), form, path) if path.is_file() else {}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Checkpoint = Literal["best", "last"]
 Split = Literal["train", "val", "test"]
 
+MOST_BYTES = 2**32
+"""Of the images of one sheet."""
+_MOST = 2**63
+
 
 @dataclass(frozen=True)
 class Run:
@@ -155,8 +159,33 @@ def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) 
         for name, (value, low) in least.items()
         if value is not None and not (low <= value < math.inf)
     ]
+    wrong += [
+        f"lit-vae {verb}: --{name} (={value}) must be less than 2^63."
+        for name, (value, _) in least.items()
+        if value is not None and _MOST <= value < math.inf
+    ]
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def check_memory(verb: str, asked: str, count: int, shape: Sequence[int]) -> None:
+    """Refuse what would not fit into memory, before it is asked for.
+
+    Args:
+        verb: of the command line.
+        asked: the options, as they are typed.
+        count: arrays of float32 that are held at once.
+        shape: of each.
+
+    Raises:
+        ValueError: with the number of bytes.
+    """
+    needed = 4 * count * math.prod(shape)
+    if needed > MOST_BYTES:
+        raise ValueError(
+            f"lit-vae {verb}: {asked} needs {needed:,} bytes for {count:,} x {list(shape)} numbers, and at most"
+            f" {MOST_BYTES:,} are used. Give less."
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from lit_vae.tools.runs import (
     Run,
     Split,
     check_arguments,
+    check_memory,
     choose_device,
     find_run,
     load_autoencoder,
@@ -83,11 +84,17 @@ def sample(
             " Leave them out."
         )
     if not isinstance(model, Autoencoder):
+        if not hasattr(model, "sample") and not hasattr(model, "sample_codes"):
+            raise ValueError(
+                f"lit-vae sample: {found.checkpoint} is a {type(model).__name__}, which draws no images. Give a run"
+                " of a model that does."
+            )
         if pixels != "mean" or prior != "model":
             raise ValueError(f"lit-vae sample: {type(model).__name__} has no --pixels and no --prior. Leave them out.")
         sample_prior(model, n, path, label, sampling, seed, stage1, choose_device(device))
         return
-    mixture = load_prior(found) if prior == "gmm" else None
+    check_memory("sample", f"--n {n}", n, model.image_shape)
+    mixture = load_prior(found, model) if prior == "gmm" else None
     panel: Panel
     if model.num_classes and label is None:
         if pixels == "both":
@@ -128,7 +135,7 @@ def reconstruct(
 
     check_arguments("reconstruct", {"n": (n, 1)})
     found = find_run(run, checkpoint)
-    _draw_images(Reconstructions(n), found, "reconstruct", out, split, data_root, device)
+    _draw_images(Reconstructions(n), found, "reconstruct", out, split, data_root, device, (f"--n {n}", n))
 
 
 def interpolate(
@@ -162,7 +169,8 @@ def interpolate(
 
     check_arguments("interpolate", {"pairs": (pairs, 1), "steps": (steps, 2)})
     found = find_run(run, checkpoint)
-    _draw_images(Interpolations(pairs, steps, path), found, "interpolate", out, split, data_root, device)
+    asked = f"--pairs {pairs} --steps {steps}", pairs * steps
+    _draw_images(Interpolations(pairs, steps, path), found, "interpolate", out, split, data_root, device, asked)
 
 
 def traverse(
@@ -195,7 +203,8 @@ def traverse(
 
     check_arguments("traverse", {"dims": (dims, 1), "steps": (steps, 2), "num_images": (num_images, 0)})
     found = find_run(run, checkpoint)
-    _draw_images(Traversals(dims, steps, num_images), found, "traverse", out, split, data_root, device)
+    asked = f"--dims {dims} --steps {steps} --num_images {num_images}", dims * steps * max(num_images, 1)
+    _draw_images(Traversals(dims, steps, num_images), found, "traverse", out, split, data_root, device, asked)
 
 
 class Sampled:
@@ -256,10 +265,18 @@ def _check_label(model: "Model", label: int | None) -> None:
 
 
 def _draw_images(
-    panel: "Panel", run: Run, verb: str, out: str | None, split: Split, data_root: str | None, device: str | None
+    panel: "Panel",
+    run: Run,
+    verb: str,
+    out: str | None,
+    split: Split,
+    data_root: str | None,
+    device: str | None,
+    asked: tuple[str, int],
 ) -> None:
     path = picture_path(run, out, verb)
     model = load_autoencoder(verb, run, choose_device(device))
+    check_memory(verb, *asked, model.image_shape)
     images = OneSplit(load_data(run, model, data_root, [split]), split)
     caption = panel.caption.replace("Validation", split.capitalize()).replace("validation", split)
     _draw(panel, model, images, path, caption, shown=model)

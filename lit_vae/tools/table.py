@@ -1,6 +1,7 @@
 """One table of several runs' test numbers."""
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,16 +117,14 @@ def _read(run: str) -> Row:
     records = read_records(Path(run))
     test, prior = records.test, records.prior
     note = ""
-    if test and prior and Path(test["checkpoint"]).name != prior["checkpoint"]:
-        note = (
-            f"{run}: the numbers of {PRIOR_RECORD_FILE} are of {prior['checkpoint']}, the others of"
-            f" {Path(test['checkpoint']).name}."
-        )
-    protocol = {name: (test or prior)[name] for name in PROTOCOL}
+    tested = Path(test.get("checkpoint", "")).name
+    if test and prior and tested != prior.get("checkpoint"):
+        note = f"{run}: the numbers of {PRIOR_RECORD_FILE} are of {prior.get('checkpoint')}, the others of {tested}."
+    protocol = {name: (test or prior).get(name) for name in PROTOCOL}
     metrics = dict(prior.get("metrics", {}))
     protocols = {name: prior.get("samples", {}) for name in metrics}
     for drawn_from, suffix in (("model", ""), ("gmm", "_gmm")):
-        evaluation = records.evaluation.get(drawn_from, {})
+        evaluation = records.evaluation.get(drawn_from) or {}
         metrics |= {f"{name}{suffix}": value for name, value in evaluation.get("metrics", {}).items()}
         protocols |= {f"{name}{suffix}": of for name, of in evaluation.get("protocols", {}).items()}
     metrics |= test.get("metrics", {})
@@ -158,6 +157,7 @@ def _number(value: float | None, marked: bool = False) -> str:
 def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
     """Rows of runs where they fit the screen, else columns of runs."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -167,9 +167,9 @@ def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
         lines = [list(column) for column in zip(*lines, strict=True)]
     shown = Table()
     for i, head in enumerate(lines[0]):
-        shown.add_column(head, justify="left" if i == 0 else "right", overflow="fold")
+        shown.add_column(escape(head), justify="left" if i == 0 else "right", overflow="fold")
     for line in lines[1:]:
-        shown.add_row(*line)
+        shown.add_row(*map(escape, line))
     console.print(shown)
     for note in notes:
         console.print(note, markup=False, highlight=False)
@@ -177,9 +177,15 @@ def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
 
 def _markdown(header: list[str], cells: list[list[str]], notes: list[str]) -> str:
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    escaped = [[cell.replace("|", r"\|").replace("*", r"\*") for cell in line] for line in (header, *cells)]
-    lines = ["| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:])]
-    return "\n".join([*lines, *(f"\n{note.replace('*', chr(92) + '*')}" for note in notes)]) + "\n"
+    head, *body = ([escaped(cell) for cell in line] for line in (header, *cells))
+    lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+    return "\n".join([*lines, *(f"\n{escaped(note)}" for note in notes)]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: names of runs and numbers are whatever somebody chose."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return re.sub(r"([\\`*{}<>|~$&#]|\](?=[(:\[])|(?<!\w)_|_(?!\w))", r"\\\1", printable)
 
 
 def _write_csv(path: Path, names: list[str], rows: list[Row], others: list[bool]) -> None:

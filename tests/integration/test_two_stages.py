@@ -184,7 +184,7 @@ def codes_copy(two_stages: TwoStages, folder: Path, **changed: Any) -> Path:
         (["--data.root=nowhere"],
          "root (='nowhere') holds no codes.json. Write it with: lit-vae encode RUN --out DIR."),
         (["--data.root=CODES", "--model.num_embeddings=[16]"],
-         "CodePrior: model.num_embeddings (=[16]) is too small for codes of [32] embeddings."
+         "CodePrior: model.num_embeddings (=[16]) must be those of the codes, [32]."
          " Set model.init_args.num_embeddings."),
         (["--data.root=CODES", "--model.grids=[[2,2]]"],
          "CodePrior: model.grids (=[[2, 2]]) are not those of the codes, [[4, 4]] (the coarsest first)."

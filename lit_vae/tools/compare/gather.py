@@ -175,13 +175,13 @@ def _other_checkpoints(records: Records, run: Run | None, mixture: bool) -> list
     sources = {
         TEST_METRICS_FILE: records.test,
         str(PRIOR_RECORD_FILE): records.prior,
-        EVALUATION_FILE: records.evaluation.get("gmm" if mixture else "model", {}),
+        EVALUATION_FILE: records.evaluation.get("gmm" if mixture else "model") or {},
     }
     if run is None or not any(sources.values()):
         return []
     return [
-        f"the numbers of {file} are of {Path(record['checkpoint']).name} (SHA-256 {record['checkpoint_sha256'][:12]}),"
-        f" the images of {run.checkpoint.name} ({run.identity[:12]})"
+        f"the numbers of {file} are of {Path(record.get('checkpoint', '')).name} (SHA-256"
+        f" {record['checkpoint_sha256'][:12]}), the images of {run.checkpoint.name} ({run.identity[:12]})"
         for file, record in sources.items()
         if record.get("checkpoint_sha256") and record["checkpoint_sha256"] != run.identity
     ]

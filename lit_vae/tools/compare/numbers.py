@@ -42,17 +42,27 @@ class Number:
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The numbers of ``metrics.csv`` by name. A row that was not written to its end counts as far as it goes."""
+    """The numbers of ``metrics.csv`` by name. A row that was not written to its end counts as far as it goes.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
     curves: dict[str, list[tuple[int, float]]] = {}
     if not path.is_file():
         return curves
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            step = _number(row.get("step"))
-            for name, text in row.items():
-                value = _number(text)
-                if step is not None and value is not None and "/" in (name or ""):
-                    curves.setdefault(name, []).append((int(step), value))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if "step" not in (rows.fieldnames or ()):
+                raise ValueError("its first line has no column step")
+            for row in rows:
+                step = _number(row.get("step"))
+                for name, text in row.items():
+                    value = _number(text)
+                    if step is not None and value is not None and "/" in (name or ""):
+                        curves.setdefault(name, []).append((int(step), value))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: not the numbers of a run ({error}). Put its own back, or remove it.") from error
     return curves
 
 
@@ -75,7 +85,7 @@ def measured(records: Records, curves: Curves, mixture: bool) -> dict[str, Numbe
     prior = {name.removeprefix("test/"): v for name, v in records.prior.get("metrics", {}).items()}
     if mixture:
         prior = {name.removesuffix("_gmm"): v for name, v in prior.items() if name.endswith("_gmm")}
-    evaluation = records.evaluation.get(drawn_from, {})
+    evaluation = records.evaluation.get(drawn_from) or {}
     protocols = {name: records.prior.get("samples", {}) for name in prior}
     protocols |= _without_split(evaluation.get("protocols", {}))
     drawn = {**prior, **_without_split(evaluation.get("metrics", {}))}

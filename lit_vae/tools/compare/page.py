@@ -1,5 +1,8 @@
 """One HTML file that needs nothing else: no network, no other file, no script to be read."""
 
+import base64
+import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files
@@ -31,14 +34,32 @@ def page(study: Study) -> str:
         element("section", element("h2", title, id=f"{name}-title"), content, id=name, aria_labelledby=f"{name}-title")
         for name, title, content in shown
     ]
+    style, script, content = f"\n{_file('page.css')}", f"\n{_file('page.js')}", join(body)
     return Template(_file("page.html")).substitute(
+        policy=_policy([style, *re.findall(r"<style[^>]*>(.*?)</style>", content, re.S)], [script]),
         title=escape(study.name),
         summary=escape(_summary(study)),
         links=join(links),
-        body=join(body),
+        body=content,
         command=escape(_command(study)),
-        style=_file("page.css"),
-        script=_file("page.js"),
+        style=style,
+        script=script,
+    )
+
+
+def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """The page's own styles and script by their hashes, images within the page, and nothing from anywhere else.
+
+    Attributes ``style`` cannot have a hash; charts and outlines need them.
+    """
+
+    def hashes(texts: Sequence[str]) -> str:
+        digests = (hashlib.sha256(text.encode()).digest() for text in dict.fromkeys(texts))
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; img-src data:; script-src {hashes(scripts)}; style-src-elem {hashes(styles)};"
+        " style-src-attr 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
 
 

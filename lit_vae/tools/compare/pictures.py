@@ -184,7 +184,7 @@ def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
     mixture = None
     if entry.mixture:
         try:
-            mixture = load_prior(entry.run)
+            mixture = load_prior(entry.run, model)
         except ValueError as error:
             raise ValueError(f"lit-vae compare: {entry.given}: {error}") from error
     y = model.labels_for(NUM_SAMPLES, None)

@@ -114,7 +114,8 @@ def test_a_fitted_mixture_changes_samples_and_their_numbers_alone(
     for n in (1, 2):
         own, mixed = (shown(page, f"Image {n} reconstructed by {label}, ") for label in ("VAE", "VAE@gmm"))
         assert np.array_equal(own, mixed)
-    model, mixture = model_of(run), load_prior(find_run(str(run), "best"))
+    model = model_of(run)
+    mixture = load_prior(find_run(str(run), "best"), model)
     assert isinstance(mixture, Mixture)
     drawn: Any = Sampled(model, None, mixture)
     assert np.array_equal(shown(page, "16 samples of VAE@gmm"), np.asarray(Samples(16).draw(drawn)))

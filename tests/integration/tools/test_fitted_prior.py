@@ -30,7 +30,7 @@ def test_a_fitted_prior_is_kept_with_the_run_and_sampled(
     assert record["samples"]["num_images"] == 180
     assert record["mixture"]["num_images"] == 1437
 
-    mixture = load_prior(find_run(str(run), "best"))
+    mixture = load_prior(find_run(str(run), "best"), model_of(run))
     d = 32 if family == "AE" else 8
     assert mixture.means.shape == (groups, components, d)
     z, y = latents(model_of(run), data_of(run), "train", None, 0)
@@ -61,7 +61,7 @@ def test_the_recorded_distances_are_those_of_the_draws(tools: Tools, run_copy: R
         return FeatureSet(len(f), f.mean(0), f.T.cov())
 
     test = data.example_batch(180, "test")
-    mixture = load_prior(find_run(str(run), "best"))
+    mixture = load_prior(find_run(str(run), "best"), model_of(run))
     nobody = torch.full((180,), -1)
     seeds = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(5)).tolist()  # of 100 and of 80 images
     chunks = list(zip(nobody.split(100), seeds, strict=True))

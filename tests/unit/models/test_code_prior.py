@@ -145,7 +145,8 @@ def spec(grids=((2, 2),), num_embeddings=(3,), num_classes=2) -> CodeSpec:
     ("given", "message"),
     [
         ({"grids": ((4, 4),)}, "model.grids (=[[2, 2]]) are not those of the codes, [[4, 4]]"),
-        ({"num_embeddings": (4,)}, "model.num_embeddings (=[3]) is too small for codes of [4] embeddings"),
+        ({"num_embeddings": (4,)}, "model.num_embeddings (=[3]) must be those of the codes, [4]"),
+        ({"num_embeddings": (2,)}, "model.num_embeddings (=[3]) must be those of the codes, [2]"),
         ({"num_classes": 0}, "model.num_classes (=2) must be the number of the data's labels (=0)"),
         ({"num_classes": 3}, "model.num_classes (=2) must be the number of the data's labels (=3)"),
     ],

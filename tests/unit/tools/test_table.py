@@ -162,3 +162,29 @@ def test_a_broken_record_is_named(folder: Path) -> None:
     (folder / name / "test_metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"vae/test_metrics\.json is not JSON .* Make it anew\."):
         table([name])
+
+
+def test_whatever_runs_and_numbers_are_called_is_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By another reader of Markdown: the table has the names as they are, and nothing else."""
+    from markdown_it import MarkdownIt
+
+    names = [
+        "a|b",
+        "<img src=x onerror=1>",
+        "`code` *bold* _it_ ~~no~~ $x$ &amp;",
+        "[to](http:x) ![i](y)",
+        "two\nlines",
+    ]
+    names += ["back\\slash\\", "[red]markup[/]", "snake_case_name"]
+    folders = [f"run{i}" for i in range(len(names))]
+    for i, name in enumerate(names):
+        run(folder, f"run{i}", metrics={f"test/{name}": float(i)})
+    table([*folders, run(folder, "[b]o[/x]|ther", metrics={"test/a": 1.0}, values="<b>uint8</b>")], "table.md")
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(Path("table.md").read_text())
+    cells = [token for token in tokens if token.type == "inline"]
+    assert {child.type for cell in cells for child in cell.children or []} <= {"text", "text_special"}
+    texts = ["".join(child.content for child in cell.children or []) for cell in cells]
+    assert texts[:10] == ["run", "model", *(f"test/{name}".replace("\n", " ") for name in names)]
+    assert "[b]o[/x]|ther *" in texts
+    assert any("<b>uint8</b>, where run0 is" in text for text in texts)
+    assert "[red]markup[/]" in capsys.readouterr().out.replace("\n", "")

@@ -2,7 +2,9 @@
 
 import base64
 import csv
+import hashlib
 import io
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -207,3 +209,21 @@ def test_the_csv_has_all_digits_and_what_each_number_is_of(tmp_path: Path) -> No
     assert rows["other", "psnr"]["comparable"] == "no"
     assert rows["other", "psnr"]["why_not"] == "other does not compare with mse: data MNIST, not Digits."
     assert rows["mse", "psnr"]["data"] == "Digits"
+
+
+def test_the_page_allows_its_own_script_and_styles_alone() -> None:
+    """By the hashes that a browser computes: a script that got in by a mistake of ours would not run."""
+    text = page(made((EVIL, "gan", "other")))
+    (policy,) = [
+        a["content"] or "" for a in Elements(text).all("meta") if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:"
+    for tag, rule in (("script", "script-src"), ("style", "style-src-elem")):
+        contents = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.S)
+        hashes = {base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in contents}
+        assert hashes
+        assert set(rules[rule].split()) == {f"'sha256-{each}'" for each in hashes}
+    assert not [a for _, attributes in Elements(text).found for a in attributes if a.startswith("on")]
+    assert text.index("Content-Security-Policy") < text.index("<title>") < text.index("<style>")

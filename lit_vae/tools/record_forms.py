@@ -1,0 +1,92 @@
+"""What the records of a run hold, as far as verbs read them."""
+
+from typing import Any
+
+from pydantic import Field
+
+from lit_vae.forms import Form
+
+Metrics = dict[str, float | None]
+Protocols = dict[str, dict[str, Any]]
+
+
+class Component(Form):
+    """A class and its arguments."""
+
+    class_path: str
+    init_args: dict[str, Any] | None = None
+
+
+class Config(Form):
+    """``config.yaml``."""
+
+    model: Component | None = None
+    data: Component | None = None
+
+
+class RunRecord(Form):
+    """``run.json``."""
+
+    status: str
+    error: str = ""
+    model: str = ""
+    step: int = 0
+    seconds: float | None = None
+    parameters: dict[str, int] = Field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    device: str = ""
+    ranks: int = 1
+    protocols: Protocols = Field(default_factory=dict)
+    updated: str = ""
+
+
+class _Measured(Form):
+    checkpoint: str = ""
+    checkpoint_sha256: str | None = None
+    data: str | None = None
+    image_shape: list[int] | None = None
+    values: str | None = None
+    metrics: Metrics = Field(default_factory=dict)
+
+
+class TestMetrics(_Measured):
+    """``test_metrics.json``."""
+
+    model: str = ""
+    data_seed: int | None = None
+    num_images: int | None = None
+    data_fingerprint: str | None = None
+    protocols: Protocols = Field(default_factory=dict)
+
+
+class PriorRecord(_Measured):
+    """``priors/gmm.json``."""
+
+    samples: dict[str, Any] = Field(default_factory=dict)
+
+
+class Drawn(Form):
+    """What was measured of samples from one prior."""
+
+    checkpoint: str = ""
+    checkpoint_sha256: str | None = None
+    metrics: Metrics = Field(default_factory=dict)
+    protocols: Protocols = Field(default_factory=dict)
+
+
+class Evaluation(Form):
+    """``evaluation.json``."""
+
+    model: Drawn | None = None
+    gmm: Drawn | None = None
+
+
+class Latents(Form):
+    """``latents.json``."""
+
+    checkpoint_sha256: str
+    scale_factor: float
+    mean: list[float]
+    std: list[float]
+    num_images: int
+    split: str

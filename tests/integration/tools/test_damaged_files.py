@@ -1,0 +1,300 @@
+"""Every verb with every file of a run damaged: one message that names the file, and nothing left behind."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lit_vae.run.loading import identity
+from lit_vae.tools import main
+from lit_vae.tools.mixture import Mixture
+from lit_vae.tools.prior import save_prior
+from lit_vae.tools.runs import find_run
+
+CHECKPOINT, MIXTURE = "checkpoints/best.ckpt", "priors/gmm.pt"
+RECORDS = ("run.json", "test_metrics.json", "evaluation.json", "priors/gmm.json", "latents.json")
+FILES = (CHECKPOINT, MIXTURE, *RECORDS, "config.yaml", "metrics.csv")
+
+VERBS: dict[str, list[str]] = {
+    "sample": ["sample", "RUN", "--n", "4"],
+    "sample gmm": ["sample", "RUN", "--n", "4", "--prior", "gmm"],
+    "reconstruct": ["reconstruct", "RUN", "--n", "2"],
+    "interpolate": ["interpolate", "RUN", "--pairs", "1", "--steps", "3"],
+    "traverse": ["traverse", "RUN", "--dims", "1", "--steps", "2"],
+    "encode": ["encode", "RUN"],
+    "fit-prior": ["fit-prior", "RUN", "--components", "1"],
+    "evaluate": ["evaluate", "RUN", "--features", "pca", "--num_images", "130"],
+    "evaluate gmm": ["evaluate", "RUN", "--features", "pca", "--num_images", "130", "--prior", "gmm"],
+    "latents": ["latents", "RUN"],
+    "export": ["export", "RUN"],
+    "table": ["table", "RUN", "--out", "OUT/table.md"],
+    "compare": ["compare", "RUN", "RUN@gmm", "--num_images", "2", "--out", "OUT/page"],
+    "prepare": ["prepare", "RUN/config.yaml", "--check", "true"],
+    "submit": ["submit", "RUN/config.yaml", "--gpus", "0", "--dry_run", "true"],
+    "study": ["study", "OUT/study", "--out", "OUT/runs", "--part", "runs"],
+    "sync": ["sync", "RUN", "--dry_run", "true"],
+}
+NO_CHECKPOINT = ("table", "prepare", "submit", "study", "sync")
+READ_BY = {
+    CHECKPOINT: [verb for verb in VERBS if verb not in NO_CHECKPOINT],
+    MIXTURE: ["sample gmm", "evaluate gmm", "compare"],
+    "run.json": ["table", "compare"],
+    "test_metrics.json": ["table", "compare", "export"],
+    "evaluation.json": ["table", "compare", "evaluate", "evaluate gmm"],
+    "priors/gmm.json": ["table", "compare"],
+    "latents.json": ["export"],
+    "config.yaml": ["table", "compare", "prepare", "submit"],
+    "metrics.csv": ["compare"],
+}
+
+
+def other_form(path: Path) -> bytes:
+    """A file of the same kind that is of something else."""
+    if path.suffix in (".ckpt", ".pt"):
+        file = io.BytesIO()
+        torch.save([torch.zeros(2)], file)
+        return file.getvalue()
+    return {".json": b"[1, 2]\n", ".yaml": b"- model\n- data\n", ".csv": b"a,b\n1,2\n"}[path.suffix]
+
+
+def wrong_values(path: Path) -> bytes:
+    """The right keys with values that cannot be."""
+    if path.suffix in (".ckpt", ".pt"):
+        content = torch.load(path, weights_only=True)
+        for tensor in [*content.get("state_dict", content).values()]:
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                tensor.fill_(torch.nan)
+        file = io.BytesIO()
+        torch.save(content, file)
+        return file.getvalue()
+    if path.suffix == ".json":
+        return json.dumps({key: {"metrics": 3} for key in json.loads(path.read_text())}).encode()
+    return {".yaml": b"model: 3\ndata: [1]\n", ".csv": b"\xff\xfe\x00"}[path.suffix]
+
+
+DAMAGES: dict[str, Callable[[Path], bytes]] = {
+    "emptied": lambda path: b"",
+    "cut in half": lambda path: path.read_bytes()[: path.stat().st_size // 2],
+    "text": lambda path: b"no \x00 such: thing [\n",
+    "of another form": other_form,
+    "of wrong values": wrong_values,
+}
+HARMLESS = {("metrics.csv", "cut in half"), ("config.yaml", "cut in half")}  # what is left can be of a run
+
+
+@pytest.fixture(scope="session")
+def whole(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every file that there can be."""
+    run = Path(shutil.copytree(runs["VAE"], tmp_path_factory.mktemp("whole") / "run"))
+    found = find_run(str(run), "best")
+    of = {"checkpoint": "best.ckpt", "checkpoint_sha256": found.identity}
+    images = {"data": "Digits", "image_shape": [1, 8, 8], "values": "dequantized"}
+    mixture = Mixture(torch.ones(1, 1).double(), torch.zeros(1, 1, 8).double(), torch.ones(1, 1, 8).double())
+    save_prior(found, mixture, {**of, **images, "metrics": {"test/fd_pca64_gmm": 1.0}, "samples": {}})
+    records: dict[str, Any] = {
+        "test_metrics.json": {**of, **images, "model": "VAE", "data_seed": 0, "metrics": {"test/elbo": -1.0}},
+        "evaluation.json": {"model": {**of, "metrics": {"test/fd_pca64": 2.0}, "protocols": {}}},
+        "latents.json": {**of, "scale_factor": 1.0, "mean": [0.0], "std": [1.0], "num_images": 2, "split": "val"},
+    }
+    for name, record in records.items():
+        (run / name).write_text(json.dumps(record))
+    (run / "metrics.csv").write_text("step,val/loss\n1,3.0\n2,2.0\n")
+    assert all((run / name).is_file() for name in FILES)
+    assert identity(found.checkpoint) == of["checkpoint_sha256"]
+    return run
+
+
+@pytest.fixture
+def run_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """A verb's exit code, and what it says of a mistake; any other error of it is raised."""
+
+    def run(verb: str, run: Path, out: Path) -> tuple[int, str]:
+        words = [word.replace("RUN", str(run)).replace("OUT", str(out)) for word in VERBS[verb]]
+        monkeypatch.setattr(sys, "argv", ["lit-vae", *words])
+        try:
+            main()
+        except SystemExit as left:
+            return int(left.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """A copy of the run with one file damaged."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "run.yaml").write_bytes((whole / "config.yaml").read_bytes())
+
+    def copy(name: str, damage: str) -> Path:
+        run = tmp_path / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        (run / name).write_bytes(DAMAGES[damage](run / name))
+        return run
+
+    return copy
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def check(code: int, said: str, name: str, before: dict[str, bytes | None], folder: Path) -> None:
+    assert code in (1, 2), said
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 25
+    assert f"run/{name}" in said
+    assert tree(folder) == before
+
+
+# the reader of each file that comes to it first
+FIRST = {
+    CHECKPOINT: "sample", MIXTURE: "sample gmm", "run.json": "table", "test_metrics.json": "table",
+    "evaluation.json": "evaluate", "priors/gmm.json": "table", "latents.json": "export", "config.yaml": "table",
+    "metrics.csv": "compare",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named(
+    damaged: Callable[[str, str], Path],
+    run_verb: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    name: str,
+    damage: str,
+) -> None:
+    if (name, damage) in HARMLESS:
+        return
+    run = damaged(name, damage)
+    before = tree(tmp_path)
+    code, said = run_verb(FIRST[name], run, tmp_path)
+    check(code, said, name, before, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_with_every_damaged_file(
+    damaged: Callable[[str, str], Path],
+    run_verb: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    verb: str,
+    name: str,
+    damage: str,
+) -> None:
+    if verb == "study":
+        pytest.skip("trains")
+    run = damaged(name, damage)
+    before = tree(tmp_path)
+    code, said = run_verb(verb, run, tmp_path)
+    if verb in READ_BY[name] and (name, damage) not in HARMLESS:
+        check(code, said, name, before, tmp_path)
+    else:
+        assert code in (0, 1, 2)
+        assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_without_each_file(
+    damaged: Callable[[str, str], Path], run_verb: Callable[..., tuple[int, str]], tmp_path: Path, verb: str, name: str
+) -> None:
+    if verb == "study":
+        pytest.skip("trains")
+    run = damaged(name, "emptied")
+    (run / name).unlink()
+    code, said = run_verb(verb, run, tmp_path)
+    assert code in (0, 1, 2)
+    assert len(said.splitlines()) <= 25
+    if name == CHECKPOINT and verb in READ_BY[name] and verb != "compare":
+        assert code == 1
+        assert "run/checkpoints/best.ckpt" in said
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_study_names_a_damaged_configuration_of_its_run(
+    damaged: Callable[[str, str], Path], run_verb: Callable[..., tuple[int, str]], tmp_path: Path, damage: str
+) -> None:
+    if damage == "cut in half":
+        return
+    run = damaged("config.yaml", damage)
+    (run / "checkpoints" / "last.ckpt").touch()
+    run.rename((tmp_path / "runs").mkdir() or tmp_path / "runs" / "run")
+    before = tree(tmp_path)
+    code, said = run_verb("study", run, tmp_path)
+    check(code, said, "config.yaml", before, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["sample", "RUN", "--n", "1000000000"],
+            "--n 1000000000 needs 256,000,000,000 bytes",
+        ),
+        (["interpolate", "RUN", "--steps", "1000000000"], "--pairs 6 --steps 1000000000 needs 1,536,000,000,000 bytes"),
+        (["traverse", "RUN", "--steps", "1000000000"], "--num_images 0 needs 2,560,000,000,000 bytes"),
+        (
+            ["evaluate", "RUN", "--features", "pca", "--num_images", "1000000000"],
+            "--num_images 1000000000 needs 8,000,000",
+        ),
+        (["sample", "RUN", "--seed", "9223372036854775808"], "--seed (=9223372036854775808) must be less than 2^63."),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_with_its_bytes(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-vae", *(word.replace("RUN", str(whole)) for word in words)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert expected in capsys.readouterr().err
+
+
+def test_a_feature_net_draws_no_images(
+    feature_net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-vae", "sample", str(feature_net)])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == (
+        f"error: lit-vae sample: {feature_net} is a FeatureNet, which draws no images. Give a run of a model that does."
+        "\n"
+    )
+
+
+def test_a_package_is_trusted_for_one_command(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notours.py").write_text("import lit_vae.models\nclass Net(lit_vae.models.VAE):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = torch.load(whole / CHECKPOINT, weights_only=True)
+    content["hyper_parameters"]["_class_path"] = "notours.Net"
+    torch.save(content, tmp_path / "model.ckpt")
+    command = ["lit-vae", "sample", str(tmp_path / "model.ckpt"), "--out", str(tmp_path / "a.png"), "--n", "4"]
+    for trust, code in (([], 1), (["--trust", "notours"], None), ([], 1)):
+        monkeypatch.setattr(sys, "argv", [*command, *trust])
+        if code is None:
+            main()
+            assert (tmp_path / "a.png").is_file()
+        else:
+            with pytest.raises(SystemExit):
+                main()
+            assert "its model names notours.Net, and importing that could run any code" in capsys.readouterr().err
+
+
+def test_the_saved_configuration_is_yaml(whole: Path) -> None:
+    assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["class_path"] == "lit_vae.models.VAE"
