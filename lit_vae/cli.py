@@ -3,10 +3,12 @@
 Names no family: models, data and callbacks are found by the ``class_path`` of a configuration.
 """
 
+import ast
 import contextlib
 import difflib
 import importlib
 import inspect
+import json
 import logging
 import os
 import re
@@ -57,10 +59,27 @@ class Parser(LightningArgumentParser):
         read_yaml(path)
         return super().parse_path(path, *args, **kwargs)
 
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse; a value that jsonargparse has read once and hands on as Python prints it is read as it was.
+
+        Of ``--model.realism.perceptual null`` the parser of the model's own arguments is given
+        ``--realism.perceptual=None`` (jsonargparse 4.53), and None is a word in YAML.
+        """
+        return super().parse_args(None if args is None else [_as_yaml(arg) for arg in args], *more, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message with a suggestion and leave with exit code 2."""
         print(f"error: {with_suggestion(without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _as_yaml(arg: str) -> str:
+    """``--key=value`` with a value that Python has printed in the words of YAML; anything else as it is."""
+    key, is_given, value = arg.partition("=")
+    try:
+        return f"{key}={json.dumps(ast.literal_eval(value))}" if is_given else arg
+    except (ValueError, SyntaxError, TypeError):
+        return arg
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:

@@ -72,13 +72,17 @@ class Components:
     callbacks: Sequence[Callback]
 
 
-def complete_config(files: Sequence[Path]) -> dict[str, Any]:
+def complete_config(files: Sequence[Path], args: Sequence[str] = ()) -> dict[str, Any]:
     """What ``config.yaml`` of a run of these configuration files would hold, each laid over those before it.
+
+    Args:
+        files: configurations.
+        args: of the command line, beside them.
 
     Raises:
         ValueError: ``lightning fit`` would refuse them, with what it would say.
     """
-    return yaml.safe_load(_read(ConfigReader, files).config_text)
+    return yaml.safe_load(_read(ConfigReader, files, args).config_text)
 
 
 def config_of_run(file: Path) -> dict[str, Any]:
@@ -101,9 +105,9 @@ def build_components(files: Sequence[Path]) -> Components:
     return Components(files, yaml.safe_load(built.config_text), built.model, built.datamodule, built.callbacks)
 
 
-def _read(kind: type[ConfigReader], files: Sequence[Path]) -> Any:
+def _read(kind: type[ConfigReader], files: Sequence[Path], args: Sequence[str] = ()) -> Any:
     said = io.StringIO()
-    given, sys.argv = sys.argv, ["lightning", "fit", *(arg for file in files for arg in ("--config", str(file)))]
+    given, sys.argv = sys.argv, ["lightning", "fit", *(f"--config={file}" for file in files), *args]
     try:
         with contextlib.redirect_stderr(said):  # jsonargparse has parsers within parsers, and any of them may exit
             quieten_lightning()
