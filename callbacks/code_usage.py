@@ -1,6 +1,7 @@
 """How a model with codes uses them."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -39,6 +40,11 @@ class CodeUsage(Measurement):
                 "Remove it from trainer.callbacks, or train a model with a codebook.",
             )
 
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """Two for each level."""
+        levels: tuple[int, ...] = model.num_embeddings  # type: ignore[assignment]
+        return [f"{name}{_suffix(i, levels)}" for i in range(len(levels)) for name in ("perplexity", "code_usage")]
+
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Forget the counts."""
         sizes: tuple[int, ...] = model.num_embeddings  # type: ignore[assignment]
@@ -55,7 +61,7 @@ class CodeUsage(Measurement):
         self.levels: list[codes.CodeStatistics] = [metric.compute() for metric in self.metrics]
         values: dict[str, Tensor] = {}
         for index, level in enumerate(self.levels):
-            suffix = f"_{index}" if len(self.levels) > 1 else ""
+            suffix = _suffix(index, self.levels)
             values |= {f"perplexity{suffix}": level.perplexity, f"code_usage{suffix}": level.usage}
         return values
 
@@ -66,6 +72,10 @@ class CodeUsage(Measurement):
             total = sum(int(level.counts.sum()) for level in self.levels)
             caption = f"Share of every code among the {total} codes of the {split} images, most used first"
             log_panel(trainer, name, rasterize(usage_figure(self.levels)), caption, self.step(trainer))
+
+
+def _suffix(level: int, levels: Sequence[Any]) -> str:
+    return f"_{level}" if len(levels) > 1 else ""
 
 
 def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":

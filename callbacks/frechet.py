@@ -37,7 +37,6 @@ class ReconstructionFrechet(Measurement):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be measured, before training starts."""
         super().setup(trainer, pl_module, stage)
-        self.alone(trainer, self.features.name)
         spec = data_spec(trainer)
         half = str(trainer.precision) in ("bf16-true", "16-true")
         if half and spec is not None and spec.values == "dequantized":
@@ -50,6 +49,10 @@ class ReconstructionFrechet(Measurement):
         """Weights that are missing, or images that cannot be measured."""
         if problems := self.features.problems(model.image_shape):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
+
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """One."""
+        return [self.features.called("rfd")]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new sums."""

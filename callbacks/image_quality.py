@@ -1,5 +1,7 @@
 """How near reconstructions are to their originals, and how sharp."""
 
+from typing import Any
+
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -27,13 +29,18 @@ class ImageQuality(Measurement):
     def __init__(self, every_n_epochs: int | None = 1) -> None:
         super().__init__(every_n_epochs)
 
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """As many as the size of the images allows."""
+        return [name for metric in self._new(model) for name in metric.names]
+
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new means."""
+        self.metrics = [metric.to(model.device) for metric in self._new(model)]
+
+    def _new(self, model: Autoencoder) -> list[ImageQualityMetric | SharpnessMetric]:
         height, width = model.image_shape[1:]
-        self.metrics: list[ImageQualityMetric | SharpnessMetric] = [ImageQualityMetric(height, width)]
-        if min(height, width) >= SMALLEST_SIZE:
-            self.metrics.append(SharpnessMetric())
-        self.metrics = [metric.to(model.device) for metric in self.metrics]
+        sharp = [SharpnessMetric()] if min(height, width) >= SMALLEST_SIZE else []
+        return [ImageQualityMetric(height, width), *sharp]
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Reconstruct."""

@@ -31,6 +31,10 @@ class LatentReport(Measurement):
         super().__init__(every_n_epochs)
         self.saved: dict[str, Any] | None = None
 
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """Three."""
+        return ["latent_std", "latent_std_min", "latent_std_max"]
+
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new moments."""
         self.metric = LatentChannels().to(model.device)

@@ -1,6 +1,6 @@
 """What a variational autoencoder does with its latent dimensions."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -44,6 +44,10 @@ class LatentStatistics(Measurement):
                 f"{type(model).__name__} has no posterior and prior (encode, prior).",
                 "Remove it from trainer.callbacks, or train a VAE.",
             )
+
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """The summary's."""
+        return ["active_units", "mutual_information", "aggregate_kl", "kl_per_dim_max", "kl_per_dim_mean"]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Forget the posteriors."""

@@ -1,5 +1,7 @@
 """How probable a model finds images."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -49,6 +51,13 @@ class ImportanceSampledNLL(Measurement):
                 f"{type(model).__name__} has no likelihood of an image (no method importance_weighted_nll).",
                 "Remove it from trainer.callbacks, or train a VAE.",
             )
+
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """None, one or two, as the likelihood is a probability of the data."""
+        if not model.likelihood.is_probability(data.spec):
+            return []
+        bits = model.likelihood.bits_per_dim(torch.zeros(()), data.spec)
+        return [f"{name}_iw{self.num_samples}" for name in ("nll", *(["bits_per_dim"] if bits is not None else []))]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start a new mean and the noise again."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any, Literal, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
@@ -48,8 +49,12 @@ class Panel(Periodic):
         """The picture: a function of the weights and the data, with its own generators for any noise."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model or data that it cannot draw, before training starts."""
+        """Refuse a model or data that it cannot draw, before training starts; of two of one name, number the second."""
         super().setup(trainer, pl_module, stage)
+        before = list(trainer.callbacks)  # type: ignore[attr-defined]
+        taken = {other.name for other in before[: before.index(self)] if isinstance(other, Panel)}
+        own = self.name
+        self.name = next(name for name in chain([own], (f"{own}_{n}" for n in count(2))) if name not in taken)
         if stage in ("fit", "validate") and self.needs_images:
             datamodule = getattr(trainer, "datamodule", None)
             if not hasattr(datamodule, "example_batch") or not hasattr(datamodule, "ordered_dataloader"):

@@ -35,6 +35,10 @@ class PerceptualDistance(Measurement):
         if problems := self.distance.problems(model.image_shape):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """One."""
+        return [self.distance.name]
+
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start a new mean."""
         self.metric = PerceptualDistanceMetric(self.distance).to(model.device)

@@ -34,8 +34,10 @@ class Periodic(Callback):
         self._loaded_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model of another kind, before training starts."""
+        """Refuse a model of another kind, before training starts; a prediction it has no part in."""
         self._loaded_step = None
+        if stage == "predict":
+            return
         if not isinstance(pl_module, self.accepts):
             raise ValueError(
                 f"{type(self).__name__}: it needs a {self.accepts.__module__}.{self.accepts.__name__}, the model is a"
@@ -49,19 +51,6 @@ class Periodic(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember the checkpoint's step: outside training the trainer itself does not know it."""
         self._loaded_step = checkpoint["global_step"]
-
-    def alone(self, trainer: Trainer, name: str) -> None:
-        """Refuse another callback of this kind that logs under the same ``name``: Lightning would log their mean.
-
-        Raises:
-            ValueError: there is one.
-        """
-        others: list[Any] = [c for c in trainer.callbacks if type(c) is type(self) and c is not self]  # type: ignore[attr-defined]
-        if any(other.features.name == name for other in others):
-            raise self._refuse(
-                f"trainer.callbacks has it twice with features {name}, and both would log under the same names.",
-                "Remove one of them; lit-vae evaluate measures a run in other ways, too.",
-            )
 
     def due(self, trainer: Trainer) -> bool:
         """Whether this validation is one to act at."""
@@ -87,7 +76,8 @@ class Measurement(Periodic, ABC):
     """Logs ``{val,test}/<name>``: at every test, and at the validations that `Periodic` names.
 
     It sees the batches that the model sees, with the weights that the model is validated with. `compute` runs on every
-    rank and returns the same numbers there.
+    rank and returns the same numbers there. One that also has a method ``numbers(model, data)``, their names without
+    the split, can be monitored, and is compared with what others log (`lit_vae.run.callbacks`).
     """
 
     protocols: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (replaced, never changed)

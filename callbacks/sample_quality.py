@@ -94,7 +94,6 @@ class SampleQuality(Periodic):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        self.alone(trainer, self.features.name)
         spec: Any = data_spec(trainer)
         if isinstance(spec, CodeSpec):
             with torch.random.fork_rng(devices=[]):  # building it draws weights
@@ -113,6 +112,10 @@ class SampleQuality(Periodic):
         ]
         if problems:
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
+
+    def numbers(self, model: Model, data: Any) -> list[str]:
+        """Those of its distances."""
+        return [self.features.called(kind) for distance in self.distances for kind in distance.kinds]
 
     def check_model(self, model: Model) -> None:
         """Only a model that draws images."""

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_vae.interop import load_into
-from lit_vae.interop.architecture import differences, shapes_of
 from lit_vae.models.base import Autoencoder
 from lit_vae.needs import Need, NeededFile
 from lit_vae.run.checkpoints import AtomicCheckpointIO
+from lit_vae.weights import differences, shapes_of
 
 OF_A_RECIPE = ("likelihood", "objective", "realism")
 """Parts that a recipe may change: they start anew where the checkpoint has others, or none."""
@@ -22,6 +22,8 @@ TRAINED_WITH_A_DECODER = ("decoder", *OF_A_RECIPE)
 
 class StartFrom(Callback):
     """Starts a fit with the weights of a checkpoint of this project, of a diffusers folder or of a CompVis file.
+
+    A file of this project's weights alone, as ``torch.save(model.state_dict(), path)`` writes it, will do, too.
 
     A run that is resumed goes on with what its own checkpoint holds. Networks, quantizers and prior must be those of
     the checkpoint, whose average is taken where it has one (`callbacks.EMA`). Likelihood, objective and realism (the
@@ -122,8 +124,9 @@ def _of_this_project(path: Path) -> Mapping[str, Tensor] | None:
     if path.is_dir() or path.suffix == ".safetensors":
         return None
     try:
-        state: Mapping[str, Tensor] = AtomicCheckpointIO().load_checkpoint(path).get("state_dict", {})
+        content = AtomicCheckpointIO().read(path)
     except ValueError:
         return None  # `read_autoencoder` says what is wrong with it
-    theirs = any(name.endswith("encoder.conv_in.weight") for name in state)
-    return None if theirs or not state else state
+    state = content.get("state_dict", content)  # a checkpoint, or weights alone
+    theirs = any(str(name).endswith("encoder.conv_in.weight") for name in state)
+    return None if theirs or not all(isinstance(value, Tensor) for value in state.values()) else state or None

@@ -21,6 +21,7 @@ import torch
 import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,11 +31,13 @@ from lit_vae import __version__
 from lit_vae.models.module import Model
 from lit_vae.offline import keep_others_offline
 from lit_vae.ranks import rank, world_size
+from lit_vae.run.callbacks import MonitoredInTraining, monitor_problems, twice
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
 from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
 from lit_vae.run.hardware import settle_threads
 from lit_vae.run.lock import is_first_process, training_alone
+from lit_vae.run.loop_state import LoopState
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.progress import progress_bar
@@ -196,11 +199,14 @@ class LitCLI(LightningCLI):
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
         config = self._get(self.config_init, "trainer")
         self.other_ranks = OtherRanks()
-        callbacks = [self.other_ranks, *(config.get("callbacks") or [])]
+        callbacks = [self.other_ranks, LoopState(), *(config.get("callbacks") or [])]
         resumed = self._get(self.config, "ckpt_path") is not None
         callbacks += [RunDirectory(self.config_text, resumed), RandomState(), RunRecord(), PredictionFile()]
-        if config.get("enable_progress_bar") in (None, True):
+        callbacks.append(MonitoredInTraining())
+        if config.get("enable_progress_bar") in (None, True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(progress_bar())
+        if problems := twice(callbacks):
+            raise ValueError("\n".join(problems))
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves within a signal handler: ranks deadlock
@@ -213,6 +219,17 @@ class LitCLI(LightningCLI):
             return
         with FlopCounterMode(display=False) as of_an_image:
             problems = [*self.model.problems(spec), *self.model.check_networks()]
+        if self.subcommand != "predict":
+            problems += self.model.loss_problems()
+        if str(self.trainer.precision) in ("bf16-true", "16-true"):
+            problems.append(
+                f"trainer.precision (={self.trainer.precision}) would round the images, and sums over all their values."
+                " Set trainer.precision to bf16-mixed, to 16-mixed (on a GPU), to 32-true or to 64-true."
+            )
+        if self.subcommand == "fit" and not problems:
+            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+            every = self.trainer.check_val_every_n_epoch
+            problems = monitor_problems(callbacks, self.model, self.datamodule, every)
         if problems:
             raise ValueError("\n".join(problems))
         batch = getattr(self.datamodule, "batch_size", 1)

@@ -46,8 +46,8 @@ class Frozen(nn.Module):
         return self._held[0]
 
     def forward(self, x: Tensor) -> Any:
-        """What the network says of ``x``."""
-        return self.network(x)
+        """What the network says of ``x``, in the network's own precision."""
+        return self.network(x.to(self._like.dtype) if x.is_floating_point() else x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         super()._apply(fn, recurse)

@@ -48,7 +48,7 @@ class FeatureNetDistance(PerceptualDistance):
     def embed(self, x: Tensor) -> list[Tensor]:
         """See `PerceptualDistance`."""
         network = _network(self.seen_by)
-        return [unit_length(h) for h in network.maps(_in_channels(x, network.in_channels))]
+        return [unit_length(h) for h in network.maps(_as_it_sees(x, network))]
 
     def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
         """See `PerceptualDistance`."""
@@ -93,9 +93,8 @@ class FeatureNetFeatures(ImageFeatures):
     def forward(self, u: Tensor) -> Tensor:
         """See `ImageFeatures`."""
         network = _network(self.seen_by)
-        x = from_uint8(u).to(next(network.parameters()).dtype)
         with full_float32():
-            h = network.pooled(_in_channels(x, network.in_channels))
+            h = network.pooled(_as_it_sees(from_uint8(u), network))
         return h.to(torch.promote_types(h.dtype, torch.float32))
 
     def provenance(self) -> dict[str, str]:
@@ -144,9 +143,9 @@ def _network(frozen: Frozen) -> FeatureNetwork:
     return network
 
 
-def _in_channels(x: Tensor, channels: int) -> Tensor:
-    """Grey images repeated to ``channels``."""
-    return x.expand(-1, channels, -1, -1)
+def _as_it_sees(x: Tensor, network: FeatureNetwork) -> Tensor:
+    """Images in the network's precision, grey ones repeated to its channels."""
+    return x.to(next(network.parameters()).dtype).expand(-1, network.in_channels, -1, -1)
 
 
 def _problems(component: str, frozen: Frozen, image_shape: Shape) -> list[str]:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lit_vae.images import Shape
 from lit_vae.models.base import Autoencoder
 from lit_vae.networks import LDMDecoder, LDMEncoder
+from lit_vae.weights import shapes_of
 
 CODEBOOK = "quantizers.0.codebook.weight"
 """The name, in a `lit_vae.models.VQVAE`, of the vectors that the codes stand for."""
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -125,28 +123,3 @@ def deduced(shapes: Mapping[str, Shape], level: str, block: str, attention: str)
         "blocks": count(f"encoder.{level}.0.{block}."),
         "attention": tuple(i for i in levels if count(f"encoder.{level}.{i}.{attention}.")),
     }
-
-
-def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
-    """What is missing, unexpected or of another shape among weights, given by name and shape; empty if nothing is."""
-    kinds = {
-        "missing": [name for name in expected if name not in given],
-        "unexpected": [name for name in given if name not in expected],
-        "of another shape": [
-            f"{name} {given[name]} for {shape}"
-            for name, shape in expected.items()
-            if name in given and given[name] != shape
-        ],
-    }
-    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names)
-
-
-def some(names: list[str]) -> str:
-    """The first few of them."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Shapes by name."""
-    return {name: tuple(value.shape) for name, value in state.items()}

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_vae.interop.architecture import Architecture, architecture_of, differences, is_shared, shapes_of
+from lit_vae.interop.architecture import Architecture, architecture_of, is_shared
 from lit_vae.interop.names import to_diffusers
 from lit_vae.interop.reading import CLASSES, CONFIG_FILE, WEIGHTS_FILE
 from lit_vae.models.base import Autoencoder
 from lit_vae.quantizers import VectorQuantizer
+from lit_vae.weights import differences, shapes_of
 
 CARD_FILE = "README.md"
 

@@ -16,6 +16,9 @@ CHUNK_ELEMENTS = 2**24
 class SetDistance(ABC):
     """One or several numbers of two sets, all in float64. None depends on the order of the images."""
 
+    kinds: tuple[str, ...]
+    """What it measures, by the names that `ImageFeatures.called` is asked of."""
+
     needs_features: bool = False
     """Whether moments are not enough."""
 
@@ -34,6 +37,8 @@ class Frechet(SetDistance):
     It is biased: it falls with the number of images, so compare equal numbers.
     """
 
+    kinds = ("fd",)
+
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
         """See `SetDistance`."""
         return {"fd": frechet_distance(real, fake)}
@@ -47,6 +52,7 @@ class Kernel(SetDistance):
     better; around zero it can be negative. Not multiplied by 100 or 1000.
     """
 
+    kinds = ("kd",)
     needs_features = True
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
@@ -106,6 +112,8 @@ class PrecisionRecall(NeighbourDistance):
         neighbours: k.
     """
 
+    kinds = ("precision", "recall")
+
     def __init__(self, neighbours: int = 3) -> None:
         super().__init__(neighbours)
 
@@ -131,6 +139,8 @@ class DensityCoverage(NeighbourDistance):
     Args:
         neighbours: k.
     """
+
+    kinds = ("density", "coverage")
 
     def __init__(self, neighbours: int = 5) -> None:
         super().__init__(neighbours)

@@ -42,6 +42,7 @@ class SharpnessMetric(Metric):
     would decide over such a mean, and one with none would make it infinite.
     """
 
+    names = ("sharpness", "laplacian_ratio")
     full_state_update = False
     reconstructed: Tensor
     original: Tensor
@@ -60,4 +61,4 @@ class SharpnessMetric(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Both ratios by name."""
         sharpness, laplacian_ratio = (self.reconstructed / self.original).unbind()
-        return {"sharpness": sharpness, "laplacian_ratio": laplacian_ratio}
+        return dict(zip(self.names, (sharpness, laplacian_ratio), strict=True))

@@ -60,16 +60,14 @@ class ImageModel(Model):
             )
         return found
 
-    def _reported(self, terms: dict[str, Any]) -> dict[str, Any]:
+    def _reported(self, terms: dict[str, Any], spec: Any) -> dict[str, Any]:
         """Without a log-likelihood, or a bound of it, where the likelihood is none (soft targets)."""
-        spec = self.data_spec
         if spec is None or self.likelihood.is_probability(spec):
             return terms
         return {name: value for name, value in terms.items() if name not in ("elbo", "nll")}
 
-    def _with_derived(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+    def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
         """Bits per dimension beside a log-likelihood or an ELBO, where there are any."""
-        spec = self.data_spec
         nats = means["nll"] if "nll" in means else -means["elbo"] if "elbo" in means else None
         bits = self.likelihood.bits_per_dim(nats, spec) if nats is not None and spec is not None else None
         return means if bits is None else {**means, "bits_per_dim": bits}
@@ -197,12 +195,11 @@ class Autoencoder(ImageModel):
         if adversary is not None and not adversary.learns(self.global_step):
             adversary.forget_idle_gradients()
 
-    def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: what keeps a `Realism` from being used."""
-        found = super().problems(spec)
+    def loss_problems(self) -> list[str]:
+        """What keeps a `Realism` from being used."""
         if self.realism is None:
-            return found
-        found += self.realism.problems(self.image_shape)
+            return []
+        found = self.realism.problems(self.image_shape)
         adversary = self.realism.adversary
         adapts = adversary is not None and adversary.most_adaptive is not None
         if adapts and not hasattr(self.decoder, "last_layer"):

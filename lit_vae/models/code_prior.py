@@ -171,6 +171,7 @@ class CodePrior(Model):
         Raises:
             ValueError: naming both.
         """
+        super().on_load_checkpoint(checkpoint)
         saved, spec = checkpoint.get(STAGE1), self.data_spec
         if saved is not None and isinstance(spec, CodeSpec) and spec.checkpoint_sha256 != saved["sha256"]:
             raise ValueError(
@@ -209,11 +210,10 @@ class CodePrior(Model):
             return [f"CodePrior: networks and conditioning do not fit together: {error}"]
         return []
 
-    def _with_derived(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+    def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
         """Bits per code; with stage 1's distortion of the same images an ELBO, and bits per dimension if it has any."""
         codes = sum(math.prod(grid) for grid in self.grids)
         found = {**means, "bits_per_code": means["rate"] / (codes * math.log(2.0))}
-        spec = self.data_spec
         if isinstance(spec, CodeSpec) and split in spec.distortion:
             found["elbo"] = -(spec.distortion[split] + means["rate"])
             if spec.bits_per_dim is not None:

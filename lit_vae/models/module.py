@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from lit_vae.factories import Shared
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.ranks import Share, rank, world_size
+from lit_vae.weights import differences, shapes_of
 
 EVALUATION_SEED = 2**31 - 1
 
@@ -62,6 +65,13 @@ class Model(LightningModule, ABC):
     def problems(self, spec: Any) -> list[str]:
         """Everything that keeps it from being trained on such data, each with its remedy; empty if nothing does."""
 
+    def loss_problems(self) -> list[str]:
+        """Everything that keeps its loss from being computed, such as a network that is not there; by default nothing.
+
+        A run is trained and tested by its loss; it is drawn from without.
+        """
+        return []
+
     def check_networks(self) -> list[str]:
         """What a pass of blanks through its networks says of wrong shapes, before any data is read."""
         return []
@@ -96,14 +106,67 @@ class Model(LightningModule, ABC):
         return self.parameters()
 
     def configure_optimizers(self) -> Any:
-        """The given optimizer over all parameters; a scheduler steps with every optimizer step."""
+        """The given optimizer over all parameters; a scheduler steps with every optimizer step.
+
+        One that waits for a plateau steps with every validation instead (`on_validation_epoch_end`).
+
+        Raises:
+            ValueError: it waits for a plateau and is not told of which number.
+        """
         optimizer = self._optimizer(self.parameter_groups())
         if self._lr_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._lr_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = self._lr_scheduler(optimizer)
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        if not hasattr(scheduler, "monitor"):
+            raise ValueError(
+                f"{type(self).__name__}: torch.optim.lr_scheduler.ReduceLROnPlateau is not told which number to watch."
+                " Take class_path: lightning.pytorch.cli.ReduceLROnPlateau with init_args: {monitor: val/loss} as"
+                " model.init_args.lr_scheduler."
+            )
+        # Lightning would step it at an epoch's end, after the checkpoint is written, and not at all in a resumed one
+        of_lightning = {"scheduler": scheduler, "interval": "epoch", "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": of_lightning}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a scheduler, but for one that waits for a plateau."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _step_plateau_schedulers(self) -> None:
+        """Show a scheduler that waits for a plateau the number that it watches, before a checkpoint is written."""
+        for config in self.trainer.lr_scheduler_configs if self.trainer.state.fn == TrainerFn.FITTING else ():
+            if isinstance(config.scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
+                name: str = config.scheduler.monitor  # type: ignore[attr-defined]
+                if name not in self.trainer.callback_metrics:
+                    raise ValueError(
+                        f"ReduceLROnPlateau: monitor (={name!r}) is not among the numbers of this validation,"
+                        f" {', '.join(sorted(self.trainer.callback_metrics))}. Set"
+                        " model.init_args.lr_scheduler.init_args.monitor."
+                    )
+                config.scheduler.step(self.trainer.callback_metrics[name])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse, within a run, weights of another model.
+
+        Raises:
+            ValueError: naming what is missing, unexpected or of another shape.
+        """
+        if self._trainer is None:
+            return
+        different = differences(shapes_of(checkpoint["state_dict"]), shapes_of(self.state_dict()))
+        theirs = str(checkpoint.get("hyper_parameters", {}).get("_class_path", "")).rpartition(".")[2]
+        if different:
+            own = type(self).__name__
+            whose = (
+                f"the checkpoint is of a {theirs}" if theirs not in ("", own) else "the checkpoint is of another one"
+            )
+            raise ValueError(
+                f"{own}: {whose}: {different}. Give the checkpoint with the config.yaml of its own run. To train this"
+                " model from its weights, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with"
+                " the checkpoint as init_args.path: what has changed starts anew."
+            )
 
     # ---- noise ------------------------------------------------------------------------------------------------------
 
@@ -156,7 +219,7 @@ class Model(LightningModule, ABC):
         self.last_terms = {name: value.detach() for name, value in terms.items()}
         if not self.logs_this_step:
             return
-        terms = self._reported(terms)
+        terms = self._reported(terms, self.data_spec)
         means = torch.stack([value.detach().mean() for value in terms.values()])
         means = self.trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip(terms, means.unbind(), strict=True))
@@ -166,11 +229,16 @@ class Model(LightningModule, ABC):
         # loggers get it after the step's checkpoint is written: a run killed in between would miss a row
         self.last_logged = self.global_step, {**{f"train/{name}": value for name, value in values.items()}, **numbers}
 
-    def _reported(self, terms: dict[str, Any]) -> dict[str, Any]:
-        """Those terms that mean something for the data at hand; by default all."""
+    def evaluation_names(self, spec: Any) -> set[str]:
+        """Names of the numbers that a validation on such data logs, ``val/<term>``."""
+        means = self._with_derived({name: torch.zeros(()) for name in self.term_names}, "val", spec)
+        return {f"val/{name}" for name in self._reported(means, spec)}
+
+    def _reported(self, terms: dict[str, Any], spec: Any) -> dict[str, Any]:
+        """Those terms that mean something for such data; by default all."""
         return terms
 
-    def _with_derived(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+    def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
         """Epoch means and what follows from them, such as bits per dimension; by default nothing does."""
         return means
 
@@ -185,8 +253,9 @@ class Model(LightningModule, ABC):
         means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
         for metric in self.epoch_means[split].values():  # type: ignore[operator]
             metric.reset()
-        means = self._with_derived(means, split)
-        values = {f"{split}/{name}": value.float() for name, value in self._reported(means).items()}
+        spec = self.data_spec
+        means = self._reported(self._with_derived(means, split, spec), spec)
+        values = {f"{split}/{name}": value.float() for name, value in means.items()}
         # the means are those of all ranks already: syncing them again changes nothing and says so to Lightning
         self.log_dict(values, prog_bar=split == "val", sync_dist=True)
 
@@ -213,6 +282,7 @@ class Model(LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         """Log ``val/<term>``, exact means over all images of all ranks."""
         self._evaluation_epoch_end("val")
+        self._step_plateau_schedulers()
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/<term>``, exact means over all images of all ranks."""

@@ -40,7 +40,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Load ``path`` to the CPU unless told otherwise."""
+        """Load ``path`` to the CPU unless told otherwise.
+
+        Raises:
+            ValueError: it is no checkpoint, as a file of weights alone is none.
+        """
+        content = self.read(path, map_location)
+        if "state_dict" not in content:
+            held = "weights alone" if _are_weights(content) else f"{', '.join(map(repr, list(content)[:5]))}"
+            raise ValueError(
+                f"checkpoint: {path} holds {held or 'nothing'}, and is no checkpoint of a run. To train from weights"
+                " alone, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with the file as"
+                " init_args.path."
+            )
+        return content
+
+    def read(self, path: Any, map_location: Any = "cpu") -> dict[str, Any]:
+        """Whatever mapping a file holds, be it a checkpoint's or weights alone."""
         try:
             content = super().load_checkpoint(path, map_location, weights_only=True)
         except FileNotFoundError:
@@ -54,6 +70,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"checkpoint: {path} holds a {type(content).__name__}, and no checkpoint. Give another checkpoint."
             )
         return content
+
+
+def _are_weights(content: dict[str, Any]) -> bool:
+    return bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
 
 
 class _RunCheckpoint(ModelCheckpoint):

@@ -5,14 +5,14 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 TERMS = ("loss", "elbo", "rate", "distortion")
 
 
-def progress_bar() -> Callback:
+def progress_bar() -> ProgressBar:
     """A rich bar with the time that is left at a terminal; plain lines elsewhere (a pipe, a SLURM output file)."""
     return TerminalProgress() if sys.stdout.isatty() else LogProgress()
 

@@ -198,7 +198,7 @@ def test_a_checkpoint_of_another_model_is_an_error(
     run = tmp_path / "run"
     lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
     args = ["test", "--config", run / "config.yaml", "--ckpt_path", "last", "--model.encoder.hidden", "[7]"]
-    assert "size mismatch for encoder" in fails(lightning, args, capsys)
+    assert "4 of another shape: encoder.layers.0.weight" in fails(lightning, args, capsys)
 
 
 def test_a_missing_accelerator_is_an_error(

@@ -95,7 +95,9 @@ def test_null_is_spelt_as_in_yaml_or_python_and_without_init_args(parser: Parser
 def test_a_value_of_any_depth_is_what_it_was(parser: Parser) -> None:
     given = {"optimizer": "{betas: [0.0, 0.9], lr: 1.0e-5, foreach: null}", "discriminator.spectral": "true"}
     args = [f"--model.realism.adversary.{key}={value}" for key, value in given.items()]
-    adversary = read(parser, GAN, "model", *args)["model"]["init_args"]["realism"]["init_args"]["adversary"]["init_args"]
+    adversary = read(parser, GAN, "model", *args)["model"]["init_args"]["realism"]["init_args"]["adversary"][
+        "init_args"
+    ]
     assert adversary["optimizer"] == {"betas": [0.0, 0.9], "lr": 1.0e-5, "foreach": None}
     assert adversary["discriminator"]["init_args"]["spectral"] is True
 

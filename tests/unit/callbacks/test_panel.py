@@ -102,7 +102,7 @@ def test_pictures_and_measurements_change_nothing_of_training(new_model, new_tra
     plain, state = train()
     # without EMA, which is there to change the weights, and with a panel that takes numbers from the global generator
     drawn, drawn_state = train(*all_callbacks()[:-1], Watch())
-    assert len(list((tmp_path / "media").iterdir())) == 11
+    assert len(list((tmp_path / "media").iterdir())) == 13
     assert torch.equal(state, drawn_state)
     for name, value in plain.items():
         torch.testing.assert_close(drawn[name], value, rtol=0, atol=0, msg=name)

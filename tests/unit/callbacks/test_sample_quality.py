@@ -261,11 +261,6 @@ def test_what_cannot_be_measured_is_refused_before_training(new_model, new_train
     few = SampleQuality(Corner(), [PrecisionRecall(20)], reference="val")
     with pytest.raises(ValueError, match=r"PrecisionRecall: neighbours \(=20\) must be less than .* of a set \(=20\)"):
         new_trainer(few).fit(new_model("VAE"), datamodule=data)
-    for family in (SampleQuality, ReconstructionFrechet):
-        with pytest.raises(
-            ValueError, match=rf"{family.__name__}: trainer.callbacks has it twice with features corner"
-        ):
-            new_trainer(family(Corner()), family(Corner())).fit(new_model("VAE"), datamodule=data)
     dequantized = FakeImages(num_train=24, num_val=20, num_test=20, size=8, values="dequantized", batch_size=8)
     with pytest.raises(ValueError, match=r"ReconstructionFrechet: trainer.precision \(=bf16-true\) rounds dequantised"):
         new_trainer(ReconstructionFrechet(Corner()), precision="bf16-true").fit(

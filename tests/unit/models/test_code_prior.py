@@ -182,8 +182,8 @@ def test_its_stage_1_travels_in_the_checkpoint():
 def test_bits_and_elbo_come_from_the_distortion_of_stage_1(monkeypatch):
     model = prior([[2, 2]], [3])
     monkeypatch.setattr(CodePrior, "data_spec", spec())
-    found = model._with_derived({"rate": torch.tensor(6.0)}, "val")
+    found = model._with_derived({"rate": torch.tensor(6.0)}, "val", model.data_spec)
     assert found["elbo"].item() == pytest.approx(-16.0)
     assert found["bits_per_code"].item() == pytest.approx(6.0 / (4 * math.log(2.0)))
     assert found["bits_per_dim"].item() == pytest.approx(16.0 / (4 * math.log(2.0)) + 7.0)
-    assert "elbo" not in model._with_derived({"rate": torch.tensor(6.0)}, "test")
+    assert "elbo" not in model._with_derived({"rate": torch.tensor(6.0)}, "test", model.data_spec)

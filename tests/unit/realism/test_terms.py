@@ -205,7 +205,7 @@ def test_bad_arguments_are_refused():
 
 
 def problems(model):
-    return "\n".join(model.problems(ImageSpec(*SHAPE, 0, "dequantized")))
+    return "\n".join([*model.problems(ImageSpec(*SHAPE, 0, "dequantized")), *model.loss_problems()])
 
 
 def test_a_decoder_that_feels_an_untrained_discriminator_is_a_problem():

@@ -36,7 +36,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
         io.save_checkpoint({"step": 2}, path)
-    assert io.load_checkpoint(path) == {"step": 1}
+    assert io.read(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -71,5 +71,5 @@ def test_an_interrupted_write_is_an_interruption(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch, "save", stumbling)
     with pytest.raises(KeyboardInterrupt):
         io.save_checkpoint({"step": 2}, path)
-    assert io.load_checkpoint(path) == {"step": 1}
+    assert io.read(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,34 @@
+"""Two sets of weights, compared by name and shape, in words."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from lit_vae.images import Shape
+
+_SHOWN = 8
+
+
+def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
+    """What is missing, unexpected or of another shape among weights, given by name and shape; empty if nothing is."""
+    kinds = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {given[name]} for {shape}"
+            for name, shape in expected.items()
+            if name in given and given[name] != shape
+        ],
+    }
+    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names)
+
+
+def some(names: list[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Shapes by name."""
+    return {name: tuple(value.shape) for name, value in state.items()}
