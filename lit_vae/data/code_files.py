@@ -227,6 +227,7 @@ def _open(path: Path, dtype: np.dtype, shape: Shape) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path}: not a whole array ({error}). {_WRITE}") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise ValueError(f"{path}: not one array, but an archive of arrays. {_WRITE}")
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}. {_WRITE}")

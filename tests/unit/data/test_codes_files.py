@@ -180,6 +180,11 @@ def cut(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def as_archive(path: Path) -> None:
+    np.savez(path.with_suffix(".npz"), a=np.zeros(20))
+    path.with_suffix(".npz").replace(path)
+
+
 def with_code(code: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda level: np.where(np.arange(level.size).reshape(level.shape) == 7, code, level).astype(level.dtype)
 
@@ -200,6 +205,28 @@ NOT_WHOLE = r"codes\.json: not a whole manifest of codes "
         (manifest(grids="absent"), ValueError, NOT_WHOLE + r"\(KeyError\('grids'\)\)\."),
         (manifest(grids=[[1, 2]]), ValueError, NOT_WHOLE + r".*same number of levels everywhere"),
         (manifest(num_embeddings=[4, 0]), ValueError, NOT_WHOLE + r".*must be positive"),
+        (manifest(num_embeddings=[4, math.inf]), ValueError, NOT_WHOLE),
+        (manifest(checkpoint={"path": 3, "sha256": None}), ValueError, NOT_WHOLE + r".*must be text"),
+        (
+            manifest(
+                splits={"train": {"num_images": 1, "distortion": math.nan, "perplexity": [1, 1], "code_usage": [1, 1]}}
+            ),
+            ValueError,
+            NOT_WHOLE + r".*distortion is not finite",
+        ),
+        (lambda root: (root / "codes.json").write_text("[1, 2]"), ValueError, NOT_WHOLE),
+        (lambda root: (root / "codes.json").write_text("[" * 100_000), ValueError, NOT_WHOLE),
+        (lambda root: (root / "codes.json").write_bytes(b"\xff\xfe"), ValueError, NOT_WHOLE),
+        (
+            lambda root: as_archive(root / "train/labels.npy"),
+            ValueError,
+            "archive of arrays",
+        ),
+        (
+            lambda root: np.save(root / "train/labels.npy", np.array([print] * 20)),
+            ValueError,
+            "labels.npy: not a whole",
+        ),
         (manifest(format=2), ValueError, r"codes\.json: format \(=2\) must be 1; another version wrote it\."),
         (manifest(splits={}), FileNotFoundError, r"root \(=.*\) must hold the split train, it holds nothing\."),
         (

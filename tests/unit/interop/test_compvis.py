@@ -166,6 +166,28 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_autoencoder(tmp_path / "folder")
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", " is not JSON ("),
+        ('{"in_channels": 3', " is not JSON ("),
+        ("[" * 100_000, " is not JSON ("),
+        ("[1]", ": the file (=[1]): Input should be a valid dictionary"),
+        ('{"in_channels": "3"}', ": in_channels (='3'): Input should be a valid integer"),
+        ('{"latent_channels": null}', ": latent_channels (=None): Input should be a valid integer"),
+        ('{"down_block_types": [1]}', ": down_block_types.0 (=1): Input should be a valid string"),
+        ('{"block_out_channels": []}', ": block_out_channels (=[]): List should have at least 1 item"),
+        ('{"layers_per_block": -1}', ": layers_per_block (=-1): Input should be greater than 0"),
+        ('{"scaling_factor": NaN}', ": scaling_factor (=nan): Input should be a finite number"),
+    ],
+)
+def test_a_config_of_another_form_is_named_with_its_key(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError) as error:
+        read_autoencoder(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'config.json'}{expected}")
+
+
 def test_missing_and_unexpected_weights_are_named(tmp_path: Path) -> None:
     state = checkpoint(published(8))
     del state["encoder.mid.attn_1.k.weight"]
