@@ -20,13 +20,13 @@ class Augmentation(ABC):
 class Color(Augmentation):
     """Brightness, saturation and contrast: ``+ U(-1/2, 1/2)``, ``x U(0, 2)``, ``x U(1/2, 3/2)``.
 
-    In units of [0, 1] as published, which a shift of twice the size is on [-1, 1].
+    The brightness is in units of images in [-1, 1], as in the published code.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
         """Saturation moves values from their pixel's mean, contrast from their image's."""
         brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
-        x = x + (2.0 * brightness - 1.0)
+        x = x + (brightness - 0.5)
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * (2.0 * saturation)
         mean = x.mean((1, 2, 3), keepdim=True)
@@ -51,7 +51,11 @@ class Translation(Augmentation):
 
 
 class Cutout(Augmentation):
-    """A square of ``ratio`` of each side, its centre anywhere, becomes grey, 0."""
+    """A square of ``ratio`` of each side becomes grey, 0. Its middle is drawn evenly over the image.
+
+    The middle of an even side lies between two pixels, or on the border: it has ``size + 1`` places. That of an odd
+    side lies on a pixel. Both ends of a row or column are so cut equally often.
+    """
 
     def __init__(self, ratio: float = 0.5) -> None:
         self.ratio = _of_a_side("Cutout", ratio)
@@ -62,7 +66,8 @@ class Cutout(Augmentation):
         hits = []
         for size in (height, width):
             side = int(size * self.ratio + 0.5)
-            start = torch.randint(-(side // 2), size - side // 2, (batch, 1), device=x.device)
+            middle = torch.randint(0, size + 1 - side % 2, (batch, 1), device=x.device)
+            start = middle - side // 2
             at = torch.arange(size, device=x.device)
             hits.append((at >= start) & (at < start + side))
         return torch.where(hits[0][:, None, :, None] & hits[1][:, None, None, :], 0.0, x)

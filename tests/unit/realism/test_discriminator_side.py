@@ -144,11 +144,69 @@ def test_color_keeps_grey_images_grey_and_moves_the_mean_by_the_brightness_alone
     found = Color()(x)
     torch.testing.assert_close(found, found[:, :1].expand_as(found), **EXACT)
     shift = (found - x).mean((1, 2, 3))
-    assert -1.0 <= shift.min() < -0.95
-    assert 0.95 < shift.max() <= 1.0
+    assert -0.5 <= shift.min() < -0.475
+    assert 0.475 < shift.max() <= 0.5
     contrast = found.std((1, 2, 3)) / x.std((1, 2, 3))
     assert 0.5 <= contrast.min() < 0.55
     assert 1.45 < contrast.max() <= 1.5
+
+
+def all_numbers(monkeypatch, n):
+    """Let the n-th image of a batch get the n-th of the whole numbers that may be drawn; return what was asked for."""
+    asked = []
+
+    def randint(low, high, size, device=None):
+        asked.append((low, high))
+        assert size == (n, 1)
+        return (low + torch.arange(n) % (high - low)).view(size)
+
+    monkeypatch.setattr(torch, "randint", randint)
+    return asked
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 8])
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8, 1.0])
+def test_a_pixel_is_cut_as_often_as_published(size, ratio, monkeypatch):
+    """Over all draws. Published: ``offset in [0, size - side % 2]``, pixels ``offset - side // 2 + [0, side)``."""
+    side = int(size * ratio + 0.5)
+    offsets = range(size + (1 - side % 2))
+    expected = torch.zeros(size)
+    for offset in offsets:
+        covered = {min(max(offset - side // 2 + i, 0), size - 1) for i in range(side)}
+        expected[list(covered)] += 1
+    asked = all_numbers(monkeypatch, len(offsets))
+    found = Cutout(ratio)(torch.ones(len(offsets), 1, size, size))
+    assert all(high - low == len(offsets) for low, high in asked)
+    assert torch.equal((found == 0.0).any(3).double().sum((0, 1)), expected)
+    assert torch.equal((found == 0.0).any(2).double().sum((0, 1)), expected)
+    assert torch.equal(expected, expected.flip(0))
+    if (size, ratio) == (8, 0.5):
+        assert (expected[0] / len(offsets)).item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("size", [8, 9, 16, 20])
+def test_a_translation_reaches_as_far_as_published(size, monkeypatch):
+    """Shifts from -most to most, each once; published ``most = int(size / 8 + 1/2)``."""
+    most = int(size * 0.125 + 0.5)
+    all_numbers(monkeypatch, 2 * most + 1)
+    x = torch.rand(1, 1, size, size).expand(2 * most + 1, -1, -1, -1) + 1.0
+    found = Translation()(x)
+    padded = torch.nn.functional.pad(x, [most] * 4)
+    for i, out in enumerate(found):
+        assert torch.equal(out, padded[i, :, i : i + size, i : i + size])
+
+
+def test_color_is_the_published_formula_of_its_three_numbers(monkeypatch):
+    """With the ends and the middle of what a uniform number may be."""
+    ends = torch.tensor([0.0, 0.25, 1.0])
+    grid = torch.cartesian_prod(ends, ends, ends).T[:, :, None, None, None]
+    x = torch.rand(27, 3, 4, 4) * 2 - 1
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: grid)
+    expected = x.numpy() + (grid[0].numpy() - 0.5)
+    for mean, factor in (((1,), grid[1] * 2), ((1, 2, 3), grid[2] + 0.5)):
+        average = expected.mean(mean, keepdims=True)
+        expected = (expected - average) * factor.numpy() + average
+    torch.testing.assert_close(Color()(x), torch.from_numpy(expected), **EXACT)
 
 
 @pytest.mark.parametrize("augmentation", [Color(), Translation(), Cutout()])
