@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-6  # a sum of probabilities that misses top_p by less has it: nine codes of ten have 0.9
+
 
 @dataclass(frozen=True)
 class CodeSampling:
@@ -12,7 +14,7 @@ class CodeSampling:
 
     Args:
         temperature: divides the logits; 0 takes the most probable code.
-        top_k: keep the k most probable codes; None: all.
+        top_k: keep the k most probable codes, and no more: of equal ones those with the lowest index; None: all.
         top_p: keep the most probable codes that together have this probability (Holtzman et al., "The Curious Case of
             Neural Text Degeneration", 2020); 1: all.
 
@@ -40,13 +42,14 @@ class CodeSampling:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, -1).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            order = logits.sort(dim=-1, descending=True, stable=True).indices  # topk takes any of equal ones
+            logits = logits.scatter(-1, order[..., self.top_k :], -torch.inf)
         probabilities = logits.softmax(-1)
         if self.top_p < 1.0:
             ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
             before = ordered.cumsum(-1) - ordered  # the most probable code has nothing before it, and is always kept
-            kept = torch.zeros_like(probabilities).scatter_(-1, order, torch.where(before < self.top_p, ordered, 0.0))
+            needed = (before == 0.0) | (before < self.top_p - _ROUNDING)
+            kept = torch.zeros_like(probabilities).scatter_(-1, order, torch.where(needed, ordered, 0.0))
             probabilities = kept / kept.sum(-1, keepdim=True)
         return probabilities
 

@@ -65,6 +65,9 @@ class Kernel(SetDistance):
 class NeighbourDistance(SetDistance):
     """One that looks at balls around images, which reach to the k-th nearest of the others.
 
+    A ball holds its surface: a generated image that copies a neighbour of a real one lies in that one's ball. What
+    differs from the radius by no more than rounding lies on the surface.
+
     Args:
         neighbours: k.
     """
@@ -87,6 +90,15 @@ class NeighbourDistance(SetDistance):
             f"{type(self).__name__}: neighbours (={self.neighbours}) must be less than the number of images of a set"
             f" (={num_images}). Take more images, or fewer neighbours."
         ]
+
+    def centered(self, real: FeatureSet, fake: FeatureSet) -> tuple[Tensor, Tensor]:
+        """Features of both sets, ``(N, d)`` and ``(M, d)``, from one centre: squares are smaller and cancel less.
+
+        With a centre for each set, the distance to a copy of a neighbour and the radius would round differently.
+        """
+        x, y = _features(real), _features(fake)
+        center = x.mean(0)
+        return x - center, y - center
 
     def radii(self, x: Tensor) -> Tensor:
         """Squared distance of each row to the k-th nearest of the *other* rows: ``(N, d) -> (N,)``."""
@@ -119,11 +131,11 @@ class PrecisionRecall(NeighbourDistance):
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
         """See `SetDistance`."""
-        x, y = _features(real), _features(fake)
+        x, y = self.centered(real, fake)
         x_radii, y_radii = self.radii(x), self.radii(y)
         # rows of real images: whether a fake ball holds them, and which fake images their own balls hold
         recalled, precise = [], torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        for rows, squares in _squared_distances(x, y):
+        for rows, squares in _squared_distances(x, y, less=_rounding(x)):
             recalled.append((squares <= y_radii).any(1))
             precise |= (squares <= x_radii[rows, None]).any(0)
         return _unless_nan(x, y, {"precision": precise.double().mean(), "recall": torch.cat(recalled).double().mean()})
@@ -147,10 +159,10 @@ class DensityCoverage(NeighbourDistance):
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
         """See `SetDistance`."""
-        x, y = _features(real), _features(fake)
+        x, y = self.centered(real, fake)
         radii = self.radii(x)
         held, covered = torch.zeros((), dtype=torch.float64, device=x.device), []
-        for rows, squares in _squared_distances(x, y):
+        for rows, squares in _squared_distances(x, y, less=_rounding(x)):
             within = squares <= radii[rows, None]
             held += within.sum()
             covered.append(within.any(1))
@@ -184,13 +196,19 @@ def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     return total
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """``|x_i - y_j|^2`` of all pairs, some rows ``(n, M)`` at a time, with which rows these are."""
-    center = y.mean(0)  # squares of what is left are smaller, and cancel less
-    y = y - center
+def _squared_distances(x: Tensor, y: Tensor, less: float = 0.0) -> Iterator[tuple[slice, Tensor]]:
+    """``|x_i - y_j|^2 - less (|x_i|^2 + |y_j|^2)`` of all pairs, at least 0, some rows ``(n, M)`` at a time."""
     lengths = y.square().sum(1)
     rows = max(1, CHUNK_ELEMENTS // len(y))
     for start in range(0, len(x), rows):
-        chunk = x[start : start + rows] - center
-        squares = chunk.square().sum(1, keepdim=True) + lengths - 2.0 * chunk @ y.T
+        chunk = x[start : start + rows]
+        squares = (1.0 - less) * (chunk.square().sum(1, keepdim=True) + lengths) - 2.0 * chunk @ y.T
         yield slice(start, start + len(chunk)), squares.clamp(min=0.0)
+
+
+def _rounding(x: Tensor) -> float:
+    """How far apart two equal distances come out at most, in units of ``|x|^2 + |y|^2``: ``4 (d + 3) eps``.
+
+    A product of matrices rounds by its sizes and by the place of a row in it.
+    """
+    return 4.0 * (x.shape[1] + 3) * torch.finfo(x.dtype).eps

@@ -41,6 +41,29 @@ def test_top_k_keeps_k_and_their_ratios():
     torch.testing.assert_close(CodeSampling(top_k=9).probabilities(logits), logits.exp())
 
 
+@pytest.mark.parametrize("k", range(1, 7))
+def test_top_k_keeps_exactly_k_of_equal_codes(k):
+    """Of equal ones the first, as temperature 0 takes it; whatever the others are."""
+    equal = CodeSampling(top_k=k).probabilities(torch.zeros(2, 6))
+    assert torch.equal(equal, torch.tensor([1.0 / k] * k + [0.0] * (6 - k)).expand(2, 6))
+    mixed = CodeSampling(top_k=k).probabilities(torch.tensor([0.0, 1.0, 0.0, 1.0, 2.0, 0.0]))
+    assert mixed.nonzero().flatten().tolist() == sorted([4, 1, 3, 0, 2, 5][:k])
+    excluded = torch.tensor([-math.inf, 0.0, -math.inf, 0.0, -math.inf, 0.0])
+    assert (CodeSampling(top_k=k).probabilities(excluded) > 0.0).sum() == min(k, 3)
+
+
+def test_top_k_takes_the_first_of_many_equal_codes():
+    """A sort of many is another algorithm than one of few."""
+    kept = CodeSampling(top_k=100).probabilities(torch.zeros(5000)).nonzero().flatten()
+    assert torch.equal(kept, torch.arange(100))
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.5, 0.9])
+def test_top_p_keeps_the_fewest_of_equal_codes(top_p):
+    kept = CodeSampling(top_p=top_p).probabilities(torch.zeros(10)).nonzero().flatten()
+    assert torch.equal(kept, torch.arange(round(10 * top_p)))
+
+
 @pytest.mark.parametrize(("top_p", "kept"), [(0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3]), (1.0, [0, 1, 2, 3])])
 def test_top_p_keeps_the_fewest_codes_that_have_it(top_p, kept):
     probabilities = torch.tensor([0.1, 0.4, 0.2, 0.3])

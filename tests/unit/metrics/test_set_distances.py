@@ -121,6 +121,45 @@ def test_sets_far_apart_share_nothing():
     assert measure(Kernel(), REAL, far)["kd"] > 1e6
 
 
+def exact(x, y, k):
+    """All four numbers of features that are whole numbers, with closed balls: nothing is rounded."""
+    x, y = x.to(torch.int64).numpy(), y.to(torch.int64).numpy()
+
+    def squares(a, b):
+        return ((a[:, None] - b) ** 2).sum(2)
+
+    def reach(a):
+        return np.array([np.sort(np.delete(row, i))[k - 1] for i, row in enumerate(squares(a, a))])
+
+    within, held = squares(x, y) <= reach(x)[:, None], squares(x, y) <= reach(y)
+    return {
+        "precision": within.any(0).mean(),
+        "recall": held.any(1).mean(),
+        "density": within.sum() / (k * len(y)),
+        "coverage": within.any(1).mean(),
+    }
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize(("d", "offset", "scale"), [(2, 0, 1 / 3), (300, 0, 1 / 3), (37, 10_000, 1 / 4)])
+@pytest.mark.parametrize("kind", ["copies", "copies and a cloud far off", "doubles", "few levels"])
+def test_equal_distances_are_equal(kind, d, offset, scale, k, monkeypatch):
+    """Copies of training images lie on the surface of a neighbour's ball; thirds are rounded."""
+    monkeypatch.setattr(set_distances, "CHUNK_ELEMENTS", 700)  # products of several sizes
+    generator = torch.Generator().manual_seed(k + d)
+    x = torch.randint(-50, 50, (60, d), generator=generator).double() + offset
+    y = x[torch.randint(60, (40,), generator=generator)]
+    if kind == "copies and a cloud far off":
+        y = torch.cat([y, torch.randint(900, 1000, (40, d), generator=generator).double() + offset])
+    if kind == "doubles":
+        x = torch.cat([x, x[:30], x[:10]])
+    if kind == "few levels":
+        x, y = (((z - offset) / 50).round() + offset for z in (x, y))
+    x_set, y_set = set_of(x * scale), set_of(y * scale)
+    got = PrecisionRecall(k)(x_set, y_set) | DensityCoverage(k)(x_set, y_set)
+    assert {name: float(value) for name, value in got.items()} == pytest.approx(exact(x, y, k), rel=1e-12)
+
+
 def test_one_outlier_widens_recall_and_not_coverage():
     """What Naeem et al. hold against recall: a generated image far away has a ball that holds everything."""
     fake = torch.cat([torch.full((5, 6), 50.0) + 1e-3 * randn(5, 6), torch.full((1, 6), -50.0)])
