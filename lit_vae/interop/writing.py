@@ -110,7 +110,7 @@ def _config(
         "layers_per_block": architecture.blocks,
         "norm_num_groups": architecture.norm_groups,
         "out_channels": architecture.image_channels,
-        "sample_size": height if height == width else [height, width],
+        "sample_size": max(height, width),  # diffusers tiles larger images, and takes one number
         "scaling_factor": scaling_factor,
         "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
         **({"num_vq_embeddings": codes, "vq_embed_dim": architecture.latent_channels} if codes else {}),

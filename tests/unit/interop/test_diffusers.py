@@ -1,6 +1,7 @@
 """Weights to diffusers and back: the same latents and reconstructions by networks that somebody else wrote."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from lit_vae.interop import Architecture, export_diffusers, load_into, read_autoencoder
 from lit_vae.interop.names import to_diffusers
-from lit_vae.likelihoods import Bernoulli, PixelGaussian
-from lit_vae.models import VAE
-from lit_vae.networks import MLP
+from lit_vae.likelihoods import Bernoulli, Laplace, PixelGaussian
+from lit_vae.models import VAE, KLAutoencoder
+from lit_vae.networks import MLP, LDMDecoder, LDMEncoder
 from lit_vae.objectives import ELBO
 from lit_vae.priors import StandardNormal
 from lit_vae.quantizers import Projected, VectorQuantizer
@@ -77,6 +78,28 @@ def test_an_export_is_loaded_by_diffusers(tmp_path: Path) -> None:
     assert (other.config.scaling_factor, other.config.shift_factor, other.config.sample_size) == (0.25, -0.5, SIZE)
     assert (tmp_path / "new" / "kl" / "README.md").read_text() == "# A card\n"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["kl"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (32, 16)])
+def test_an_export_of_images_that_are_not_square_tiles_larger_ones(height: int, width: int, tmp_path: Path) -> None:
+    """In tiles of the longer side, of which diffusers cuts and blends the last quarter."""
+    network = {**NETWORK, "attention": []}
+    networks = partial(LDMEncoder, **network), partial(LDMDecoder, **network)
+    shape, latent = [3, height, width], [4, height // 4, width // 4]
+    ours = KLAutoencoder(shape, latent, *networks, Laplace(), ELBO(beta=1e-6), torch.optim.Adam).eval()
+    export_diffusers(ours, tmp_path / "kl", 1.0, None, "")
+    other = diffusers.AutoencoderKL.from_pretrained(tmp_path / "kl")
+    assert other.config.sample_size == 32
+    other.enable_tiling()
+    generator = torch.Generator().manual_seed(0)
+    own, larger = torch.randn(1, *latent, generator=generator), torch.randn(1, 4, 16, 16, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(other.decode(own).sample, ours.decode(own, torch.tensor([-1])).mean, **CLOSE)
+        image = other.decode(larger).sample
+        assert image.shape == (1, 3, 64, 64)
+        tile = other.decode(larger[:, :, :8, :8]).sample
+        torch.testing.assert_close(image[:, :, :24, :24], tile[:, :, :24, :24], **CLOSE)
+        assert other.encode(image).latent_dist.mean.shape == larger.shape
 
 
 def test_what_diffusers_saved_is_read(tmp_path: Path) -> None:
