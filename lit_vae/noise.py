@@ -2,8 +2,8 @@
 
 There is no generator whose state would have to be saved: a resumed run, another batch size, another number of processes
 or of workers see the same numbers for the same image at the same time. The function is SplitMix64, one stream an
-image (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014); uniform numbers cost about
-half of ``torch.rand`` on a CPU.
+image (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014); the cost
+against torch's generator is in the table.
 
 Time is what makes noise new: the epoch for what happens to an image of the data, the batch for a posterior's sample.
 """

@@ -22,6 +22,7 @@ from lit_vae.metrics.latents import (
 from lit_vae.metrics.perceptual import PerceptualDistanceMetric
 from lit_vae.metrics.set_distances import DensityCoverage, Frechet, Kernel, PrecisionRecall, SetDistance
 from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
+from lit_vae.metrics.split_mean import SplitMean
 
 __all__ = [
     "CodeStatistics",
@@ -40,6 +41,7 @@ __all__ = [
     "PrecisionRecall",
     "SetDistance",
     "SharpnessMetric",
+    "SplitMean",
     "active_units",
     "code_statistics",
     "frechet_distance",

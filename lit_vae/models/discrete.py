@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -48,6 +48,11 @@ class DiscreteAutoencoder(Autoencoder):
                 f"{type(self).__name__}: grids (={[list(grid) for grid in grids]}) must be one [height, width] for each"
                 f" of the quantizers (={len(quantizers)} given). Set model.init_args.grids, or grid."
             )
+        self.batch_terms = {
+            _of_level(name, i, quantizers): shape
+            for i, quantizer in enumerate(quantizers)
+            for name, shape in quantizer.batch_terms.items()
+        }
         latent_shape = (sum(quantizer.embedding_dim for quantizer in quantizers), *grids[-1])
         super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler, realism)
         self.grids = tuple((height, width) for height, width in grids)
@@ -90,7 +95,16 @@ class DiscreteAutoencoder(Autoencoder):
         x, y = batch
         quantized = self.quantize(x)
         decoded = self._decoded(quantized, y)
-        return self.with_realism(x, self._terms(x, decoded, quantized), decoded)
+        of_batch = {_of_level(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
+        return {**self.with_realism(x, self._terms(x, decoded, quantized), decoded), **of_batch}
+
+    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
+        """The quantizers', such as how unevenly codes are used."""
+        loss: Tensor | float = 0.0
+        for i, quantizer in enumerate(self.quantizers):
+            own = {name: means[_of_level(name, i, self.quantizers)] for name in quantizer.batch_terms}  # type: ignore[union-attr]
+            loss = loss + quantizer.batch_loss(own)  # type: ignore[operator]
+        return {"loss": loss, "quantization": loss}
 
     def _decoded(self, quantized: Sequence[Quantized], y: Tensor) -> Distribution:
         return self.decode(join([level.z_q for level in quantized]), y)
@@ -130,5 +144,5 @@ class DiscreteAutoencoder(Autoencoder):
         return self.lookup(codes)
 
 
-def _of_level(name: str, level: int, levels: Sequence[Quantized]) -> str:
+def _of_level(name: str, level: int, levels: Sized) -> str:
     return name if len(levels) == 1 else f"{name}_{level}"

@@ -15,9 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from lit_vae.factories import Shared
+from lit_vae.metrics.split_mean import SplitMean
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.ranks import Share, rank, world_size
 from lit_vae.weights import differences, shapes_of
@@ -31,6 +31,9 @@ class Model(LightningModule, ABC):
     term_names: tuple[str, ...]
     """Per-image terms of an evaluation, as in ``val/<term>``."""
 
+    batch_terms: dict[str, tuple[int, ...]] = {}  # noqa: RUF012  (never mutated)
+    """Shapes of what an evaluation also averages over the split, by name, for `batch_losses`."""
+
     num_classes: int = 0
     """Number of labels that it is conditioned on; 0: labels are ignored."""
 
@@ -42,16 +45,10 @@ class Model(LightningModule, ABC):
             self.save_hyperparameters()
         self._optimizer = Shared(optimizer)
         self._lr_scheduler = None if lr_scheduler is None else Shared(lr_scheduler)
-        splits = ("val", "test")
-        # sums of a whole set in float64: the mean of 60,000 images then has no error worth the name; and of an image
-        # whose term is no number there is no mean (torchmetrics by itself would leave the image out)
-        means = {
-            split: nn.ModuleDict(
-                {k: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for k in self.term_names}
-            )
-            for split in splits
-        }
-        self.epoch_means = nn.ModuleDict(means)
+        shapes = {**dict.fromkeys(self.term_names, ()), **self.batch_terms}
+        self.epoch_means = nn.ModuleDict(
+            {split: nn.ModuleDict({k: SplitMean(shape) for k, shape in shapes.items()}) for split in ("val", "test")}
+        )
         self.noise_seed: int | None = None
         self._share = Share()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
@@ -59,7 +56,15 @@ class Model(LightningModule, ABC):
 
     @abstractmethod
     def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
-        """The per-image terms ``(B,)`` named in `term_names`, in nats; ``draws`` is their noise (None: of torch)."""
+        """The per-image terms ``(B,)`` named in `term_names`, in nats, and ``(n, *shape)`` for each of `batch_terms`.
+
+        ``draws`` is their noise (None: of torch). No value may depend on which other images are in the batch. What a
+        loss has of a whole batch is made of `batch_terms`: for each image, or added up over the batch (n = 1).
+        """
+
+    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
+        """What is added to the means of terms, by their names: made of the split's means of `batch_terms`."""
+        return {}
 
     @abstractmethod
     def problems(self, spec: Any) -> list[str]:
@@ -247,12 +252,15 @@ class Model(LightningModule, ABC):
         # An image has the same noise at every evaluation and on any number of ranks: numbers differ by the weights.
         draws = Draws(EVALUATION_SEED, FIXED, self._share.indices(len(y), self.device))
         for name, value in self.evaluation_terms(batch, draws).items():
-            self.epoch_means[split][name].update(value)  # type: ignore[index]
+            self.epoch_means[split][name].update(value, len(y))  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
         means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
         for metric in self.epoch_means[split].values():  # type: ignore[operator]
             metric.reset()
+        of_batch = {name: means.pop(name) for name in self.batch_terms}
+        for name, value in self.batch_losses(of_batch).items():
+            means[name] = means[name] + value
         spec = self.data_spec
         means = self._reported(self._with_derived(means, split, spec), spec)
         values = {f"{split}/{name}": value.float() for name, value in means.items()}
@@ -261,7 +269,8 @@ class Model(LightningModule, ABC):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The per-image terms of an evaluation; families with latents give those instead."""
-        return self.evaluation_terms(batch, None)
+        terms = self.evaluation_terms(batch, None)
+        return {name: terms[name] for name in self.term_names}
 
     def on_validation_epoch_start(self) -> None:
         """Count the images from the first."""

@@ -36,6 +36,7 @@ class VariationalAutoencoder(Autoencoder):
         cond_dim: int = 0,
         decoder_channels: int | None = None,
     ) -> None:
+        self.batch_terms = objective.batch_terms(prior.shape)
         super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler, realism)
         self.prior = prior
         self.objective = objective
@@ -85,10 +86,14 @@ class VariationalAutoencoder(Autoencoder):
         return found
 
     def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
-        """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats."""
+        """Loss (schedules at their final value), ELBO and its two parts, ``(B,)`` nats; the objective's batch terms."""
         x, y = batch
         terms = self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), None, draws)
-        return self.with_realism(x, terms.named(), terms.decoded)
+        return {**self.with_realism(x, terms.named(), terms.decoded), **terms.of_batch}
+
+    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
+        """The objective's, such as free bits."""
+        return {"loss": self.objective.batch_loss(means)}
 
     @torch.no_grad()
     def importance_weighted_nll(

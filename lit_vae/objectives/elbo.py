@@ -55,16 +55,14 @@ def importance_weighted_bound(log_w: Tensor) -> Tensor:
     return torch.logsumexp(log_w, 0) - math.log(log_w.shape[0])
 
 
-def free_bits(kl_per_dim: Tensor, minimum: float, across_ranks: bool = True) -> Tensor:
+def free_bits(kl_per_dim: Tensor, minimum: float) -> Tensor:
     """Rate that is not pressed below ``minimum`` nats in any latent dimension: ``(B, *latent) -> (B,)``.
 
     Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, eq. 15: a dimension counts
     ``max(minimum, mean over the batch of its KL)``. The mean over the batch only *decides*; the terms stay per image,
-    and their batch mean is the equation. In a distributed run the batch is that of all ranks, if ``across_ranks``: a
-    collective, so every rank must make the call equally often.
+    and their batch mean is the equation. In a distributed run the batch is that of all ranks: a collective, so every
+    rank must make the call equally often.
     """
     kl = kl_per_dim.flatten(1)
-    mean = kl.detach().mean(0)
-    if across_ranks:
-        mean = average_over_ranks(mean)
+    mean = average_over_ranks(kl.mean(0))
     return torch.where(mean > minimum, kl, minimum).sum(1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.images import Shape
 from lit_vae.noise import Draws
 from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, rate_distortion
 from lit_vae.schedules import Schedule, as_schedule
@@ -17,17 +18,21 @@ from lit_vae.schedules import Schedule, as_schedule
 Decode = Callable[[Tensor], Distribution]
 """Latents ``(L, B, *latent)`` to ``p(x | z)`` with parameters ``(L, B, ...)``."""
 
+KL_PER_DIM = "kl_per_dim"
+
 
 class Terms(NamedTuple):
     """Per-image terms, each ``(B,)`` in nats: what is minimised, and the ELBO's parts whatever is minimised.
 
-    ``decoded`` is the likelihood of the L samples that they are of, parameters ``(L, B, ...)``.
+    ``decoded`` is the likelihood of the L samples that they are of, parameters ``(L, B, ...)``. ``of_batch`` has, in an
+    evaluation, ``(B, *shape)`` for each of `Objective.batch_terms`.
     """
 
     loss: Tensor
     rate: Tensor
     distortion: Tensor
     decoded: Distribution
+    of_batch: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated)
 
     def named(self) -> dict[str, Tensor]:
         """The terms and the ELBO, ``-(rate + distortion)``, by the names that they are logged under."""
@@ -58,9 +63,18 @@ class Objective(ABC):
             posterior: ``q(z | x)``, ``(B, *latent)``.
             prior: ``p(z)``, ``(B, *latent)``.
             decode: latents to likelihood.
-            step: optimizer step for schedules; None for their final value.
+            step: optimizer step for schedules. None: an evaluation, with their final value, and without what belongs
+                to a whole batch in the loss, see `batch_loss`.
             draws: noise of the posterior samples; None: of the global generator.
         """
+
+    def batch_terms(self, latent_shape: Shape) -> dict[str, Shape]:
+        """Shapes of what `batch_loss` is made of, by name: means over images, in an evaluation over the whole split."""
+        return {}
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """What the loss of an image has of all images together, in nats: of means of `batch_terms`."""
+        return 0.0
 
     def scalars(self, step: int) -> dict[str, float]:
         """What it changes over time, by the names that it is logged under."""
@@ -121,12 +135,25 @@ class ELBO(Objective):
         z = posterior.rsample(self.num_samples, draws)
         decoded = decode(z)
         rate, distortion = rate_distortion(x, decoded, posterior, prior)
-        paid_rate = rate
+        paid_rate, of_batch = rate, {}
         if self.free_bits > 0.0:
-            # ranks evaluate different numbers of batches: a collective there would wait for ever
-            paid_rate = free_bits(posterior.kl_per_dim(prior), self.free_bits, across_ranks=step is not None)
+            kl_per_dim = posterior.kl_per_dim(prior)
+            if step is None:
+                of_batch = {KL_PER_DIM: kl_per_dim}
+            else:
+                paid_rate = free_bits(kl_per_dim, self.free_bits)
         beta = self.beta.final if step is None else self.beta(step)
-        return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion, decoded)
+        return Terms(self.distortion_weight * distortion + beta * paid_rate, rate, distortion, decoded, of_batch)
+
+    def batch_terms(self, latent_shape: Shape) -> dict[str, Shape]:
+        """With free bits, the KL of each latent dimension."""
+        return {KL_PER_DIM: latent_shape} if self.free_bits > 0.0 else {}
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """What dimensions below ``free_bits`` are short of it: with the rate, eq. 15 of Kingma et al. 2016."""
+        if self.free_bits == 0.0:
+            return 0.0
+        return self.beta.final * (self.free_bits - means[KL_PER_DIM]).clamp_min(0.0).sum()
 
 
 class IWAE(Objective):

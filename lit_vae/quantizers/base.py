@@ -15,14 +15,17 @@ class Quantized(NamedTuple):
     Attributes:
         z_q: ``(B, d, *grid)``, the codes' vectors, with the estimator's gradient to ``z_e``.
         indices: ``(B, *grid)`` int64, the codes.
-        loss: ``(B,)``, what the quantizer wants minimised: weighted terms, *summed* over positions and channels.
+        loss: ``(B,)``, what the quantizer wants minimised: weighted terms, *summed* over positions and channels. In an
+            evaluation without what belongs to a whole batch, see `Quantizer.batch_loss`.
         terms: ``(B,)`` each, the same terms before their weights.
+        of_batch: in an evaluation, sums over the batch's images, ``(1, *shape)`` for each of `Quantizer.batch_terms`.
     """
 
     z_q: Tensor
     indices: Tensor
     loss: Tensor
     terms: dict[str, Tensor]
+    of_batch: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated)
 
 
 class Quantizer(nn.Module, ABC):
@@ -55,6 +58,15 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
         """Vectors of codes: ``(B, *grid)`` int64 ``-> (B, d, *grid)``."""
+
+    @property
+    def batch_terms(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what `batch_loss` is made of, by name: means over images, in an evaluation over the whole split."""
+        return {}
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """What the loss of an image has of all images together, in nats: of means of `batch_terms`."""
+        return 0.0
 
     def scalars(self) -> dict[str, float]:
         """Totals worth logging, by name."""

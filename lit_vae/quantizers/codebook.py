@@ -63,6 +63,12 @@ class Codebook(nn.Module, ABC):
         self.counts.lerp_(counts, 1.0 - self.decay)
 
     @torch.no_grad()
+    def center(self, codes: Tensor) -> Tensor:
+        """Mean of ``codes (K, d)``, each as often as it is used, ``-> (d,)``: unused ones may be far off."""
+        counts = self.counts.to(codes.dtype)
+        return counts @ codes / counts.sum()
+
+    @torch.no_grad()
     def replace(self, indices: Tensor, vectors: Tensor) -> None:
         """Give the codes ``indices (M,)`` other vectors ``(M, d)`` and the state of new ones."""
         self.weight[indices] = vectors.to(self.weight.dtype)

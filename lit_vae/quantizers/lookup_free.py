@@ -7,17 +7,21 @@ from torch import Tensor
 
 from lit_vae.quantizers.base import MOST_EMBEDDINGS, Quantized, VectorwiseQuantizer
 from lit_vae.quantizers.codebook import squared_error
-from lit_vae.quantizers.entropy import sign_entropy
+from lit_vae.quantizers.entropy import USAGE, diversity, groups_of_bits, sign_choice
 from lit_vae.quantizers.estimators import StraightThrough
+
+_MARGIN = 1e-3
+"""Of `FSQ.bound`: the outermost levels are neared and never reached."""
 
 
 class FSQ(VectorwiseQuantizer):
     """Finite scalar quantization: channel i is bounded and rounded to one of ``levels[i]`` values.
 
     Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023, sec. 3 and appendix A.1. With L levels,
-    ``f(z) = (L - 1)/2 tanh(z + s) - o`` is rounded, where ``o`` is 1/2 for an even L and 0 for an odd one, and ``s`` is
-    such that ``f(0) = 0`` (the paper's listing has ``tan`` for the inverse of tanh there, and so misses 0 a little).
-    The codes are divided by ``floor(L / 2)`` and so in [-1, 1]. There is no loss.
+    ``f(z) = (1 - 1e-3) (L - 1)/2 tanh(z + s) - o`` is rounded, where ``o`` is 1/2 for an even L and 0 for an odd one,
+    and ``s`` is such that ``f(0) = 0``. The 1e-3 is that of the paper's listing, which has ``tan`` for the inverse of
+    tanh in ``s``, and so misses 0 a little. The codes are divided by ``floor(L / 2)`` and so in [-1, 1]. There is no
+    loss.
 
     The index is ``sum_i digit_i prod_{j < i} levels[j]``, with ``digit = round(f(z)) + floor(L / 2)``.
 
@@ -41,8 +45,8 @@ class FSQ(VectorwiseQuantizer):
         self.register_buffer("places", torch.tensor(places), persistent=False)
 
     def bound(self, z: Tensor) -> Tensor:
-        """``f`` above, in ``[-floor(L / 2), floor((L - 1) / 2)]``: ``(..., d) -> (..., d)``."""
-        half = (self.levels - 1).to(z.dtype) / 2
+        """``f`` above, within ``(-floor(L / 2), floor((L - 1) / 2))``: ``(..., d) -> (..., d)``."""
+        half = (self.levels - 1).to(z.dtype) * ((1.0 - _MARGIN) / 2)
         offset = (1 - self.levels % 2).to(z.dtype) / 2
         return half * torch.tanh(z + torch.atanh(offset / half)) - offset
 
@@ -69,7 +73,8 @@ class LFQ(VectorwiseQuantizer):
 
         commitment_cost ||z - sg(q)||^2 + entropy_weight (mean_z H(p(. | z)) - H(mean_z p(. | z))),
 
-    see `lit_vae.quantizers.entropy.sign_entropy` for the second term.
+    The second term is exact for at most 12 channels. Of more, the entropy of the mean is that of groups of at most 12
+    channels, see `lit_vae.quantizers.entropy.sign_choice`.
 
     Args:
         embedding_dim: channels d, for 2^d codes; at most 62.
@@ -105,9 +110,22 @@ class LFQ(VectorwiseQuantizer):
         signs = 2.0 * bits.to(z.dtype) - 1.0
         indices = (bits.long() << self._places(z)).sum(-1)
         commitment = squared_error(z, signs)
-        entropy = sign_entropy(z, self.temperature, across_ranks=self.training)
+        choice = sign_choice(z, self.temperature)
+        entropy = choice.penalty() if self.training else choice.entropy
         loss = self.commitment_cost * commitment + self.entropy_weight * entropy
-        return Quantized(StraightThrough()(z, signs), indices, loss, {"commitment": commitment, "entropy": entropy})
+        terms = {"commitment": commitment, "entropy": entropy}
+        of_batch = {} if self.training else {USAGE: choice.usage[None]}
+        return Quantized(StraightThrough()(z, signs), indices, loss, terms, of_batch)
+
+    @property
+    def batch_terms(self) -> dict[str, tuple[int, ...]]:
+        """How often each code of each group of bits is chosen."""
+        groups, bits = groups_of_bits(self.embedding_dim)
+        return {USAGE: (groups, 2**bits)}
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """Minus the weighted entropy of the mean choice."""
+        return -self.entropy_weight * diversity(means[USAGE])
 
     def vectors(self, indices: Tensor) -> Tensor:
         """``(...) -> (..., d)``, in the default dtype."""

@@ -32,6 +32,15 @@ class Projected(Quantizer):
         """See `Quantizer`."""
         return _by_position(self.up, self.quantizer.lookup(indices))
 
+    @property
+    def batch_terms(self) -> dict[str, tuple[int, ...]]:
+        """The inner quantizer's."""
+        return self.quantizer.batch_terms
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """The inner quantizer's."""
+        return self.quantizer.batch_loss(means)
+
     def scalars(self) -> dict[str, float]:
         """The inner quantizer's."""
         return self.quantizer.scalars()

@@ -9,13 +9,17 @@ _MIN_ROWS = 256  # below it a product of matrices is slow, so the codes are tile
 
 
 @torch.no_grad()
-def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
+def nearest_codes(z: Tensor, codes: Tensor, center: Tensor | None = None) -> Tensor:
     """``argmin_k ||z_n - e_k||^2`` for each vector: ``z (N, d), codes (K, d) -> (N,)`` int64.
 
-    The scores are ``|e|^2 - 2 z.e``, since ``|z|^2`` changes no minimum; codes whose distances differ by no more than
-    their rounding may be exchanged. On a GPU the product follows ``torch.set_float32_matmul_precision``, by default
-    full float32.
+    The scores are ``|e|^2 - 2 z.e``, since ``|z|^2`` changes no minimum, with ``center (d,)`` as the origin: far from
+    it, an expanded square loses its digits. By default it is the codes' mean. It must not depend on ``z``, or a vector
+    would get another of two nearly equal codes in another batch. Codes whose distances differ by no more than their
+    rounding may be exchanged. On a GPU the product follows ``torch.set_float32_matmul_precision``, by default full
+    float32.
     """
+    center = codes.mean(0) if center is None else center
+    codes = codes - center
     budget = _SCORES.get(z.device.type, _SCORES["cuda"])
     columns = min(len(codes), budget // _MIN_ROWS)
     rows = max(1, min(len(z), budget // columns))
@@ -23,7 +27,7 @@ def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
     buffer = z.new_empty(rows * columns)
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
     for start in range(0, len(z), rows):
-        x = z[start : start + rows]
+        x = z[start : start + rows] - center
         best: Tensor | None = None
         for first in range(0, len(codes), columns):
             e = codes[first : first + columns]

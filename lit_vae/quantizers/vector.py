@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
 from lit_vae.quantizers.care import KMeans, Revival
 from lit_vae.quantizers.codebook import CodebookFactory, EMACodebook, squared_error
-from lit_vae.quantizers.entropy import EntropyPenalty
+from lit_vae.quantizers.entropy import USAGE, EntropyPenalty, diversity
 from lit_vae.quantizers.estimators import Estimator, StraightThrough
 from lit_vae.quantizers.search import nearest_codes
 
@@ -82,23 +82,36 @@ class VectorQuantizer(VectorwiseQuantizer):
         if self.training:
             self._tend(rows)
         codes = self.codes.to(z.dtype)
-        indices = nearest_codes(rows, codes)
+        center = self.codebook.center(codes)
+        indices = nearest_codes(rows, codes, center)
         e = F.embedding(indices, codes).view_as(z)
 
         commitment = squared_error(z, e.detach())
         codebook_terms = self.codebook.terms(z, e)
         terms = {"commitment": commitment} | codebook_terms
+        of_batch: dict[str, Tensor] = {}
         loss = self.commitment_cost * commitment + sum(codebook_terms.values())
         if self.entropy is not None:
             # a copy, since the codebook may move before the backward pass looks at the codes again
-            terms["entropy"] = self.entropy(z, codes.clone(), across_ranks=self.training)
+            choice = self.entropy(z, codes.clone(), center)
+            terms["entropy"] = choice.penalty() if self.training else choice.entropy
             loss = loss + self.entropy.weight * terms["entropy"]
+            of_batch = {} if self.training else {USAGE: choice.usage[None]}
 
         if self.training:
             self.codebook.update(rows, indices)
             self.step += 1
             self._steps += 1
-        return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms)
+        return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms, of_batch)
+
+    @property
+    def batch_terms(self) -> dict[str, tuple[int, ...]]:
+        """Of an entropy penalty, how often each code is chosen."""
+        return {} if self.entropy is None else {USAGE: (1, self.num_embeddings)}
+
+    def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
+        """Minus the weighted entropy of the mean choice."""
+        return 0.0 if self.entropy is None else -self.entropy.weight * diversity(means[USAGE])
 
     @torch.no_grad()
     def _tend(self, rows: Tensor) -> None:

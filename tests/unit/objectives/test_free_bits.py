@@ -47,6 +47,30 @@ def test_maps_have_free_bits_for_every_position():
     torch.testing.assert_close(free_bits(kl.unflatten(1, (1, 2, 2)), MINIMUM), free_bits(kl, MINIMUM), rtol=0, atol=0)
 
 
+def evaluate(q):
+    """Terms of an evaluation, as training's when it is over."""
+
+    def no_decoder(z):
+        return DiagonalGaussian(torch.zeros(1, len(z[0]), 1, 1, 1), torch.zeros(()), event_ndim=3)
+
+    prior = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
+    return ELBO(free_bits=MINIMUM, beta=0.5)(torch.zeros(len(q.mean), 1, 1, 1), q, prior, no_decoder, step=None)
+
+
+@pytest.mark.parametrize("size", [8, 3, 1])
+def test_an_evaluation_decides_on_the_whole_split(size):
+    """Whatever the batches: beta sum_j max(lambda, E_split KL_j) beside the distortion."""
+    q, objective = posterior(), ELBO(free_bits=MINIMUM, beta=0.5)
+    assert objective.batch_terms((4,)) == {"kl_per_dim": (4,)}
+    assert ELBO().batch_terms((4,)) == {}
+    parts = zip(q.mean.split(size), q.log_var.split(size), strict=True)
+    terms = [evaluate(DiagonalGaussian(*part)) for part in parts]
+    loss, distortion = (torch.cat([getattr(part, name) for part in terms]).mean() for name in ("loss", "distortion"))
+    kl = torch.cat([part.of_batch["kl_per_dim"] for part in terms]).mean(0)
+    expected = distortion + 0.5 * q.kl_per_dim().mean(0).clamp_min(MINIMUM).sum()
+    torch.testing.assert_close(loss + objective.batch_loss({"kl_per_dim": kl}), expected, rtol=1e-14, atol=0)
+
+
 def _rank(rank: int, file: str, results: "mp.SimpleQueue") -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     q = posterior()
@@ -54,22 +78,17 @@ def _rank(rank: int, file: str, results: "mp.SimpleQueue") -> None:
     loss = free_bits(mine.kl_per_dim(), MINIMUM).mean()
     (grad,) = torch.autograd.grad(loss, q.mean)
 
-    def no_decoder(z):
-        return DiagonalGaussian(torch.zeros(1, len(z[0]), 1, 1, 1), torch.zeros(()), event_ndim=3)
-
     if rank == 0:  # an evaluation that only one rank makes must not wait for the other
-        prior = DiagonalGaussian(torch.zeros(4, 4), torch.zeros(4, 4))
-        ELBO(free_bits=MINIMUM)(torch.zeros(4, 1, 1, 1), mine, prior, no_decoder, step=None)
+        evaluate(mine)
     results.put((rank, loss.item(), grad.tolist()))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # nothing is left running here
 def test_two_ranks_are_one_process_of_the_double_batch(tmp_path):
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    mp.spawn(_rank, (str(tmp_path / "store"), results), nprocs=2)
+    results = mp.get_context("fork").SimpleQueue()
+    mp.start_processes(_rank, (str(tmp_path / "store"), results), nprocs=2, start_method="fork")
     _, losses, grads = zip(*sorted(results.get() for _ in range(2)), strict=True)
 
     q = posterior()

@@ -1,6 +1,7 @@
 """Quantizers without a stored codebook, and projections to fewer dimensions."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ def test_every_index_is_a_code_and_is_found_again(quantizer):
     z_e = codes
     if isinstance(quantizer, FSQ):  # the inverse of its bound, infinite for the outer levels
         levels = quantizer.levels.view(-1, 1)
-        half, offset = (levels - 1) / 2, (1 - levels % 2) / 2
-        z_e = torch.atanh((codes * (levels // 2) + offset) / half) - torch.atanh(offset / half)
+        half, offset = 0.999 * (levels - 1) / 2, (1 - levels % 2) / 2
+        z_e = torch.atanh(((codes * (levels // 2) + offset) / half).clamp(-1, 1)) - torch.atanh(offset / half)
     again = quantizer(z_e)
     assert torch.equal(again.indices, indices)
     assert torch.equal(again.z_q, codes)
@@ -59,6 +60,19 @@ def test_fsq_keeps_zero_and_passes_the_gradient_of_the_bound(float64):
     torch.testing.assert_close(got, wanted)
     bound = quantizer.bound(z_e)
     assert ((quantizer(z_e).z_q * torch.tensor([4.0, 2.0]) - bound).abs() <= 0.5).all()
+
+
+def test_fsq_is_the_listing_of_the_paper(float64):
+    """Mentzer et al. 2023, app. A.1, with its 1e-3 and, in place of the inverse of tanh, its tan."""
+    z = torch.linspace(-6, 6, 999)
+    for level in range(3, 12):
+        half = (level - 1) * (1 - 1e-3) / 2
+        offset = 0.0 if level % 2 else 0.5
+        listing = torch.tanh(z + math.tan(offset / half)) * half - offset
+        ours = FSQ([level]).bound(z[:, None])[:, 0]
+        torch.testing.assert_close(ours, listing, rtol=0, atol=1e-12 if level % 2 else 1e-3)
+    outermost = FSQ([5, 8]).bound(torch.tensor([[40.0, 40.0], [-40.0, -40.0]]))
+    torch.testing.assert_close(outermost, torch.tensor([[1.998, 2.9965], [-1.998, -3.9965]]), rtol=0, atol=1e-12)
 
 
 def test_lfq_takes_signs_bits_and_the_commitment(float64):

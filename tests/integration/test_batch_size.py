@@ -1,0 +1,33 @@
+"""The numbers of an evaluation are those of the split, whatever its batches."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_configs import SHORT, Lightning, name, on_fake_data
+from test_configs import CONFIGS
+
+OF_A_BATCH = {"vae/mnist_binary_cyclical.yaml", "vqvae/digits_gradient.yaml", "vqvae/digits_lfq.yaml"}
+"""Free bits, and the entropy penalties: of these training minimises what only a batch has."""
+
+MARKED = [pytest.param(p, marks=() if name(p) in OF_A_BATCH else pytest.mark.slow, id=name(p)) for p in CONFIGS]
+
+
+@pytest.mark.parametrize("path", MARKED)
+@pytest.mark.filterwarnings("ignore:(LPIPS|Inception).*random")
+def test_an_evaluation_does_not_depend_on_the_batch_size(
+    path: Path, lightning: Lightning, feature_net: Path, tmp_path: Path
+) -> None:
+    """24 images in batches of which the last is not full, and one at a time; in float64."""
+    config = on_fake_data(path, tmp_path, lightning, feature_net)
+    if name(path) in OF_A_BATCH:  # their own terms alone: what callbacks measure is tried in the slow set
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"trainer": {**SHORT, "callbacks": []}}))
+    run, found = tmp_path / "run", []
+    lightning("fit", "--config", config, "--run_dir", run)
+    for batch_size in (7, 1):
+        whole = ["--trainer.limit_test_batches=1.0", "--trainer.precision=64-true"]
+        given = ["--ckpt_path", "last", f"--data.init_args.batch_size={batch_size}", *whole]
+        lightning("test", "--config", run / "config.yaml", *given)
+        found.append(json.loads((run / "test_metrics.json").read_text())["metrics"])
+    assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-5)
