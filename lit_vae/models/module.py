@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -145,7 +146,7 @@ class Model(LightningModule, ABC):
             if isinstance(config.scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
                 name: str = config.scheduler.monitor  # type: ignore[attr-defined]
                 if name not in self.trainer.callback_metrics:
-                    raise ValueError(
+                    raise MisconfigurationException(
                         f"ReduceLROnPlateau: monitor (={name!r}) is not among the numbers of this validation,"
                         f" {', '.join(sorted(self.trainer.callback_metrics))}. Set"
                         " model.init_args.lr_scheduler.init_args.monitor."

@@ -68,7 +68,7 @@ def in_few_words(error: Exception, begun: bool) -> str | None:
     """
     if isinstance(error, Preempted):
         return f"preempted: {error}"
-    if isinstance(error, TrainingStopped):
+    if isinstance(error, TrainingStopped) or _is_a_setting(error):
         return f"error: {error}"
     if lost_rank(error) == "gone":
         return f"ended, because another rank has; what it failed of stands in its own words ({error})"
@@ -83,6 +83,13 @@ def in_few_words(error: Exception, begun: bool) -> str | None:
     of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
     of_the_program |= isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     return None if begun or of_the_program else f"error: {without_noise(str(error))}"
+
+
+def _is_a_setting(error: Exception) -> bool:
+    """Whether Lightning finds fault with a setting, which it may do late: at the first validation, for a monitor."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    return isinstance(error, MisconfigurationException) or "Early stopping conditioned on metric" in str(error)
 
 
 _SILENT = (

@@ -22,6 +22,7 @@ class LoopState(Callback):
     def __init__(self) -> None:
         self._metrics: dict[str, torch.Tensor] = {}
         self._optimizers: list[str] | None = None
+        self._epoch_end_is_due = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the weights their precision before a checkpoint is loaded into them: of float64 half would be lost."""
@@ -34,6 +35,8 @@ class LoopState(Callback):
             name: torch.as_tensor(value).detach().cpu().clone() for name, value in metrics
         }
         checkpoint["optimizers"] = _class_names(trainer)
+        # of an epoch without a validation; Lightning resumes with the next epoch and leaves the end of this one out
+        checkpoint["epoch_end_is_due"] = bool(trainer.training and trainer.is_last_batch)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember what is to be given back.
@@ -51,6 +54,7 @@ class LoopState(Callback):
             )
         self._metrics = dict(checkpoint.get("callback_metrics", {}))
         self._optimizers = checkpoint.get("optimizers")
+        self._epoch_end_is_due = checkpoint.get("epoch_end_is_due", False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse another optimizer before its state is loaded; stay stopped.
@@ -75,10 +79,14 @@ class LoopState(Callback):
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the numbers back, once nothing resets them any more."""
+        """Give the numbers back, once nothing resets them any more, and decide what was still to be decided by them."""
         for name, value in self._metrics.items():
             trainer.callback_metrics[name] = value.to(pl_module.device)
         self._metrics = {}
+        for callback in trainer.callbacks if self._epoch_end_is_due else ():  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                callback.on_train_epoch_end(trainer, pl_module)
+        self._epoch_end_is_due = False
 
 
 def _class_names(trainer: Trainer) -> list[str]:
