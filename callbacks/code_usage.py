@@ -11,6 +11,7 @@ from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics import codes
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.panels import log_panel
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class CodeUsage(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    def __init__(self, every_n_epochs: int | None = 1) -> None:
+    @checked
+    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
         super().__init__(every_n_epochs)
 
     def check_model(self, model: Autoencoder) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Periodic
 from lit_vae.models.module import Model
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.panels import log_panel
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Curves(Periodic):
     name = "curves"
     accepts = Model
 
-    def __init__(self, terms: list[str] = ["rate", "distortion", "loss"], every_n_epochs: int = 1) -> None:  # noqa: B006
+    @checked
+    def __init__(self, terms: list[str] = ["rate", "distortion", "loss"], every_n_epochs: PositiveInt = 1) -> None:  # noqa: B006
         super().__init__(every_n_epochs)
         self.terms = list(terms)
         self.steps: list[int] = []

@@ -14,6 +14,7 @@ from callbacks.periodic import data_spec
 from lit_vae.codes import CodeSpec
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
+from lit_vae.ranges import Depth, PositiveInt, Seed, checked
 from lit_vae.run.loading import load_stage1
 from lit_vae.sampling import CodeSampling
 
@@ -35,12 +36,15 @@ class Draws(Panel):
     accepts = Model
     needs_images = False
 
+    @checked
     def __init__(
-        self, num_images: int = 64, every_n_epochs: int = 1, sampling: CodeSampling | None = None, seed: int = 0
+        self,
+        num_images: Depth = 64,
+        every_n_epochs: PositiveInt = 1,
+        sampling: CodeSampling | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(every_n_epochs)
-        if num_images < 1:
-            raise self._refuse(f"num_images (={num_images}) must be at least 1.", "Set init_args.num_images.")
         self.num_images, self.seed = num_images, seed
         self.sampling = CodeSampling() if sampling is None else sampling
         self.caption = f"Draws from the model{_deviations(self.sampling)}"

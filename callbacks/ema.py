@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lit_vae.ranges import BelowOne, PositiveInt, checked
+
 
 class EMA(WeightAveraging):
     """Keeps ``average <- decay average + (1 - decay) weights``, and validates, draws and tests with it.
@@ -30,14 +32,8 @@ class EMA(WeightAveraging):
         every_n_steps: optimizer steps between two updates.
     """
 
-    def __init__(self, decay: float = 0.999, warmup: bool = True, every_n_steps: int = 1) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"EMA: decay (={decay}) must be in [0, 1). Set init_args.decay of callbacks.EMA.")
-        if every_n_steps < 1:
-            raise ValueError(
-                f"EMA: every_n_steps (={every_n_steps}) must be at least 1. Set init_args.every_n_steps of"
-                " callbacks.EMA."
-            )
+    @checked
+    def __init__(self, decay: BelowOne = 0.999, warmup: bool = True, every_n_steps: PositiveInt = 1) -> None:
         super().__init__(multi_avg_fn=self._update, use_buffers=False)
         self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
         self._average_in_model = False

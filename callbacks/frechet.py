@@ -12,6 +12,7 @@ from lit_vae.images import Batch
 from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
 from lit_vae.needs import Need
+from lit_vae.ranges import PositiveInt, checked
 
 
 class ReconstructionFrechet(Measurement):
@@ -26,7 +27,8 @@ class ReconstructionFrechet(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    def __init__(self, features: ImageFeatures, every_n_epochs: int | None = 1) -> None:
+    @checked
+    def __init__(self, features: ImageFeatures, every_n_epochs: PositiveInt | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.features = features
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Periodic
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import AboveHalf, BelowOne, OpenUnitInterval, PositiveInt, checked
 from lit_vae.realism import Adversary
 from lit_vae.run.panels import log_panel
 
@@ -42,12 +43,8 @@ class BackOff:
         least: what is left of the weight at least.
     """
 
-    def __init__(self, threshold: float = WON, factor: float = 0.5, least: float = 0.01) -> None:
-        if not (0.5 < threshold < 1.0 and 0.0 < factor < 1.0 and 0.0 <= least < 1.0):
-            raise ValueError(
-                f"BackOff: threshold (={threshold}) must be in (0.5, 1), factor (={factor}) in (0, 1) and least"
-                f" (={least}) in [0, 1). Set them in the init_args of back_off of callbacks.GANHealth."
-            )
+    @checked
+    def __init__(self, threshold: AboveHalf = WON, factor: OpenUnitInterval = 0.5, least: BelowOne = 0.01) -> None:
         self.threshold, self.factor, self.least = threshold, factor, least
 
     @torch.no_grad()
@@ -74,10 +71,11 @@ class GANHealth(Periodic):
 
     name = "gan_health"
 
-    def __init__(self, every_n_epochs: int = 1, window: int = 200, back_off: BackOff | None = None) -> None:
+    @checked
+    def __init__(
+        self, every_n_epochs: PositiveInt = 1, window: PositiveInt = 200, back_off: BackOff | None = None
+    ) -> None:
         super().__init__(every_n_epochs)
-        if window < 1:
-            raise self._refuse(f"window (={window}) must be at least 1 step.", "Set init_args.window.")
         self.window, self.back_off = window, back_off
         self.steps: list[int] = []
         self.values: dict[str, list[float]] = {name: [] for name in NUMBERS}

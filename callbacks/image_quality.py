@@ -10,6 +10,7 @@ from lit_vae.images import Batch
 from lit_vae.metrics.image_quality import ImageQualityMetric
 from lit_vae.metrics.sharpness import SMALLEST_SIZE, SharpnessMetric
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import PositiveInt, checked
 
 
 class ImageQuality(Measurement):
@@ -26,7 +27,8 @@ class ImageQuality(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    def __init__(self, every_n_epochs: int | None = 1) -> None:
+    @checked
+    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
         super().__init__(every_n_epochs)
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:

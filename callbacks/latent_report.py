@@ -11,6 +11,7 @@ from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import PositiveInt, checked
 
 KEY = "latent_report"
 
@@ -27,7 +28,8 @@ class LatentReport(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only, and then in no checkpoint.
     """
 
-    def __init__(self, every_n_epochs: int | None = 1) -> None:
+    @checked
+    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.saved: dict[str, Any] | None = None
 

@@ -11,6 +11,7 @@ from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 from lit_vae.run.panels import log_panel
 
 if TYPE_CHECKING:
@@ -31,10 +32,9 @@ class LatentStatistics(Measurement):
         max_images: N at most.
     """
 
-    def __init__(self, every_n_epochs: int | None = None, max_images: int = 10_000) -> None:
+    @checked
+    def __init__(self, every_n_epochs: PositiveInt | None = None, max_images: AtLeastTwo = 10_000) -> None:
         super().__init__(every_n_epochs)
-        if max_images < 2:
-            raise self._refuse(f"max_images (={max_images}) must be at least 2.", "Set init_args.max_images.")
         self.max_images = max_images
 
     def check_model(self, model: Autoencoder) -> None:

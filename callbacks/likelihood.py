@@ -12,6 +12,7 @@ from callbacks.periodic import Measurement, data_spec
 from lit_vae.images import Batch, ImageSpec
 from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.ranks import Share
 
 SEED = 2**31 - 19
@@ -31,17 +32,15 @@ class ImportanceSampledNLL(Measurement):
         max_images: take the first images only.
     """
 
+    @checked
     def __init__(
         self,
-        num_samples: int = 128,
-        chunk: int = 16,
-        every_n_epochs: int | None = None,
-        max_images: int | None = None,
+        num_samples: PositiveInt = 128,
+        chunk: PositiveInt = 16,
+        every_n_epochs: PositiveInt | None = None,
+        max_images: PositiveInt | None = None,
     ) -> None:
         super().__init__(every_n_epochs)
-        for argument, value in {"num_samples": num_samples, "chunk": chunk, "max_images": max_images}.items():
-            if value is not None and value < 1:
-                raise self._refuse(f"{argument} (={value}) must be at least 1.", f"Set init_args.{argument}.")
         self.num_samples, self.chunk, self.max_images = num_samples, chunk, max_images
 
     def check_model(self, model: Autoencoder) -> None:

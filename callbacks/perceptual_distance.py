@@ -12,6 +12,7 @@ from lit_vae.images import Batch
 from lit_vae.metrics.perceptual import PerceptualDistanceMetric
 from lit_vae.models.base import Autoencoder
 from lit_vae.needs import Need
+from lit_vae.ranges import PositiveInt, checked
 
 
 class PerceptualDistance(Measurement):
@@ -22,7 +23,8 @@ class PerceptualDistance(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    def __init__(self, distance: features.PerceptualDistance, every_n_epochs: int | None = 1) -> None:
+    @checked
+    def __init__(self, distance: features.PerceptualDistance, every_n_epochs: PositiveInt | None = 1) -> None:
         super().__init__(every_n_epochs)
         self.distance = distance
 

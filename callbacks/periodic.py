@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_vae.images import Batch, ImageSpec
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
+from lit_vae.ranges import PositiveInt, checked
 
 
 class Periodic(Callback):
@@ -27,9 +28,8 @@ class Periodic(Callback):
     accepts: type[Model] = Autoencoder  # type: ignore[type-abstract]
     """Models that it works with."""
 
-    def __init__(self, every_n_epochs: int | None) -> None:
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"{type(self).__name__}: every_n_epochs (={every_n_epochs}) must be at least 1.")
+    @checked
+    def __init__(self, every_n_epochs: PositiveInt | None) -> None:
         self.every_n_epochs = every_n_epochs
         self._loaded_step: int | None = None
 

@@ -6,6 +6,7 @@ from PIL import Image
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, to_model
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
 class Reconstructions(Panel):
@@ -22,11 +23,9 @@ class Reconstructions(Panel):
     name = "reconstructions"
     caption = "Validation images (upper row of each pair) and their reconstructions (lower row)"
 
-    def __init__(self, num_images: int = 16, every_n_epochs: int = 1, columns: int = 8) -> None:
+    @checked
+    def __init__(self, num_images: Depth = 16, every_n_epochs: PositiveInt = 1, columns: Depth = 8) -> None:
         super().__init__(every_n_epochs)
-        for argument, value in {"num_images": num_images, "columns": columns}.items():
-            if value < 1:
-                raise self._refuse(f"{argument} (={value}) must be at least 1.", f"Set init_args.{argument}.")
         self.num_examples, self.columns = num_images, columns
 
     def draw(self, model: Autoencoder, images: Images) -> Image.Image:

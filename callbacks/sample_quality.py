@@ -20,6 +20,7 @@ from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
 from lit_vae.models.module import Model
 from lit_vae.needs import Need, needs_of
+from lit_vae.ranges import AtLeastTwo, PositiveInt, Seed, checked
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.loading import images_of, load_stage1
 
@@ -52,21 +53,19 @@ class SampleQuality(Periodic):
 
     accepts = Model
 
+    @checked
     def __init__(
         self,
         features: ImageFeatures,
         distances: list[SetDistance] | None = None,
-        num_images: int = 10_000,
+        num_images: AtLeastTwo = 10_000,
         reference: Split = "train",
-        every_n_epochs: int | None = None,
-        num_val_images: int | None = None,
-        seed: int = 0,
+        every_n_epochs: PositiveInt | None = None,
+        num_val_images: AtLeastTwo | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(every_n_epochs)
         self.num_val_images = num_images if num_val_images is None else num_val_images
-        for argument, value in {"num_images": num_images, "num_val_images": self.num_val_images}.items():
-            if value < 2:
-                raise self._refuse(f"{argument} (={value}) must be at least 2.", f"Set init_args.{argument}.")
         self.features, self.num_images, self.reference, self.seed = features, num_images, reference, seed
         self.distances: Sequence[SetDistance] = [Frechet()] if distances is None else distances
         if len({type(distance) for distance in self.distances}) < len(self.distances):

@@ -8,6 +8,7 @@ from PIL import Image
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, decode_draws, decode_means, prior_latents
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import Depth, NotNegativeFloat, PositiveInt, Seed, checked
 
 Pixels = Literal["mean", "sample", "both"]
 
@@ -29,17 +30,16 @@ class Samples(Panel):
 
     needs_images = False
 
+    @checked
     def __init__(
         self,
-        num_images: int = 64,
-        every_n_epochs: int = 1,
-        temperature: float = 1.0,
+        num_images: Depth = 64,
+        every_n_epochs: PositiveInt = 1,
+        temperature: NotNegativeFloat = 1.0,
         pixels: Pixels = "mean",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(every_n_epochs)
-        if num_images < 1:
-            raise self._refuse(f"num_images (={num_images}) must be at least 1.", "Set init_args.num_images.")
         self.num_images, self.temperature, self.pixels, self.seed = num_images, temperature, pixels, seed
         self.name = "samples" if pixels == "mean" else f"samples_{pixels}"
         shown = {
@@ -85,17 +85,16 @@ class ClassSheet(Panel):
     name = "class_sheet"
     needs_images = False
 
+    @checked
     def __init__(
         self,
-        columns: int = 10,
-        every_n_epochs: int = 1,
-        temperature: float = 1.0,
+        columns: Depth = 10,
+        every_n_epochs: PositiveInt = 1,
+        temperature: NotNegativeFloat = 1.0,
         pixels: Literal["mean", "sample"] = "mean",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(every_n_epochs)
-        if columns < 1:
-            raise self._refuse(f"columns (={columns}) must be at least 1.", "Set init_args.columns.")
         self.columns, self.temperature, self.pixels, self.seed = columns, temperature, pixels, seed
         what = "Decoder means" if pixels == "mean" else "Draws from p(x|z,y)"
         self.caption = f"{what}: one row a class, the same noise down each column, temperature {temperature:g}"

@@ -10,6 +10,7 @@ from torch import Tensor
 from callbacks.drawing import SIGMA, new_figure, rasterize
 from callbacks.panel import Images, Panel, first_images, prior_of
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import AtLeastThree, PositiveInt, checked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,10 +45,11 @@ class LatentScatter(Panel):
 
     name = "latent_scatter"
 
-    def __init__(self, num_images: int = 2000, every_n_epochs: int = 1, method: Method = "pca") -> None:
+    @checked
+    def __init__(
+        self, num_images: AtLeastThree = 2000, every_n_epochs: PositiveInt = 1, method: Method = "pca"
+    ) -> None:
         super().__init__(every_n_epochs)
-        if num_images < 3:
-            raise self._refuse(f"num_images (={num_images}) must be at least 3.", "Set init_args.num_images.")
         self.num_images, self.method = num_images, method
         self.caption = "Latents of validation images, coloured by label"
 

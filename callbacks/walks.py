@@ -12,6 +12,7 @@ from callbacks.panel import Images, Panel, decode_means, first_images, prior_of,
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.models.base import Autoencoder
+from lit_vae.ranges import Depth, NotNegativeInt, PositiveFloat, PositiveInt, Steps, checked
 
 Path = Literal["linear", "slerp"]
 
@@ -44,16 +45,16 @@ class Traversals(Panel):
 
     name = "traversals"
 
+    @checked
     def __init__(
-        self, dims: int = 10, steps: int = 9, num_images: int = 0, every_n_epochs: int = 1, reach: float = 2.0
+        self,
+        dims: PositiveInt = 10,
+        steps: Steps = 9,
+        num_images: NotNegativeInt = 0,
+        every_n_epochs: PositiveInt = 1,
+        reach: PositiveFloat = 2.0,
     ) -> None:
         super().__init__(every_n_epochs)
-        if dims < 1 or steps < 2 or num_images < 0:
-            raise self._refuse(
-                f"dims (={dims}) must be at least 1, steps (={steps}) at least 2, num_images (={num_images}) not"
-                " negative.",
-                "Change them in init_args.",
-            )
         self.dims, self.steps, self.num_examples, self.reach = dims, steps, num_images, reach
         start = f"{num_images} validation images" if num_images else "the mean of the prior"
         self.caption = f"Single latent dimensions from -{reach:g} to {reach:g} standard deviations, from {start}"
@@ -100,12 +101,11 @@ class Interpolations(Panel):
 
     name = "interpolations"
 
-    def __init__(self, pairs: int = 6, steps: int = 9, path: Path = "linear", every_n_epochs: int = 1) -> None:
+    @checked
+    def __init__(
+        self, pairs: Depth = 6, steps: Steps = 9, path: Path = "linear", every_n_epochs: PositiveInt = 1
+    ) -> None:
         super().__init__(every_n_epochs)
-        if pairs < 1 or steps < 2:
-            raise self._refuse(
-                f"pairs (={pairs}) must be at least 1, steps (={steps}) at least 2.", "Change them in init_args."
-            )
         self.pairs, self.steps, self.path = pairs, steps, path
         self.num_examples = 2 * pairs
         self.caption = f"From one validation image to another through latent space ({path}); originals at both ends"

@@ -36,6 +36,7 @@ from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastChec
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
 from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
 from lit_vae.run.hardware import settle_threads
+from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.loop_state import LoopState
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
@@ -141,8 +142,12 @@ class LitCLI(LightningCLI):
         return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Remember the classes that the user names: checkpoints of this command may name them, too."""
+        """Hold every number to its range; remember the classes that the user names, which checkpoints may name, too."""
         super().parse_arguments(parser, args)
+        try:
+            check_numbers(self.config[self.config.subcommand].as_dict())
+        except ValueError as error:
+            parser.error(str(error))
         trust_classes_of(self.config.as_dict())
 
     def _parse_ckpt_path(self) -> None:

@@ -22,10 +22,23 @@ from lit_vae.noise import Draws
 
 LOG_2PI = math.log(2.0 * math.pi)
 
+LOG_SCALES = (-30.0, 20.0)
+"""Log-variances and log-scales are held within these bounds wherever a distribution is made; inside, no bit moves.
+
+Beyond them float32 ends: a KL is infinite from a log-variance of 89 on, and a logistic of log-scale 100 has gradients
+that are no numbers. The bounds are those of latent diffusion (CompVis, diffusers): imported autoencoders equal theirs
+outside of them, too. A parameter beyond a bound has a gradient of zero; every other gradient stays finite.
+"""
+
 
 def _at_least_float32(t: Tensor) -> Tensor:
     """Half precision promoted: networks may run in bfloat16, but three digits are not enough for a sum of nats."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def _log_scale(t: Tensor) -> Tensor:
+    """A log-variance or log-scale, in float32 at least and within `LOG_SCALES`."""
+    return _at_least_float32(t).clamp(*LOG_SCALES)
 
 
 def _sum_event(t: Tensor, event_ndim: int) -> Tensor:
@@ -79,12 +92,13 @@ class DiagonalGaussian(Distribution):
     """``N(mean, diag exp(log_var))``, for posteriors, priors and images alike.
 
     ``log_var`` may be any shape that broadcasts against ``mean`` (a scalar for one shared variance). ``event_ndim`` is
-    the number of trailing dimensions that make up one latent or image; by default all but the first.
+    the number of trailing dimensions that make up one latent or image; by default all but the first. It is held within
+    `LOG_SCALES`.
     """
 
     def __init__(self, mean: Tensor, log_var: Tensor, event_ndim: int | None = None) -> None:
         self._mean = _at_least_float32(mean)
-        self.log_var = _at_least_float32(log_var)
+        self.log_var = _log_scale(log_var)
         self.event_ndim = mean.ndim - 1 if event_ndim is None else event_ndim
 
     @property
@@ -144,11 +158,14 @@ class DiagonalGaussian(Distribution):
 
 
 class Laplace(Distribution):
-    """Independent ``Laplace(mean, exp(log_scale))`` for each value of an image; its log-density is an L1 distance."""
+    """Independent ``Laplace(mean, exp(log_scale))`` for each value of an image; its log-density is an L1 distance.
+
+    ``log_scale`` is held within `LOG_SCALES`.
+    """
 
     def __init__(self, mean: Tensor, log_scale: Tensor) -> None:
         self._mean = _at_least_float32(mean)
-        self.log_scale = _at_least_float32(log_scale)
+        self.log_scale = _log_scale(log_scale)
 
     @property
     def mean(self) -> Tensor:
@@ -236,14 +253,14 @@ class DiscretizedLogisticMixture(Distribution):
     Args:
         logits: ``(..., K, H, W)``, of the components.
         means: ``(..., K, C, H, W)``.
-        log_scales: ``(..., K, C, H, W)``.
+        log_scales: ``(..., K, C, H, W)``; held within `LOG_SCALES`.
         coefficients: ``(..., K, C (C - 1) / 2, H, W)``, in the order (1, 0), (2, 0), (2, 1), ...
     """
 
     def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, coefficients: Tensor) -> None:
         self.logits = _at_least_float32(logits)
         self.means = _at_least_float32(means)
-        self.log_scales = _at_least_float32(log_scales)
+        self.log_scales = _log_scale(log_scales)
         self.coefficients = _at_least_float32(coefficients)
         self.channels = means.shape[-3]
 

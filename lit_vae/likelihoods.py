@@ -6,6 +6,7 @@ which images its numbers are probabilities. Every family takes any of them, by `
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 
 from lit_vae import distributions as D
 from lit_vae.images import ImageSpec, Values
+from lit_vae.ranges import Depth, Within, checked
+
+Variance = Annotated[float, Within(ge=1e-13, le=4e8)]
+Deviation = Annotated[float, Within(ge=1e-6, le=2e4)]
+"""Of values in [-1, 1]; what `lit_vae.distributions` can hold."""
+
+LogScale = Annotated[float, Within(ge=-30.0, le=0.0)]
 
 _OF_LEVELS = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
 
@@ -70,15 +78,6 @@ class Likelihood(nn.Module, ABC):
         return nats / (math.prod(spec.shape) * math.log(2.0)) + offset
 
 
-def _positive(likelihood: Likelihood, argument: str, value: float) -> float:
-    if value > 0.0:
-        return value
-    raise ValueError(
-        f"{type(likelihood).__name__}: {argument} (={value}) must be positive."
-        f" Set model.init_args.likelihood.init_args.{argument}."
-    )
-
-
 class Bernoulli(Likelihood):
     """Coins for binary images.
 
@@ -122,15 +121,16 @@ class FixedGaussian(Likelihood):
     bits_per_dim_values = "dequantized"
     log_var: Tensor
 
-    def __init__(self, variance: float = 0.5) -> None:
+    @checked
+    def __init__(self, variance: Variance = 0.5) -> None:
         super().__init__()
-        log_var = torch.tensor(math.log(_positive(self, "variance", variance)))
+        log_var = torch.tensor(math.log(variance))
         self.register_buffer("log_var", log_var, persistent=False)  # an argument: a checkpoint must not override it
 
     @property
     def temperature(self) -> Tensor:
         """Twice the variance."""
-        return 2.0 * self.log_var.exp()
+        return 2.0 * self.log_var.clamp(*D.LOG_SCALES).exp()
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
@@ -150,14 +150,15 @@ class LearnedGaussian(Likelihood):
 
     bits_per_dim_values = "dequantized"
 
-    def __init__(self, initial_variance: float = 1.0) -> None:
+    @checked
+    def __init__(self, initial_variance: Variance = 1.0) -> None:
         super().__init__()
-        self.log_var = nn.Parameter(torch.tensor(math.log(_positive(self, "initial_variance", initial_variance))))
+        self.log_var = nn.Parameter(torch.tensor(math.log(initial_variance)))
 
     @property
     def temperature(self) -> Tensor:
         """Twice the variance."""
-        return 2.0 * self.log_var.exp()
+        return 2.0 * self.log_var.clamp(*D.LOG_SCALES).exp()
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
@@ -178,9 +179,10 @@ class PixelGaussian(Likelihood):
 
     bits_per_dim_values = "dequantized"
 
-    def __init__(self, min_std: float = 1.0 / 255.0) -> None:
+    @checked
+    def __init__(self, min_std: Deviation = 1.0 / 255.0) -> None:
         super().__init__()
-        self.min_log_var = 2.0 * math.log(_positive(self, "min_std", min_std))
+        self.min_log_var = 2.0 * math.log(min_std)
 
     def num_parameters(self, channels: int) -> int:
         """A mean and a log-variance for each value."""
@@ -198,9 +200,10 @@ class Laplace(Likelihood):
     bits_per_dim_values = "dequantized"
     log_scale: Tensor
 
-    def __init__(self, scale: float = 1.0, learned: bool = True) -> None:
+    @checked
+    def __init__(self, scale: Variance = 1.0, learned: bool = True) -> None:
         super().__init__()
-        log_scale = torch.tensor(math.log(_positive(self, "scale", scale)))
+        log_scale = torch.tensor(math.log(scale))
         if learned:
             self.log_scale = nn.Parameter(log_scale)
         else:  # an argument: a checkpoint must not override it
@@ -209,7 +212,7 @@ class Laplace(Likelihood):
     @property
     def temperature(self) -> Tensor:
         """The scale."""
-        return self.log_scale.exp()
+        return self.log_scale.clamp(*D.LOG_SCALES).exp()
 
     def num_parameters(self, channels: int) -> int:
         """One mean for each value."""
@@ -253,13 +256,9 @@ class DiscretizedLogisticMixture(Likelihood):
     bits_per_dim_values = "uint8"
     remedy = _OF_LEVELS
 
-    def __init__(self, num_mixtures: int = 10, min_log_scale: float = -7.0) -> None:
+    @checked
+    def __init__(self, num_mixtures: Depth = 10, min_log_scale: LogScale = -7.0) -> None:
         super().__init__()
-        if num_mixtures < 1:
-            raise ValueError(
-                f"DiscretizedLogisticMixture: num_mixtures (={num_mixtures}) must be at least 1."
-                " Set model.init_args.likelihood.init_args.num_mixtures."
-            )
         self.num_mixtures = num_mixtures
         self.min_log_scale = min_log_scale
 

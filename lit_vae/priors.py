@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Shape
+from lit_vae.ranges import PositiveInt, checked
 
 
 class Prior(nn.Module, ABC):
     """A Gaussian prior over latents of ``shape``: ``[d]`` for a vector, ``[c, h, w]`` for a map."""
 
-    def __init__(self, shape: list[int]) -> None:
+    @checked
+    def __init__(self, shape: list[PositiveInt]) -> None:
         super().__init__()
-        if len(shape) not in (1, 3) or min(shape) < 1:
+        if len(shape) not in (1, 3):
             raise ValueError(
-                f"{type(self).__name__}: shape (={shape}) must be positive sizes, [d] for a vector or [c, h, w] for a"
+                f"{type(self).__name__}: shape (={shape}) must be [d] for a vector or [c, h, w] for a"
                 " map. Set model.init_args.prior.init_args.shape."
             )
         self.shape: Shape = tuple(shape)
@@ -31,7 +33,8 @@ class StandardNormal(Prior):
 
     zero: Tensor
 
-    def __init__(self, shape: list[int]) -> None:
+    @checked
+    def __init__(self, shape: list[PositiveInt]) -> None:
         super().__init__(shape)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
@@ -47,13 +50,9 @@ class ClassConditionalNormal(Prior):
     Labels are 0 to ``num_classes - 1``; -1, which stands for "no label", has no prior here.
     """
 
-    def __init__(self, shape: list[int], num_classes: int) -> None:
+    @checked
+    def __init__(self, shape: list[PositiveInt], num_classes: PositiveInt) -> None:
         super().__init__(shape)
-        if num_classes < 1:
-            raise ValueError(
-                f"ClassConditionalNormal: num_classes (={num_classes}) must be at least 1."
-                " Set model.init_args.prior.init_args.num_classes."
-            )
         self.num_classes = num_classes
         self.mean = nn.Parameter(torch.zeros(num_classes, *self.shape))
         self.log_var = nn.Parameter(torch.zeros(num_classes, *self.shape))

@@ -1,9 +1,12 @@
 """Drawing codes from logits, as a function of given uniforms: two ways to the same logits draw the same."""
 
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import torch
 from torch import Tensor
+
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, PositiveShare, check_numbers
 
 _ROUNDING = 1e-6  # a sum of probabilities that misses top_p by less has it: nine codes of ten have 0.9
 
@@ -22,18 +25,12 @@ class CodeSampling:
         ValueError: for values out of range.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
+    temperature: NotNegativeFloat = 1.0
+    top_k: PositiveInt | None = None
+    top_p: PositiveShare = 1.0
 
     def __post_init__(self) -> None:
-        wrong = [
-            *([f"temperature (={self.temperature}) must be at least 0"] if not self.temperature >= 0.0 else []),
-            *([f"top_k (={self.top_k}) must be at least 1"] if self.top_k is not None and self.top_k < 1 else []),
-            *([f"top_p (={self.top_p}) must be in (0, 1]"] if not 0.0 < self.top_p <= 1.0 else []),
-        ]
-        if wrong:
-            raise ValueError(f"sampling of codes: {'; '.join(wrong)}.")
+        check_numbers(self, vars(self), get_type_hints(CodeSampling, include_extras=True))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """``(..., K)`` logits to the probabilities that codes are drawn with, ``(..., K)`` in at least float32."""

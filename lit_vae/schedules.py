@@ -6,6 +6,8 @@ numbers of two epochs would not be comparable.
 
 from abc import ABC, abstractmethod
 
+from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveInt, PositiveShare, checked
+
 
 class Schedule(ABC):
     """``step`` (optimizer steps taken, from 0) to a float."""
@@ -20,7 +22,8 @@ class Schedule(ABC):
 class Constant(Schedule):
     """Always ``value``."""
 
-    def __init__(self, value: float) -> None:
+    @checked
+    def __init__(self, value: NotNegativeFloat) -> None:
         self.final = value
 
     def __call__(self, step: int) -> float:
@@ -34,9 +37,10 @@ class LinearWarmup(Schedule):
     KL warm-up as of Bowman et al., "Generating Sentences from a Continuous Space", 2016, sec. 3.1.
     """
 
-    def __init__(self, steps: int, start: float = 0.0, end: float = 1.0, delay: int = 0) -> None:
-        if steps < 1:
-            raise ValueError(f"LinearWarmup: steps (={steps}) must be at least 1.")
+    @checked
+    def __init__(
+        self, steps: PositiveInt, start: NotNegativeFloat = 0.0, end: NotNegativeFloat = 1.0, delay: NotNegativeInt = 0
+    ) -> None:
         self.steps, self.start, self.final, self.delay = steps, start, end, delay
 
     def __call__(self, step: int) -> float:
@@ -52,11 +56,10 @@ class Cyclical(Schedule):
     Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing", 2019, eq. 6.
     """
 
-    def __init__(self, period: int, cycles: int = 4, ramp: float = 0.5, end: float = 1.0) -> None:
-        if period < 1 or cycles < 1 or not 0.0 < ramp <= 1.0:
-            raise ValueError(
-                f"Cyclical: period (={period}) and cycles (={cycles}) must be at least 1, ramp (={ramp}) in (0, 1]."
-            )
+    @checked
+    def __init__(
+        self, period: PositiveInt, cycles: PositiveInt = 4, ramp: PositiveShare = 0.5, end: NotNegativeFloat = 1.0
+    ) -> None:
         self.period, self.cycles, self.ramp, self.final = period, cycles, ramp, end
 
     def __call__(self, step: int) -> float:

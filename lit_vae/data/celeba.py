@@ -2,12 +2,13 @@
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torchvision import datasets
 
 from lit_vae.data.base import Part, Split
-from lit_vae.data.checks import Problem, positive
+from lit_vae.data.checks import Problem
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.image_folder import PictureDataModule
 from lit_vae.data.loader import Source
@@ -15,6 +16,7 @@ from lit_vae.data.pictures import Geometry, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.needs import Measured, of_names
+from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Within, Workers, checked
 
 _WIDTH = 178
 _PARTITION: tuple[Split, ...] = ("train", "val", "test")  # 0, 1, 2 in the file
@@ -42,23 +44,21 @@ class CelebA(PictureDataModule, DownloadedDataModule):
         num_workers: processes that decode what is not in memory; null: one a core, at most 8.
     """
 
+    @checked
     def __init__(
         self,
         root: str = "data",
-        size: int = 64,
-        crop: int = 140,
+        size: PositiveInt = 64,
+        crop: Annotated[int, Within(ge=1, le=_WIDTH)] = 140,
         attribute: str | None = None,
         random_flip: bool = False,
         dequantize: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
+        batch_size: PositiveInt = 128,
+        seed: Seed = 0,
         download: bool = True,
-        in_memory_mb: int = 4096,
-        num_workers: int | None = None,
+        in_memory_mb: NotNegativeInt = 4096,
+        num_workers: Workers | None = None,
     ) -> None:
-        problems = positive(size=size)
-        if not 1 <= crop <= _WIDTH:
-            problems.append(Problem("crop", crop, f"between 1 and {_WIDTH}, the width of the images"))
         super().__init__(
             root=root,
             download=download,
@@ -68,7 +68,6 @@ class CelebA(PictureDataModule, DownloadedDataModule):
             random_flip=random_flip,
             in_memory_mb=in_memory_mb,
             num_workers=num_workers,
-            problems=problems,
         )
         self.save_hyperparameters()
         self.geometry = Geometry(size, cut_first=crop)

@@ -33,16 +33,6 @@ def check_held_out(component: str, num_images: int, what: str, **sizes: int) -> 
         )
 
 
-def positive(**arguments: int) -> list[Problem]:
-    """Return the arguments that are not positive integers."""
-    return [Problem(name, value, "a positive integer") for name, value in arguments.items() if value < 1]
-
-
-def not_negative(**arguments: int) -> list[Problem]:
-    """Return the arguments that are negative."""
-    return [Problem(name, value, "0 or more") for name, value in arguments.items() if value < 0]
-
-
 def pixel_problems(dequantize: bool, binarization: str | None, allowed: tuple[str, ...]) -> list[Problem]:
     """Return what is wrong with these arguments."""
     problems = []

@@ -10,11 +10,12 @@ import torch
 from torchvision import datasets
 
 from lit_vae.data.base import Part, Split, hold_out
-from lit_vae.data.checks import check_held_out, positive
+from lit_vae.data.checks import check_held_out
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.ranges import PositiveInt, Seed, checked
 
 _TEST_IDS = 1 << 32  # test images draw other noise than training images
 
@@ -32,14 +33,15 @@ class CIFAR10(DownloadedDataModule):
         download: fetch the data set where it is missing.
     """
 
+    @checked
     def __init__(
         self,
         root: str = "data",
-        batch_size: int = 128,
-        num_val: int = 5000,
+        batch_size: PositiveInt = 128,
+        num_val: PositiveInt = 5000,
         random_flip: bool = False,
         dequantize: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
         download: bool = True,
     ) -> None:
         super().__init__(
@@ -49,7 +51,6 @@ class CIFAR10(DownloadedDataModule):
             seed=seed,
             preprocess=pixel_preprocess(dequantize),
             random_flip=random_flip,
-            problems=positive(num_val=num_val),
         )
         self.save_hyperparameters()
         self.num_val = num_val

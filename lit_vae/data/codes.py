@@ -7,13 +7,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_vae.codes import CodeBatch, CodeSpec
-from lit_vae.data.checks import Problem
 from lit_vae.data.code_files import CodeFiles, Manifest, open_split, read_manifest
 from lit_vae.data.loader import Loader, Source
 from lit_vae.data.orders import Order
 from lit_vae.data.splits import Part, Split, SplitDataModule
 from lit_vae.needs import Need, NeededFile
 from lit_vae.noise import FIXED
+from lit_vae.ranges import PositiveInt, Seed, UnitInterval, checked
 from lit_vae.staging import staged
 
 
@@ -40,11 +40,11 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
             smaller share of them: a prior trained on collapsed codes samples noise.
     """
 
-    def __init__(self, root: str, batch_size: int = 64, seed: int = 0, collapse_threshold: float = 0.1) -> None:
-        problems = []
-        if not 0.0 <= collapse_threshold <= 1.0:
-            problems.append(Problem("collapse_threshold", collapse_threshold, "between 0 and 1"))
-        super().__init__(batch_size=batch_size, seed=seed, problems=problems)
+    @checked
+    def __init__(
+        self, root: str, batch_size: PositiveInt = 64, seed: Seed = 0, collapse_threshold: UnitInterval = 0.1
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed)
         self.save_hyperparameters()
         self.root = str(staged(root))
         self.collapse_threshold = collapse_threshold

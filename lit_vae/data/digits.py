@@ -10,6 +10,7 @@ from lit_vae.data.checks import Problem, check_held_out, pixel_problems
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.ranges import PositiveInt, Seed, checked
 
 _BINARIZATIONS = ("dynamic", "static", "threshold")
 _NUM_IMAGES = 1797
@@ -31,14 +32,15 @@ class Digits(ImageDataModule):
         seed: of the split, the shuffling and all noise.
     """
 
+    @checked
     def __init__(
         self,
-        batch_size: int = 128,
-        num_val: int = 180,
-        num_test: int = 180,
+        batch_size: PositiveInt = 128,
+        num_val: PositiveInt = 180,
+        num_test: PositiveInt = 180,
         binarization: Literal["dynamic", "static", "threshold"] | None = None,
         dequantize: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         problems = [
             *(

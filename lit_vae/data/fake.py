@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from lit_vae.data.base import ImageDataModule, Part, Split
-from lit_vae.data.checks import Problem, not_negative, positive
+from lit_vae.data.checks import Problem
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec, Values
 from lit_vae.noise import FIXED, uniform
+from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 
 _BLOBS = 3
 _CHUNK = 64
@@ -33,20 +34,20 @@ class FakeImages(ImageDataModule):
         seed: of the images, the shuffling and all noise.
     """
 
+    @checked
     def __init__(
         self,
-        num_train: int = 512,
-        num_val: int = 128,
-        num_test: int = 128,
-        channels: int = 1,
-        size: int = 32,
-        num_classes: int = 10,
+        num_train: PositiveInt = 512,
+        num_val: PositiveInt = 128,
+        num_test: PositiveInt = 128,
+        channels: PositiveInt = 1,
+        size: PositiveInt = 32,
+        num_classes: NotNegativeInt = 10,
         values: Values = "uint8",
-        batch_size: int = 64,
-        seed: int = 0,
+        batch_size: PositiveInt = 64,
+        seed: Seed = 0,
     ) -> None:
-        problems = positive(num_train=num_train, num_val=num_val, num_test=num_test, channels=channels, size=size)
-        problems += not_negative(num_classes=num_classes)
+        problems = []
         if values not in ("uint8", "dequantized", "binary"):
             problems.append(Problem("values", values, "one of uint8, dequantized, binary"))
         super().__init__(

@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_vae.data.base import ImageDataModule, Part, Split, hold_out
-from lit_vae.data.checks import Problem, check_held_out, not_negative, positive
+from lit_vae.data.checks import Problem, check_held_out
 from lit_vae.data.loader import Order, Source, TensorLoader, WorkerLoader
 from lit_vae.data.pictures import Crop, Geometry, Pictures, broken, find_files, is_image_name
 from lit_vae.data.preprocess import Preprocess, pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.needs import Measured, Need, of_names
+from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
 from lit_vae.staging import staged
 from lit_vae.threads import cores
 
@@ -28,9 +29,9 @@ class PictureDataModule(ImageDataModule):
     A concrete class calls :meth:`store` on each split's pictures.
     """
 
-    def __init__(self, *, in_memory_mb: int, num_workers: int | None, problems: list[Problem], **kwargs: Any) -> None:
-        workers = {} if num_workers is None else {"num_workers": num_workers}
-        problems = [*not_negative(in_memory_mb=in_memory_mb, **workers), *problems]
+    def __init__(
+        self, *, in_memory_mb: int, num_workers: int | None, problems: Iterable[Problem] = (), **kwargs: Any
+    ) -> None:
         super().__init__(problems=problems, **kwargs)
         self.in_memory_mb = in_memory_mb
         self.num_workers = num_workers
@@ -83,28 +84,27 @@ class ImageFolder(PictureDataModule):
         num_workers: processes that decode what is not in memory; null: one a core, at most 8.
     """
 
+    @checked
     def __init__(
         self,
         root: str,
-        size: int = 64,
+        size: PositiveInt = 64,
         crop: Crop = "center",
-        resize: int | None = None,
-        crops_per_image: int = 1,
+        resize: PositiveInt | None = None,
+        crops_per_image: PositiveInt = 1,
         channels: Literal[1, 3] = 3,
         labels: Literal["folders"] | None = None,
-        num_val: int = 100,
-        num_test: int = 100,
+        num_val: PositiveInt = 100,
+        num_test: NotNegativeInt = 100,
         random_flip: bool = False,
         dequantize: bool = False,
-        batch_size: int = 64,
-        seed: int = 0,
+        batch_size: PositiveInt = 64,
+        seed: Seed = 0,
         on_error: Literal["skip", "raise"] = "skip",
-        in_memory_mb: int = 2048,
-        num_workers: int | None = None,
+        in_memory_mb: NotNegativeInt = 2048,
+        num_workers: Workers | None = None,
     ) -> None:
-        problems = positive(size=size, crops_per_image=crops_per_image, num_val=num_val)
-        problems += not_negative(num_test=num_test)
-        problems += _one_of(crop=(crop, ("center", "random", "none")), channels=(channels, (1, 3)))
+        problems = _one_of(crop=(crop, ("center", "random", "none")), channels=(channels, (1, 3)))
         problems += _one_of(labels=(labels, (None, "folders")), on_error=(on_error, ("skip", "raise")))
         if resize is not None and (resize < size or crop == "none"):
             problems.append(Problem("resize", resize, f"null, or at least size (={size}) with a crop"))

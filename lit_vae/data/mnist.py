@@ -13,11 +13,12 @@ from torch.nn.functional import pad as pad_image
 from torchvision import datasets
 
 from lit_vae.data.base import Part, Split, hold_out
-from lit_vae.data.checks import check_held_out, not_negative, pixel_problems, positive
+from lit_vae.data.checks import check_held_out, pixel_problems
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 
 _SIDE = 28
 _TEST_IDS = 1 << 32  # test images draw other noise than training images
@@ -47,22 +48,19 @@ class MNIST(DownloadedDataModule):
     dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
     binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
 
+    @checked
     def __init__(
         self,
         root: str = "data",
-        batch_size: int = 128,
-        num_val: int = 5000,
+        batch_size: PositiveInt = 128,
+        num_val: PositiveInt = 5000,
         binarization: Literal["dynamic", "static", "threshold", "larochelle"] | None = None,
         dequantize: bool = False,
-        pad: int = 0,
-        seed: int = 0,
+        pad: NotNegativeInt = 0,
+        seed: Seed = 0,
         download: bool = True,
     ) -> None:
-        problems = [
-            *positive(num_val=num_val),
-            *not_negative(pad=pad),
-            *pixel_problems(dequantize, binarization, self.binarizations),
-        ]
+        problems = pixel_problems(dequantize, binarization, self.binarizations)
         super().__init__(
             root=root,
             download=download,

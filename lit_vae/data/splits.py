@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lit_vae.data.checks import Problem, positive
+from lit_vae.data.checks import Problem
 from lit_vae.data.loader import BatchT, Loader, Source, StoredT
 from lit_vae.data.orders import EvalOrder, Order, TrainOrder
 from lit_vae.needs import Need
@@ -46,8 +46,7 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
 
     def __init__(self, *, batch_size: int, seed: int, problems: Iterable[Problem] = ()) -> None:
         super().__init__()
-        found = [*positive(batch_size=batch_size), *problems]
-        if found:
+        if found := list(problems):
             raise ValueError("\n".join(problem.text(self._component) for problem in found))
         self.batch_size = batch_size
         self.seed = seed

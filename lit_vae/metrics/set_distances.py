@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_vae.metrics.feature_sets import FeatureSet
 from lit_vae.metrics.frechet import frechet_distance
+from lit_vae.ranges import PositiveInt, checked
 
 CHUNK_ELEMENTS = 2**24
 """Entries of the largest matrix of pairs that is held at once: 128 MiB in float64."""
@@ -74,12 +75,8 @@ class NeighbourDistance(SetDistance):
 
     needs_features = True
 
-    def __init__(self, neighbours: int) -> None:
-        name = type(self).__name__
-        if neighbours < 1:
-            raise ValueError(
-                f"{name}: neighbours (={neighbours}) must be at least 1. Set init_args.neighbours of {name}."
-            )
+    @checked
+    def __init__(self, neighbours: PositiveInt) -> None:
         self.neighbours = neighbours
 
     def problems(self, num_images: int) -> list[str]:
@@ -126,7 +123,8 @@ class PrecisionRecall(NeighbourDistance):
 
     kinds = ("precision", "recall")
 
-    def __init__(self, neighbours: int = 3) -> None:
+    @checked
+    def __init__(self, neighbours: PositiveInt = 3) -> None:
         super().__init__(neighbours)
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
@@ -154,7 +152,8 @@ class DensityCoverage(NeighbourDistance):
 
     kinds = ("density", "coverage")
 
-    def __init__(self, neighbours: int = 5) -> None:
+    @checked
+    def __init__(self, neighbours: PositiveInt = 5) -> None:
         super().__init__(neighbours)
 
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder, NetworkFactory
 from lit_vae.noise import Draws
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
@@ -30,10 +31,11 @@ class AE(Autoencoder):
     term_names = ("loss", "distortion")
     not_its_prior = "it has no prior: drawn from N(0, I). See lit-vae fit-prior."
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        latent_shape: list[int],
+        image_shape: list[PositiveInt],
+        latent_shape: list[PositiveInt],
         encoder: NetworkFactory,
         decoder: NetworkFactory,
         likelihood: Likelihood,

@@ -13,6 +13,7 @@ from lit_vae.distributions import Distribution
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.module import Model
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism, Verdict
 
 NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
@@ -22,15 +23,16 @@ NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
 class ImageModel(Model):
     """A model of images ``x (B, C, H, W)`` in [-1, 1], with labels ``y (B,)`` int64 (ignored by families without)."""
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
+        image_shape: list[PositiveInt],
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        if len(image_shape) != 3:
             raise ValueError(
                 f"{type(self).__name__}: image_shape (={image_shape}) must be [channels, height, width]."
                 " Set model.init_args.image_shape."

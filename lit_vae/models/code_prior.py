@@ -14,6 +14,7 @@ from lit_vae.models.module import Model
 from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
+from lit_vae.ranges import BelowOne, NotNegativeInt, PositiveInt, checked
 from lit_vae.sampling import CodeSampling
 
 Grid = tuple[int, int]
@@ -44,17 +45,18 @@ class CodePrior(Model):
         label_smoothing: of the training loss; the rate that is reported is never smoothed.
     """
 
+    @checked
     def __init__(
         self,
-        grids: list[list[int]],
-        num_embeddings: list[int],
+        grids: list[list[PositiveInt]],
+        num_embeddings: list[PositiveInt],
         networks: list[AutoregressiveFactory],
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
         conditioning: ConditioningFactory | None = None,
-        embedding_dim: int = 64,
-        num_classes: int = 0,
-        label_smoothing: float = 0.0,
+        embedding_dim: PositiveInt = 64,
+        num_classes: NotNegativeInt = 0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         levels = len(grids)
         if not 0 < levels == len(num_embeddings) == len(networks) or (levels > 1) != (conditioning is not None):

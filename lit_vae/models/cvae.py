@@ -10,6 +10,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
+from lit_vae.ranges import PositiveInt, checked
 
 
 class CVAE(VariationalAutoencoder):
@@ -27,10 +28,11 @@ class CVAE(VariationalAutoencoder):
         lr_scheduler: stepped with every optimizer step.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        num_classes: int,
+        image_shape: list[PositiveInt],
+        num_classes: PositiveInt,
         prior: Prior,
         encoder: NetworkFactory,
         decoder: NetworkFactory,

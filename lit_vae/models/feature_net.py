@@ -9,6 +9,7 @@ from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.models.module import Model
 from lit_vae.networks.feature_net import FeatureNetworkFactory
 from lit_vae.noise import Draws
+from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 
 
 class FeatureNet(Model):
@@ -28,24 +29,21 @@ class FeatureNet(Model):
 
     term_names = ("loss", "cross_entropy", "accuracy")
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        num_classes: int,
+        image_shape: list[PositiveInt],
+        num_classes: AtLeastTwo,
         network: FeatureNetworkFactory,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
         augmentation: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        if len(image_shape) != 3:
             raise ValueError(
                 f"FeatureNet: image_shape (={image_shape}) must be [channels, height, width]."
                 " Set model.init_args.image_shape."
-            )
-        if num_classes < 2:
-            raise ValueError(
-                f"FeatureNet: num_classes (={num_classes}) must be at least 2. Set model.init_args.num_classes."
             )
         self.image_shape: Shape = tuple(image_shape)
         self.num_classes = num_classes

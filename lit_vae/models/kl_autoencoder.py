@@ -10,6 +10,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.objectives import ELBO, Objective
 from lit_vae.priors import StandardNormal
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
@@ -41,10 +42,11 @@ class KLAutoencoder(VariationalAutoencoder):
         " prior to the latents (lit-vae fit-prior, or a diffusion model)."
     )
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        latent_shape: list[int],
+        image_shape: list[PositiveInt],
+        latent_shape: list[PositiveInt],
         encoder: NetworkFactory,
         decoder: NetworkFactory,
         likelihood: Likelihood,
@@ -53,7 +55,7 @@ class KLAutoencoder(VariationalAutoencoder):
         lr_scheduler: LRSchedulerCallable | None = None,
         realism: Realism | None = None,
     ) -> None:
-        if len(latent_shape) != 3 or min(latent_shape) < 1:
+        if len(latent_shape) != 3:
             raise ValueError(
                 f"KLAutoencoder: latent_shape (={latent_shape}) must be a map [channels, height, width]."
                 " Set model.init_args.latent_shape; for a vector take lit_vae.models.VAE."

@@ -14,6 +14,7 @@ from lit_vae.networks import MLP
 from lit_vae.noise import Draws
 from lit_vae.objectives import ELBO
 from lit_vae.priors import StandardNormal
+from lit_vae.ranges import PositiveInt, checked
 
 
 class Moments(NamedTuple):
@@ -87,11 +88,12 @@ class PCA(VariationalAutoencoder):
         latent_dim: number ``d`` of principal directions, less than the number of values in an image.
     """
 
-    def __init__(self, image_shape: list[int], latent_dim: int) -> None:
+    @checked
+    def __init__(self, image_shape: list[PositiveInt], latent_dim: PositiveInt) -> None:
         size = math.prod(image_shape)
-        if not 0 < latent_dim < size:
+        if latent_dim >= size:
             raise ValueError(
-                f"PCA: latent_dim (={latent_dim}) must be at least 1 and less than the {size} values of an image of"
+                f"PCA: latent_dim (={latent_dim}) must be less than the {size} values of an image of"
                 f" model.image_shape (={image_shape}). Set model.init_args.latent_dim."
             )
         super().__init__(

@@ -9,6 +9,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import ImageModel
 from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
 from lit_vae.noise import Draws
+from lit_vae.ranges import NotNegativeInt, PositiveInt, checked
 
 
 class PixelCNN(ImageModel):
@@ -28,14 +29,15 @@ class PixelCNN(ImageModel):
 
     term_names = ("loss", "nll")
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
+        image_shape: list[PositiveInt],
         network: AutoregressiveFactory,
         likelihood: Likelihood,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
-        num_classes: int = 0,
+        num_classes: NotNegativeInt = 0,
     ) -> None:
         super().__init__(image_shape, likelihood, optimizer, lr_scheduler)
         self.num_classes = num_classes

@@ -12,6 +12,7 @@ from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.networks.autoregressive import Autoregressive, AutoregressiveFactory, generate
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
+from lit_vae.ranges import PositiveInt, checked
 
 
 class PixelVAE(VariationalAutoencoder):
@@ -31,9 +32,10 @@ class PixelVAE(VariationalAutoencoder):
         features: channels of ``f(z)``.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
+        image_shape: list[PositiveInt],
         prior: Prior,
         encoder: NetworkFactory,
         decoder: NetworkFactory,
@@ -42,7 +44,7 @@ class PixelVAE(VariationalAutoencoder):
         objective: Objective,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
-        features: int = 32,
+        features: PositiveInt = 32,
     ) -> None:
         super().__init__(
             image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler,

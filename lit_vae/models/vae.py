@@ -10,6 +10,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
@@ -28,9 +29,10 @@ class VAE(VariationalAutoencoder):
         realism: perceptual and adversarial terms; null: none.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
+        image_shape: list[PositiveInt],
         prior: Prior,
         encoder: NetworkFactory,
         decoder: NetworkFactory,

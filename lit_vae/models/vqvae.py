@@ -7,6 +7,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.discrete import DiscreteAutoencoder
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
@@ -29,10 +30,11 @@ class VQVAE(DiscreteAutoencoder):
         realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        grid: list[int],
+        image_shape: list[PositiveInt],
+        grid: list[PositiveInt],
         quantizer: Quantizer,
         encoder: NetworkFactory,
         decoder: NetworkFactory,

@@ -11,6 +11,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.discrete import DiscreteAutoencoder
 from lit_vae.networks.vqvae import HierarchicalEncoder
 from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 HierarchyFactory = Callable[[Shape, Sequence[Shape]], HierarchicalEncoder]
@@ -34,10 +35,11 @@ class VQVAE2(DiscreteAutoencoder):
         realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: list[int],
-        grids: list[list[int]],
+        image_shape: list[PositiveInt],
+        grids: list[list[PositiveInt]],
         quantizers: list[Quantizer],
         encoder: HierarchyFactory,
         decoder: NetworkFactory,

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.layers import ResidualBlock, group_norm
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
 def _factors(ratio: int) -> list[int]:
@@ -36,21 +37,17 @@ class ConditioningStack(nn.Module):
         ValueError: for grids of no integer ratio.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         in_grid: tuple[int, int],
         out_grid: tuple[int, int],
-        width: int = 128,
-        blocks: int = 4,
+        width: PositiveInt = 128,
+        blocks: Depth = 4,
     ) -> None:
         super().__init__()
-        if width < 1 or blocks < 1:
-            raise ValueError(
-                f"ConditioningStack: width (={width}) and blocks (={blocks}) must be at least 1. Set them in the"
-                " init_args of the stack."
-            )
         if out_grid[0] % in_grid[0] or out_grid[1] % in_grid[1]:
             raise ValueError(
                 f"ConditioningStack: out_grid (={out_grid[0]}x{out_grid[1]}) must be a multiple of in_grid"

@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import ResidualBlock, Upsample, group_norm
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
-def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int], blocks: int) -> Shape:
+def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int]) -> Shape:
     """Size of the coarsest feature map, ``(h, w)``, or an error that says which sizes fit."""
-    if not multipliers or min(multipliers) < 1 or blocks < 1:
+    if not multipliers:
         raise ValueError(
-            f"{network}: multipliers (={multipliers}) must be positive, one for each resolution, e.g. [1, 2, 4], and"
-            f" blocks (={blocks}) at least 1. Set them in the init_args of the network."
+            f"{network}: multipliers (={multipliers}) must be one for each resolution, e.g. [1, 2, 4]. Set them in the"
+            " init_args of the network."
         )
     _, height, width = image_shape
     levels = len(multipliers)
@@ -48,17 +49,18 @@ class ConvEncoder(nn.Module):
         blocks: residual blocks at each resolution.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 32,
-        multipliers: list[int] = [1, 2, 4],  # noqa: B006
-        blocks: int = 1,
+        width: PositiveInt = 32,
+        multipliers: list[PositiveInt] = [1, 2, 4],  # noqa: B006
+        blocks: Depth = 1,
     ) -> None:
         super().__init__()
-        coarse = check_geometry(type(self).__name__, in_shape, out_shape, multipliers, blocks)
+        coarse = check_geometry(type(self).__name__, in_shape, out_shape, multipliers)
         self.stem = nn.Conv2d(in_shape[0], width * multipliers[0], 3, padding=1)
         self.body = nn.ModuleList()
         channels = width * multipliers[0]
@@ -90,17 +92,18 @@ class ConvDecoder(nn.Module):
     from the finest resolution to the coarsest.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 32,
-        multipliers: list[int] = [1, 2, 4],  # noqa: B006
-        blocks: int = 1,
+        width: PositiveInt = 32,
+        multipliers: list[PositiveInt] = [1, 2, 4],  # noqa: B006
+        blocks: Depth = 1,
     ) -> None:
         super().__init__()
-        coarse = check_geometry(type(self).__name__, out_shape, in_shape, multipliers, blocks)
+        coarse = check_geometry(type(self).__name__, out_shape, in_shape, multipliers)
         channels = width * multipliers[-1]
         self.stem: nn.Module
         if len(in_shape) == 3:

@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import group_norm
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 Normalization = Literal["group", "batch", "none"]
 
@@ -29,21 +30,17 @@ class PatchDiscriminator(nn.Module):
         spectral: divide each weight by its largest singular value (Miyato et al. 2018).
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
-        width: int = 64,
-        layers: int = 3,
+        width: PositiveInt = 64,
+        layers: Depth = 3,
         normalization: Normalization = "group",
         spectral: bool = False,
     ) -> None:
         super().__init__()
         channels, *size = in_shape
-        if width < 1 or layers < 1:
-            raise ValueError(
-                f"PatchDiscriminator: width (={width}) and layers (={layers}) must be at least 1."
-                " Set them in the init_args of the discriminator."
-            )
         if min(size) < 3 * 2**layers:
             raise ValueError(
                 f"PatchDiscriminator: layers (={layers}) leave no patch of {size[0]}x{size[1]} images, which need"

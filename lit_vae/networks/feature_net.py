@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.layers import group_norm
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -75,18 +76,19 @@ class ResidualFeatures(FeatureNetwork):
         blocks: residual blocks at each resolution.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
         num_classes: int,
-        widths: list[int] = [32, 64, 128],  # noqa: B006
-        blocks: int = 1,
+        widths: list[PositiveInt] = [32, 64, 128],  # noqa: B006
+        blocks: Depth = 1,
     ) -> None:
         super().__init__()
-        if not widths or min(widths) < 1 or blocks < 1:
+        if not widths:
             raise ValueError(
-                f"ResidualFeatures: widths (={widths}) must be positive, one for each resolution, e.g."
-                f" [32, 64, 128], and blocks (={blocks}) at least 1. Set model.init_args.network.init_args."
+                f"ResidualFeatures: widths (={widths}) must be one for each resolution, e.g. [32, 64, 128]."
+                " Set model.init_args.network.init_args.widths."
             )
         self.in_channels = in_channels
         self.num_features = widths[-1]
@@ -120,13 +122,9 @@ class RandomTranslation(nn.Module):
         max_pixels: the largest shift.
     """
 
-    def __init__(self, max_pixels: int = 2) -> None:
+    @checked
+    def __init__(self, max_pixels: PositiveInt = 2) -> None:
         super().__init__()
-        if max_pixels < 1:
-            raise ValueError(
-                f"RandomTranslation: max_pixels (={max_pixels}) must be at least 1."
-                " Set model.init_args.augmentation.init_args.max_pixels, or leave augmentation out."
-            )
         self.max_pixels = max_pixels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_vae.images import Shape
 from lit_vae.networks.conv import check_geometry
 from lit_vae.networks.layers import GroupNorm, Upsample
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
 class ResnetBlock(nn.Module):
@@ -141,7 +142,7 @@ def _check(
             f"{network}: the latent (={list(latent_shape)}) must be a map, [channels, height, width]. Set the shape of"
             " the model's latent."
         )
-    check_geometry(network, image_shape, latent_shape, multipliers, blocks)
+    check_geometry(network, image_shape, latent_shape, multipliers)
     heights = [image_shape[1] >> level for level in range(len(multipliers))]
     if not set(attention) <= set(heights):
         raise ValueError(
@@ -149,7 +150,7 @@ def _check(
             " in the init_args of the network."
         )
     channels = [width * multiplier for multiplier in multipliers]
-    if width < 1 or norm_groups < 1 or any(c % norm_groups for c in channels):
+    if any(c % norm_groups for c in channels):
         raise ValueError(
             f"{network}: norm_groups (={norm_groups}) must divide all numbers of channels, width times multipliers"
             f" (={channels}). Set width or norm_groups in the init_args of the network."
@@ -179,16 +180,17 @@ class LDMEncoder(nn.Module):
         ValueError: for shapes or numbers that do not fit.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 128,
-        multipliers: list[int] = [1, 2, 4, 4],  # noqa: B006
-        blocks: int = 2,
-        attention: list[int] = [],  # noqa: B006
-        norm_groups: int = 32,
+        width: PositiveInt = 128,
+        multipliers: list[PositiveInt] = [1, 2, 4, 4],  # noqa: B006
+        blocks: Depth = 2,
+        attention: list[PositiveInt] = [],  # noqa: B006
+        norm_groups: PositiveInt = 32,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -223,16 +225,17 @@ class LDMDecoder(nn.Module):
     finest resolution to the coarsest, ``blocks`` of the encoder, and ``attention``.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 128,
-        multipliers: list[int] = [1, 2, 4, 4],  # noqa: B006
-        blocks: int = 2,
-        attention: list[int] = [],  # noqa: B006
-        norm_groups: int = 32,
+        width: PositiveInt = 128,
+        multipliers: list[PositiveInt] = [1, 2, 4, 4],  # noqa: B006
+        blocks: Depth = 2,
+        attention: list[PositiveInt] = [],  # noqa: B006
+        norm_groups: PositiveInt = 32,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_vae.images import Shape
+from lit_vae.ranges import PositiveInt, checked
 
 
 class MLP(nn.Module):
@@ -22,12 +23,13 @@ class MLP(nn.Module):
         activation: class of the non-linearity.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        hidden: list[int] = [200, 200],  # noqa: B006  (never mutated; a YAML list has no tuples)
+        hidden: list[PositiveInt] = [200, 200],  # noqa: B006  (never mutated; a YAML list has no tuples)
         activation: type[nn.Module] = nn.SiLU,
     ) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from lit_vae.networks.autoregressive import Autoregressive
 from lit_vae.networks.pixelcnn_cache import CachedPixelCNN
 from lit_vae.networks.pixelcnn_layers import CausalAttention, GatedLayer
+from lit_vae.ranges import AtLeastThree, BelowOne, Depth, NotNegativeInt, PositiveInt, checked
 
 
 class GatedPixelCNN(Autoregressive):
@@ -30,6 +31,7 @@ class GatedPixelCNN(Autoregressive):
         heads: of the attention.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
@@ -37,31 +39,26 @@ class GatedPixelCNN(Autoregressive):
         grid: tuple[int, int],
         cond_dim: int = 0,
         spatial_channels: int = 0,
-        width: int = 64,
-        layers: int = 8,
-        kernel_size: int = 5,
-        head_width: int = 128,
-        dropout: float = 0.0,
-        attention_every: int = 0,
-        heads: int = 4,
+        width: PositiveInt = 64,
+        layers: Depth = 8,
+        kernel_size: AtLeastThree = 5,
+        head_width: PositiveInt = 128,
+        dropout: BelowOne = 0.0,
+        attention_every: NotNegativeInt = 0,
+        heads: PositiveInt = 4,
     ) -> None:
         super().__init__(in_channels, out_channels, grid, cond_dim, spatial_channels)
-        if kernel_size < 3 or kernel_size % 2 == 0:
+        if kernel_size % 2 == 0:
             raise ValueError(
-                f"GatedPixelCNN: kernel_size (={kernel_size}) must be odd and at least 3. Set"
+                f"GatedPixelCNN: kernel_size (={kernel_size}) must be odd. Set"
                 " model.init_args.network.init_args.kernel_size."
             )
-        if min(width, layers, head_width) < 1:
-            raise ValueError(
-                f"GatedPixelCNN: width (={width}), layers (={layers}) and head_width (={head_width}) must be at least"
-                " 1. Set them in model.init_args.network.init_args."
-            )
-        if attention_every < 0 or attention_every > layers:
+        if attention_every > layers:
             raise ValueError(
                 f"GatedPixelCNN: attention_every (={attention_every}) must be from 1 to layers (={layers}), or 0 for no"
                 " attention. Set model.init_args.network.init_args.attention_every."
             )
-        if attention_every and (heads < 1 or width % heads):
+        if attention_every and width % heads:
             raise ValueError(
                 f"GatedPixelCNN: width (={width}) must be divisible by heads (={heads}). Set"
                 " model.init_args.network.init_args.heads."

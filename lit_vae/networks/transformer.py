@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.autoregressive import Autoregressive, Incremental
+from lit_vae.ranges import BelowOne, Depth, PositiveInt, checked
 
 Modulation = tuple[Tensor, Tensor] | None
 """Scale and shift of a normalised token, ``(B, 1, width)`` each; none without a condition."""
@@ -91,6 +92,7 @@ class CausalTransformer(Autoregressive):
         ValueError: for a width that the heads do not divide, and for no layers.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
@@ -98,16 +100,16 @@ class CausalTransformer(Autoregressive):
         grid: tuple[int, int],
         cond_dim: int = 0,
         spatial_channels: int = 0,
-        width: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.0,
+        width: PositiveInt = 128,
+        layers: Depth = 4,
+        heads: PositiveInt = 4,
+        dropout: BelowOne = 0.0,
     ) -> None:
         super().__init__(in_channels, out_channels, grid, cond_dim, spatial_channels)
-        if layers < 1 or heads < 1 or width < 1 or width % heads:
+        if width % heads:
             raise ValueError(
-                f"CausalTransformer: layers (={layers}) and heads (={heads}) must be at least 1, and width (={width}) a"
-                " multiple of heads. Set them in the init_args of the network."
+                f"CausalTransformer: width (={width}) must be a multiple of heads (={heads}). Set them in the init_args"
+                " of the network."
             )
         self.heads = heads
         self.embed = nn.Linear(in_channels, width)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import FiLM
+from lit_vae.ranges import Depth, PositiveInt, checked
 
 
 def join(levels: Sequence[Tensor]) -> Tensor:
@@ -25,12 +26,11 @@ def join(levels: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.interpolate(level, size=grid, mode="nearest") for level in levels], 1)
 
 
-def _check_widths(network: str, width: int, residual_width: int, blocks: int) -> None:
-    if width < 2 or width % 2 or residual_width < 1 or blocks < 1:
+def _check_width(network: str, width: int) -> None:
+    if width % 2:
         raise ValueError(
-            f"{network}: width (={width}) must be even, since the convolution at the finest resolution has half of it,"
-            f" residual_width (={residual_width}) and blocks (={blocks}) at least 1. Set them in the init_args of the"
-            " network."
+            f"{network}: width (={width}) must be even, since the convolution at the finest resolution has half of it."
+            " Set it in the init_args of the network."
         )
 
 
@@ -123,18 +123,19 @@ class VQVAEEncoder(nn.Module):
         blocks: residual blocks.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 128,
-        residual_width: int = 32,
-        blocks: int = 2,
+        width: PositiveInt = 128,
+        residual_width: PositiveInt = 32,
+        blocks: Depth = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _check_widths(name, width, residual_width, blocks)
+        _check_width(name, width)
         halvings = _halvings(name, in_shape, out_shape, "the image", "the latent")
         self.trunk = _Trunk(in_shape[0], halvings, width, residual_width, blocks, cond_dim)
         self.head = nn.Conv2d(width, out_shape[0], 1)
@@ -151,18 +152,19 @@ class VQVAEDecoder(nn.Module):
     `join` makes of them.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shape: Shape,
         cond_dim: int = 0,
-        width: int = 128,
-        residual_width: int = 32,
-        blocks: int = 2,
+        width: PositiveInt = 128,
+        residual_width: PositiveInt = 32,
+        blocks: Depth = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _check_widths(name, width, residual_width, blocks)
+        _check_width(name, width)
         halvings = _halvings(name, out_shape, in_shape, "the image", "the latent")
         self.conv = nn.Conv2d(in_shape[0], width, 3, padding=1)
         self.stack = ResidualStack(width, residual_width, blocks, cond_dim)
@@ -206,18 +208,19 @@ class HierarchicalEncoder(nn.Module):
         blocks: residual blocks of each stretch, up and down.
     """
 
+    @checked
     def __init__(
         self,
         in_shape: Shape,
         out_shapes: Sequence[Shape],
-        width: int = 128,
-        residual_width: int = 32,
-        blocks: int = 2,
+        width: PositiveInt = 128,
+        residual_width: PositiveInt = 32,
+        blocks: Depth = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
         own = width, residual_width, blocks
-        _check_widths(name, *own)
+        _check_width(name, width)
         self.trunks = nn.ModuleList()
         self.down = nn.ModuleList()
         self.heads = nn.ModuleList()

@@ -13,6 +13,7 @@ from lit_vae.distributions import DiagonalGaussian, Distribution
 from lit_vae.images import Shape
 from lit_vae.noise import Draws
 from lit_vae.objectives.elbo import free_bits, importance_weighted_bound, rate_distortion
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, checked
 from lit_vae.schedules import Schedule, as_schedule
 
 Decode = Callable[[Tensor], Distribution]
@@ -96,23 +97,14 @@ class ELBO(Objective):
 
     is_sum = True
 
+    @checked
     def __init__(
         self,
-        beta: float | Schedule = 1.0,
-        free_bits: float = 0.0,
-        num_samples: int = 1,
-        distortion_weight: float = 1.0,
+        beta: NotNegativeFloat | Schedule = 1.0,
+        free_bits: NotNegativeFloat = 0.0,
+        num_samples: PositiveInt = 1,
+        distortion_weight: NotNegativeFloat = 1.0,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(
-                f"ELBO: num_samples (={num_samples}) must be at least 1."
-                " Set model.init_args.objective.init_args.num_samples."
-            )
-        if free_bits < 0.0:
-            raise ValueError(
-                f"ELBO: free_bits (={free_bits}) must be at least 0 nats for each latent dimension."
-                " Set model.init_args.objective.init_args.free_bits."
-            )
         self.beta = as_schedule(beta)
         self.free_bits = free_bits
         self.num_samples = num_samples
@@ -159,12 +151,8 @@ class ELBO(Objective):
 class IWAE(Objective):
     """The importance-weighted bound of k samples (Burda et al. 2016, eq. 8), with its plain reparametrised gradient."""
 
-    def __init__(self, num_samples: int = 5) -> None:
-        if num_samples < 1:
-            raise ValueError(
-                f"{type(self).__name__}: num_samples (={num_samples}) must be at least 1."
-                " Set model.init_args.objective.init_args.num_samples."
-            )
+    @checked
+    def __init__(self, num_samples: PositiveInt = 5) -> None:
         self.num_samples = num_samples
 
     def __call__(

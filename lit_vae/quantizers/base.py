@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_vae.ranges import PositiveInt, checked
+
 MOST_EMBEDDINGS = 2**24
 
 
@@ -36,14 +38,9 @@ class Quantizer(nn.Module, ABC):
         embedding_dim: channels d that it takes and gives.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+    @checked
+    def __init__(self, num_embeddings: PositiveInt, embedding_dim: PositiveInt) -> None:
         super().__init__()
-        for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-            if value < 1:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} (={value}) must be at least 1. Set it in the init_args of the"
-                    " quantizer."
-                )
         if num_embeddings > MOST_EMBEDDINGS:
             raise ValueError(
                 f"{type(self).__name__}: num_embeddings (={num_embeddings}) must be at most {MOST_EMBEDDINGS}, since"

@@ -6,15 +6,7 @@ from torch import Tensor
 
 from lit_vae.quantizers.ranks import draw_rows, sum_over_ranks
 from lit_vae.quantizers.search import nearest_codes, sums_by_code
-
-
-def _check(component: str, argument: str, minimum: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < minimum:
-            raise ValueError(
-                f"{component}: {name} (={value}) must be at least {minimum}."
-                f" Set model.init_args.quantizer.init_args.{argument}.init_args.{name}."
-            )
+from lit_vae.ranges import NotNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
 
 
 class KMeans:
@@ -28,9 +20,8 @@ class KMeans:
         seed: of the choice of vectors.
     """
 
-    def __init__(self, batches: int = 1, iterations: int = 10, seed: int = 0) -> None:
-        _check("KMeans", "start", 1, batches=batches)
-        _check("KMeans", "start", 0, iterations=iterations, seed=seed)
+    @checked
+    def __init__(self, batches: PositiveInt = 1, iterations: NotNegativeInt = 10, seed: Seed = 0) -> None:
         self.batches, self.iterations, self.seed = batches, iterations, seed
 
     def __call__(self, z: Tensor, num_embeddings: int, step: int, normalize: bool) -> Tensor:
@@ -59,14 +50,8 @@ class Revival:
         seed: of the choice of vectors.
     """
 
-    def __init__(self, threshold: float = 0.01, every_n_steps: int = 10, seed: int = 0) -> None:
-        if not 0.0 < threshold < 1.0:
-            raise ValueError(
-                f"Revival: threshold (={threshold}) must be in (0, 1), since a new code counts as one."
-                " Set model.init_args.quantizer.init_args.revival.init_args.threshold."
-            )
-        _check("Revival", "revival", 1, every_n_steps=every_n_steps)
-        _check("Revival", "revival", 0, seed=seed)
+    @checked
+    def __init__(self, threshold: OpenUnitInterval = 0.01, every_n_steps: PositiveInt = 10, seed: Seed = 0) -> None:
         self.threshold, self.every_n_steps, self.seed = threshold, every_n_steps, seed
 
     def __call__(self, z: Tensor, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_vae.quantizers.ranks import sum_over_ranks
 from lit_vae.quantizers.search import sums_by_code
+from lit_vae.ranges import BelowOne, PositiveFloat, checked
 
 
 class Codebook(nn.Module, ABC):
@@ -28,13 +29,9 @@ class Codebook(nn.Module, ABC):
     weight: Tensor
     counts: Tensor
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float) -> None:
+    @checked
+    def __init__(self, num_embeddings: int, embedding_dim: int, decay: BelowOne) -> None:
         super().__init__()
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(
-                f"{type(self).__name__}: decay (={decay}) must be in [0, 1)."
-                " Set model.init_args.quantizer.init_args.codebook.init_args.decay."
-            )
         self.decay = decay
         self._create(torch.randn(num_embeddings, embedding_dim) / math.sqrt(embedding_dim))
         self.register_buffer("counts", torch.ones(num_embeddings))
@@ -96,13 +93,11 @@ class EMACodebook(Codebook):
 
     sums: Tensor
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float = 0.99, epsilon: float = 1e-5) -> None:
+    @checked
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, decay: BelowOne = 0.99, epsilon: PositiveFloat = 1e-5
+    ) -> None:
         super().__init__(num_embeddings, embedding_dim, decay)
-        if not epsilon > 0.0:
-            raise ValueError(
-                f"EMACodebook: epsilon (={epsilon}) must be positive, e.g. 1e-5."
-                " Set model.init_args.quantizer.init_args.codebook.init_args.epsilon."
-            )
         self.epsilon = epsilon
 
     def _create(self, weight: Tensor) -> None:
@@ -136,7 +131,8 @@ class GradientCodebook(Codebook):
         decay: of the usage counts, which only say which codes are dead.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, decay: float = 0.99) -> None:
+    @checked
+    def __init__(self, num_embeddings: int, embedding_dim: int, decay: BelowOne = 0.99) -> None:
         super().__init__(num_embeddings, embedding_dim, decay)
 
     def _create(self, weight: Tensor) -> None:

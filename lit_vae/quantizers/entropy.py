@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lit_vae.quantizers.ranks import mean_over_ranks
+from lit_vae.ranges import NotNegativeFloat, PositiveFloat, checked
 
 _PROBABILITIES = 2**18  # held at once, forward and backward
 _MOST_BITS = 12  # of which the distribution is computed exactly: 4096 codes
@@ -57,12 +58,8 @@ class EntropyPenalty:
         temperature: of the soft choice, in units of a squared distance.
     """
 
-    def __init__(self, weight: float = 0.1, temperature: float = 0.01) -> None:
-        if weight < 0.0 or not temperature > 0.0:
-            raise ValueError(
-                f"EntropyPenalty: weight (={weight}) must be at least 0 and temperature (={temperature}) positive."
-                " Set model.init_args.quantizer.init_args.entropy.init_args."
-            )
+    @checked
+    def __init__(self, weight: NotNegativeFloat = 0.1, temperature: PositiveFloat = 0.01) -> None:
         self.weight, self.temperature = weight, temperature
 
     def __call__(self, z: Tensor, codes: Tensor, center: Tensor | None = None) -> SoftChoice:

@@ -1,6 +1,7 @@
 """Quantizers whose codebook is a grid: nothing to search and nothing to store."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,6 +10,10 @@ from lit_vae.quantizers.base import MOST_EMBEDDINGS, Quantized, VectorwiseQuanti
 from lit_vae.quantizers.codebook import squared_error
 from lit_vae.quantizers.entropy import USAGE, diversity, groups_of_bits, sign_choice
 from lit_vae.quantizers.estimators import StraightThrough
+from lit_vae.ranges import NotNegativeFloat, PositiveFloat, Within, checked
+
+Levels = Annotated[int, Within(ge=3, le=MOST_EMBEDDINGS)]
+Bits = Annotated[int, Within(ge=1, le=24)]
 
 _MARGIN = 1e-3
 """Of `FSQ.bound`: the outermost levels are neared and never reached."""
@@ -33,11 +38,12 @@ class FSQ(VectorwiseQuantizer):
     levels: Tensor
     places: Tensor
 
-    def __init__(self, levels: list[int]) -> None:
-        if not levels or min(levels) < 3 or math.prod(levels) > MOST_EMBEDDINGS:
+    @checked
+    def __init__(self, levels: list[Levels]) -> None:
+        if not levels or math.prod(levels) > MOST_EMBEDDINGS:
             raise ValueError(
-                f"FSQ: levels (={levels}) must be at least 3 for each channel, e.g. [8, 5, 5, 5], and their product"
-                " at most 2^24. Set model.init_args.quantizer.init_args.levels; for two levels take LFQ."
+                f"FSQ: levels (={levels}) must be one for each channel, e.g. [8, 5, 5, 5], and their product at"
+                " most 2^24. Set model.init_args.quantizer.init_args.levels; for two levels take LFQ."
             )
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
@@ -77,30 +83,21 @@ class LFQ(VectorwiseQuantizer):
     channels, see `lit_vae.quantizers.entropy.sign_choice`.
 
     Args:
-        embedding_dim: channels d, for 2^d codes; at most 62.
+        embedding_dim: channels d, for 2^d codes; at most 24.
         commitment_cost: weight of the commitment.
         entropy_weight: weight of the entropy penalty.
         temperature: of its soft choice: an entry z is 1 with probability ``sigmoid(4 z / temperature)``. A small one
             (0.01 is common) is felt only by entries of that size.
     """
 
+    @checked
     def __init__(
         self,
-        embedding_dim: int,
-        commitment_cost: float = 0.25,
-        entropy_weight: float = 0.1,
-        temperature: float = 1.0,
+        embedding_dim: Bits,
+        commitment_cost: NotNegativeFloat = 0.25,
+        entropy_weight: NotNegativeFloat = 0.1,
+        temperature: PositiveFloat = 1.0,
     ) -> None:
-        if not 1 <= embedding_dim <= 24:
-            raise ValueError(
-                f"LFQ: embedding_dim (={embedding_dim}) must be in [1, 24], the bits of an index."
-                " Set model.init_args.quantizer.init_args.embedding_dim."
-            )
-        if commitment_cost < 0.0 or entropy_weight < 0.0 or not temperature > 0.0:
-            raise ValueError(
-                f"LFQ: commitment_cost (={commitment_cost}) and entropy_weight (={entropy_weight}) must be at least 0,"
-                f" temperature (={temperature}) positive. Set model.init_args.quantizer.init_args."
-            )
         super().__init__(2**embedding_dim, embedding_dim)
         self.commitment_cost, self.entropy_weight, self.temperature = commitment_cost, entropy_weight, temperature
 

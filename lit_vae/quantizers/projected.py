@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lit_vae.quantizers.base import Quantized, Quantizer
+from lit_vae.ranges import PositiveInt, checked
 
 
 class Projected(Quantizer):
@@ -16,7 +17,8 @@ class Projected(Quantizer):
         embedding_dim: channels taken and given.
     """
 
-    def __init__(self, quantizer: Quantizer, embedding_dim: int) -> None:
+    @checked
+    def __init__(self, quantizer: Quantizer, embedding_dim: PositiveInt) -> None:
         super().__init__(quantizer.num_embeddings, embedding_dim)
         self.down = nn.Linear(embedding_dim, quantizer.embedding_dim)
         self.quantizer = quantizer

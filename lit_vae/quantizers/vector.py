@@ -12,6 +12,7 @@ from lit_vae.quantizers.codebook import CodebookFactory, EMACodebook, squared_er
 from lit_vae.quantizers.entropy import USAGE, EntropyPenalty, diversity
 from lit_vae.quantizers.estimators import Estimator, StraightThrough
 from lit_vae.quantizers.search import nearest_codes
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, checked
 
 
 class VectorQuantizer(VectorwiseQuantizer):
@@ -43,11 +44,12 @@ class VectorQuantizer(VectorwiseQuantizer):
     step: Tensor
     revivals: Tensor
 
+    @checked
     def __init__(
         self,
-        num_embeddings: int,
-        embedding_dim: int,
-        commitment_cost: float = 0.25,
+        num_embeddings: PositiveInt,
+        embedding_dim: PositiveInt,
+        commitment_cost: NotNegativeFloat = 0.25,
         normalize: bool = False,
         codebook: CodebookFactory = EMACodebook,
         estimator: Estimator = StraightThrough(),  # noqa: B008, it has no state
@@ -56,11 +58,6 @@ class VectorQuantizer(VectorwiseQuantizer):
         entropy: EntropyPenalty | None = None,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim)
-        if commitment_cost < 0.0:
-            raise ValueError(
-                f"VectorQuantizer: commitment_cost (={commitment_cost}) must be at least 0."
-                " Set model.init_args.quantizer.init_args.commitment_cost."
-            )
         self.commitment_cost, self.normalize = commitment_cost, normalize
         self.codebook = codebook(num_embeddings, embedding_dim)
         self.estimator, self.start, self.revival, self.entropy = estimator, start, revival, entropy

@@ -1,7 +1,7 @@
 """The adversary: a discriminator, its loss, and how hard the decoder feels it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lit_vae.factories import Shared
 from lit_vae.images import Shape
 from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, in_float32
+from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveFloat, checked
 from lit_vae.realism.augment import Augmentation
 from lit_vae.realism.graft import graft
 from lit_vae.realism.penalties import Penalty
@@ -50,23 +51,19 @@ class Adversary(nn.Module):
 
     scale: Tensor
 
+    @checked
     def __init__(
         self,
         discriminator: DiscriminatorFactory,
         loss: AdversarialLoss,
-        weight: float | Schedule,
-        train_from: int = 0,
-        most_adaptive: float | None = 1e4,
-        optimizer: dict[str, Any] = {},  # noqa: B006  (never mutated)
+        weight: NotNegativeFloat | Schedule,
+        train_from: NotNegativeInt = 0,
+        most_adaptive: PositiveFloat | None = 1e4,
+        optimizer: Annotated[dict[str, Any], torch.optim.Optimizer] = {},  # noqa: B006  (never mutated)
         penalties: list[Penalty] = [],  # noqa: B006
         augmentations: list[Augmentation] = [],  # noqa: B006
     ) -> None:
         super().__init__()
-        if train_from < 0 or (most_adaptive is not None and not most_adaptive > 0.0):
-            raise ValueError(
-                f"Adversary: train_from (={train_from}) must be at least 0 steps and most_adaptive (={most_adaptive})"
-                " positive, or null. Set them in the init_args of realism.adversary."
-            )
         self.make_discriminator = Shared(discriminator)
         self.discriminator: nn.Module | None = None
         self.loss = loss

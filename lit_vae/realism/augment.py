@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lit_vae.ranges import PositiveShare, checked
+
 
 class Augmentation(ABC):
     """A random change of images, drawn anew for each: ``(B, C, H, W) -> (B, C, H, W)``."""
@@ -36,8 +38,9 @@ class Color(Augmentation):
 class Translation(Augmentation):
     """A shift of up to ``ratio`` of each side; what comes in is grey, 0."""
 
-    def __init__(self, ratio: float = 0.125) -> None:
-        self.ratio = _of_a_side("Translation", ratio)
+    @checked
+    def __init__(self, ratio: PositiveShare = 0.125) -> None:
+        self.ratio = ratio
 
     def __call__(self, x: Tensor) -> Tensor:
         """Whole pixels."""
@@ -57,8 +60,9 @@ class Cutout(Augmentation):
     side lies on a pixel. Both ends of a row or column are so cut equally often.
     """
 
-    def __init__(self, ratio: float = 0.5) -> None:
-        self.ratio = _of_a_side("Cutout", ratio)
+    @checked
+    def __init__(self, ratio: PositiveShare = 0.5) -> None:
+        self.ratio = ratio
 
     def __call__(self, x: Tensor) -> Tensor:
         """The square may lie across the border."""
@@ -77,9 +81,3 @@ def _shifts(batch: int, size: int, most: int, like: Tensor) -> Tensor:
     """Positions ``(batch, size)`` that each image is read at."""
     shift = torch.randint(-most, most + 1, (batch, 1), device=like.device)
     return torch.arange(size, device=like.device) + shift
-
-
-def _of_a_side(name: str, ratio: float) -> float:
-    if 0.0 < ratio <= 1.0:
-        return ratio
-    raise ValueError(f"{name}: ratio (={ratio}) must be in (0, 1]. Set it in the init_args of the augmentation.")

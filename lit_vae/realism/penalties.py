@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.objectives.adversarial import in_float32
+from lit_vae.ranges import BelowOne, PositiveFloat, PositiveInt, checked
 from lit_vae.ranks import average_over_ranks
 
 
@@ -35,13 +36,9 @@ class R1(Penalty):
             takes a backward pass of a backward pass.
     """
 
-    def __init__(self, weight: float = 10.0, every: int = 16) -> None:
+    @checked
+    def __init__(self, weight: PositiveFloat = 10.0, every: PositiveInt = 16) -> None:
         super().__init__()
-        if not weight > 0.0 or every < 1:
-            raise ValueError(
-                f"R1: weight (={weight}) must be positive and every (={every}) at least 1. Set them in the init_args of"
-                " the penalty."
-            )
         self.weight, self.every = weight, every
 
     def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
@@ -69,13 +66,9 @@ class LeCAM(Penalty):
     averages: Tensor
     started: Tensor
 
-    def __init__(self, weight: float = 0.001, decay: float = 0.99) -> None:
+    @checked
+    def __init__(self, weight: PositiveFloat = 0.001, decay: BelowOne = 0.99) -> None:
         super().__init__()
-        if not weight > 0.0 or not 0.0 <= decay < 1.0:
-            raise ValueError(
-                f"LeCAM: weight (={weight}) must be positive and decay (={decay}) in [0, 1). Set them in the init_args"
-                " of the penalty."
-            )
         self.weight, self.decay = weight, decay
         self.register_buffer("averages", torch.zeros(2))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lit_vae.features import PerceptualDistance
 from lit_vae.images import Shape
+from lit_vae.ranges import PositiveFloat, checked
 
 
 class Perceptual(nn.Module):
@@ -19,13 +20,9 @@ class Perceptual(nn.Module):
         weight: w.
     """
 
-    def __init__(self, distance: PerceptualDistance, weight: float = 1.0) -> None:
+    @checked
+    def __init__(self, distance: PerceptualDistance, weight: PositiveFloat = 1.0) -> None:
         super().__init__()
-        if not weight > 0.0:
-            raise ValueError(
-                f"Perceptual: weight (={weight}) must be positive. Set it in the init_args of realism.perceptual, or"
-                " leave perceptual out."
-            )
         self.distance = distance
         self.weight = weight
 

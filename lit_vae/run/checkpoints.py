@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_vae.models.module import Model
+from lit_vae.ranges import PositiveFloat, PositiveInt, checked
 from lit_vae.run.files import replacing, why_unreadable
 from lit_vae.run.preemption import StopRequest
 
@@ -105,7 +106,8 @@ class LastCheckpoint(_RunCheckpoint):
         every_n_minutes: minutes between two, instead of steps.
     """
 
-    def __init__(self, every_n_steps: int | None = None, every_n_minutes: float | None = None) -> None:
+    @checked
+    def __init__(self, every_n_steps: PositiveInt | None = None, every_n_minutes: PositiveFloat | None = None) -> None:
         within_epoch = bool(every_n_steps or every_n_minutes)
         super().__init__(
             "last",

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_vae.ranges import NotNegativeFloat, checked
+
 TERMS = ("loss", "elbo", "rate", "distortion")
 
 
@@ -72,7 +74,8 @@ class LogProgress(ProgressBar):
     ``epoch 3/20  step 1200/9000  elbo -102.31  rate 24.08  distortion 78.23  12.3 it/s  0:03:12 left``
     """
 
-    def __init__(self, seconds: float = 20.0) -> None:
+    @checked
+    def __init__(self, seconds: NotNegativeFloat = 20.0) -> None:
         super().__init__()
         self._seconds = seconds
         self._enabled = True

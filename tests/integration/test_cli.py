@@ -126,7 +126,17 @@ def test_a_finished_run_is_not_written_over(
             "VAE: model.image_shape (=[3, 8, 8]) is not the shape of the data's images [1, 8, 8]",
         ),
         (LEARNED_GAUSSIAN, "lit_vae.likelihoods.Bernoulli", "Bernoulli: model.likelihood is for binary values"),
-        ("{shape: [8]}", "{shape: [0]}", "StandardNormal: shape (=[0]) must be positive sizes"),
+        (
+            "{shape: [8]}",
+            "{shape: [0]}",
+            "StandardNormal: shape (=0) must be at least 1. Change model.init_args.pri",
+        ),
+        (
+            "lr: 1.0e-3",
+            "lr: .inf",
+            "Adam: lr (=inf) must be a finite number and at least 0. Change model.init_args.o",
+        ),
+        ("log_every_n_steps: 22", "log_every_n_steps: 0", "must be at least 1. Change trainer.log_every_n_steps."),
     ],
 )
 def test_a_mistake_in_a_configuration_is_one_clear_error(

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FREE = (
     "lit_vae.images", "lit_vae.codes", "lit_vae.noise", "lit_vae.ranks", "lit_vae.factories", "lit_vae.needs",
-    "lit_vae.offline", "lit_vae.staging", "lit_vae.threads", "lit_vae.forms", "lit_vae.weights",
+    "lit_vae.offline", "lit_vae.staging", "lit_vae.threads", "lit_vae.forms", "lit_vae.weights", "lit_vae.ranges",
 )  # fmt: skip
 
 # The first entry whose name begins that of a module holds for it: itself and those below may be imported, besides FREE.
@@ -24,6 +24,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.offline": (),
     "lit_vae.threads": (),
     "lit_vae.forms": (),
+    "lit_vae.ranges": (),
     "lit_vae.staging": ("lit_vae.run.files",),
     "lit_vae.weights": (),
     "lit_vae.schedules": (),

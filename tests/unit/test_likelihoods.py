@@ -219,28 +219,27 @@ def test_densities_take_all_images(name, values):
 
 
 @pytest.mark.parametrize(
-    ("make", "argument"),
+    ("make", "message"),
     [
-        (lambda: lk.FixedGaussian(variance=0.0), "FixedGaussian: variance (=0.0)"),
-        (lambda: lk.LearnedGaussian(initial_variance=-1.0), "LearnedGaussian: initial_variance (=-1.0)"),
-        (lambda: lk.PixelGaussian(min_std=0.0), "PixelGaussian: min_std (=0.0)"),
-        (lambda: lk.Laplace(scale=float("nan")), "Laplace: scale (=nan)"),
+        (lambda: lk.FixedGaussian(variance=0.0), "FixedGaussian: variance (=0.0) must be at least 1e-13"),
+        (
+            lambda: lk.LearnedGaussian(initial_variance=-1.0),
+            "LearnedGaussian: initial_variance (=-1.0) must be",
+        ),
+        (lambda: lk.PixelGaussian(min_std=0.0), "PixelGaussian: min_std (=0.0) must be at least 1e-06"),
+        (lambda: lk.Laplace(scale=float("nan")), "Laplace: scale (=nan) must be a finite number"),
     ],
 )
-def test_numbers_that_must_be_positive(make, argument):
+def test_numbers_that_must_be_positive(make, message):
     with pytest.raises(ValueError) as error:
         make()
-    name = argument.split(": ")[1].split(" ")[0]
-    assert str(error.value) == f"{argument} must be positive. Set model.init_args.likelihood.init_args.{name}."
+    assert str(error.value).startswith(message)
 
 
 def test_mixture_needs_a_component():
     with pytest.raises(ValueError) as error:
         lk.DiscretizedLogisticMixture(num_mixtures=0)
-    assert str(error.value) == (
-        "DiscretizedLogisticMixture: num_mixtures (=0) must be at least 1."
-        " Set model.init_args.likelihood.init_args.num_mixtures."
-    )
+    assert str(error.value) == "DiscretizedLogisticMixture: num_mixtures (=0) must be at least 1."
 
 
 def test_what_is_learned_is_in_the_checkpoint_and_what_is_given_is_not():

@@ -91,10 +91,10 @@ def test_half_precision_is_promoted():
     ("given", "message"),
     [
         ({"temperature": -1.0}, r"temperature \(=-1.0\) must be at least 0"),
-        ({"temperature": math.nan}, r"temperature \(=nan\) must be at least 0"),
+        ({"temperature": math.nan}, r"temperature \(=nan\) must be a finite number and at least 0"),
         ({"top_k": 0}, r"top_k \(=0\) must be at least 1"),
-        ({"top_p": 0.0}, r"top_p \(=0.0\) must be in \(0, 1\]"),
-        ({"top_p": 1.5, "top_k": 0}, r"top_k \(=0\) must be at least 1; top_p \(=1.5\) must be in"),
+        ({"top_p": 0.0}, r"top_p \(=0.0\) must be greater than 0 and at most 1"),
+        ({"top_p": 1.5, "top_k": 0}, r"top_k \(=0\) must be at least 1\.\nCodeSampling: top_p \(=1.5\) must be"),
     ],
 )
 def test_values_out_of_range_are_named(given, message):

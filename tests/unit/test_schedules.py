@@ -53,15 +53,15 @@ def test_a_number_stands_for_a_constant():
         (lambda: LinearWarmup(0), "LinearWarmup: steps (=0) must be at least 1."),
         (
             lambda: Cyclical(0),
-            "Cyclical: period (=0) and cycles (=4) must be at least 1, ramp (=0.5) in (0, 1].",
+            "Cyclical: period (=0) must be at least 1.",
         ),
         (
             lambda: Cyclical(5, cycles=0),
-            "Cyclical: period (=5) and cycles (=0) must be at least 1, ramp (=0.5) in (0, 1].",
+            "Cyclical: cycles (=0) must be at least 1.",
         ),
         (
             lambda: Cyclical(5, ramp=0.0),
-            "Cyclical: period (=5) and cycles (=4) must be at least 1, ramp (=0.0) in (0, 1].",
+            "Cyclical: ramp (=0.0) must be greater than 0 and at most 1.",
         ),
     ],
 )

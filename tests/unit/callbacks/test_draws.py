@@ -116,5 +116,5 @@ def test_draws_of_pixels_are_exact() -> None:
 
 
 def test_an_empty_sheet_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"Draws: num_images \(=0\) must be at least 1\. Set init_args\.num_images\."):
+    with pytest.raises(ValueError, match=r"Draws: num_images \(=0\) must be at least 1\."):
         Draws(0)

@@ -186,7 +186,7 @@ def test_counters_and_other_buffers_are_copied(new_model, new_trainer, data):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"decay": 1.0}, r"EMA: decay \(=1.0\) must be in \[0, 1\)\. Set init_args\.decay of callbacks\.EMA"),
+        ({"decay": 1.0}, r"EMA: decay \(=1.0\) must be at least 0 and less than 1\."),
         ({"every_n_steps": 0}, r"EMA: every_n_steps \(=0\) must be at least 1"),
     ],
 )

@@ -168,8 +168,8 @@ def test_the_picture_shows_what_was_remembered():
 def test_mistakes(new_model, new_trainer, data):
     with pytest.raises(ValueError, match=r"GANHealth: AE has no adversary. Set model.init_args.realism"):
         new_trainer(GANHealth()).fit(new_model("AE"), datamodule=data)
-    with pytest.raises(ValueError, match=r"GANHealth: window \(=0\) must be at least 1 step. Set init_args.window."):
+    with pytest.raises(ValueError, match=r"GANHealth: window \(=0\) must be at least 1."):
         GANHealth(window=0)
     for given in ({"threshold": 0.4}, {"factor": 1.0}, {"least": 1.5}):
-        with pytest.raises(ValueError, match=r"BackOff: threshold \(=.*must be in \(0.5, 1\), factor .* Set them in"):
+        with pytest.raises(ValueError, match=r"BackOff: (threshold|factor|least) \(=.*\) must be "):
             BackOff(**given)

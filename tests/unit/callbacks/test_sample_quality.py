@@ -246,7 +246,7 @@ def test_one_process_agrees_with_itself():
 
 
 def test_what_cannot_be_measured_is_refused_before_training(new_model, new_trainer, data):
-    with pytest.raises(ValueError, match=r"SampleQuality: num_images \(=1\) must be at least 2. Set init_args.num_im"):
+    with pytest.raises(ValueError, match=r"SampleQuality: num_images \(=1\) must be at least 2."):
         SampleQuality(Corner(), num_images=1)
     with pytest.raises(ValueError, match=r"SampleQuality: num_val_images \(=0\) must be at least 2."):
         SampleQuality(Corner(), num_val_images=0)

@@ -67,9 +67,9 @@ def test_errors(root: str) -> None:
     with pytest.raises(ValueError) as error:
         CelebA(root, size=0, crop=179, num_workers=-1)
     assert str(error.value).splitlines() == [
-        "CelebA: num_workers (=-1) must be 0 or more. Change data.init_args.num_workers.",
-        "CelebA: size (=0) must be a positive integer. Change data.init_args.size.",
-        "CelebA: crop (=179) must be between 1 and 178, the width of the images. Change data.init_args.crop.",
+        "CelebA: size (=0) must be at least 1.",
+        "CelebA: crop (=179) must be at least 1 and at most 178.",
+        "CelebA: num_workers (=-1) must be at least 0.",
     ]
     partition = Path(root) / "celeba" / "list_eval_partition.txt"
     partition.write_text("000001.jpg 0\n000002.jpg 3\n")

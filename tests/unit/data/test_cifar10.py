@@ -56,6 +56,6 @@ def test_argument_errors() -> None:
     with pytest.raises(ValueError) as error:
         CIFAR10(batch_size=-2, num_val=0)
     assert str(error.value).splitlines() == [
-        "CIFAR10: batch_size (=-2) must be a positive integer. Change data.init_args.batch_size.",
-        "CIFAR10: num_val (=0) must be a positive integer. Change data.init_args.num_val.",
+        "CIFAR10: batch_size (=-2) must be at least 1.",
+        "CIFAR10: num_val (=0) must be at least 1.",
     ]

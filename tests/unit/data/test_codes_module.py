@@ -162,8 +162,8 @@ def test_wrong_arguments_are_told_at_once() -> None:
     with pytest.raises(ValueError) as error:
         Codes("codes", batch_size=0, collapse_threshold=1.5)
     assert str(error.value).splitlines() == [
-        "Codes: batch_size (=0) must be a positive integer. Change data.init_args.batch_size.",
-        "Codes: collapse_threshold (=1.5) must be between 0 and 1. Change data.init_args.collapse_threshold.",
+        "Codes: batch_size (=0) must be at least 1.",
+        "Codes: collapse_threshold (=1.5) must be at least 0 and at most 1.",
     ]
 
 

@@ -159,10 +159,14 @@ def test_labels_that_do_not_fit_are_told(tmp_path: Path, labels: np.ndarray) -> 
 
 def test_argument_errors(mnist_root: str) -> None:
     with pytest.raises(ValueError) as error:
-        MNIST(num_val=0, pad=-1, dequantize=True, binarization="static")
+        MNIST(num_val=0, pad=-1)
     assert str(error.value).splitlines() == [
-        "MNIST: num_val (=0) must be a positive integer. Change data.init_args.num_val.",
-        "MNIST: pad (=-1) must be 0 or more. Change data.init_args.pad.",
+        "MNIST: num_val (=0) must be at least 1.",
+        "MNIST: pad (=-1) must be at least 0.",
+    ]
+    with pytest.raises(ValueError) as error:
+        MNIST(dequantize=True, binarization="static")
+    assert str(error.value).splitlines() == [
         "MNIST: dequantize (=True) must be false where binarization (='static') is set. "
         "Change data.init_args.dequantize.",
     ]

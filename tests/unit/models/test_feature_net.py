@@ -96,7 +96,7 @@ def test_a_network_that_does_not_take_the_images_is_told():
     ("given", "text"),
     [
         ({"image_shape": [8, 8]}, r"image_shape \(=\[8, 8\]\) must be \[channels, height, width\]"),
-        ({"num_classes": 1}, r"num_classes \(=1\) must be at least 2. Set model.init_args.num_classes"),
+        ({"num_classes": 1}, r"num_classes \(=1\) must be at least 2\."),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(given, text):

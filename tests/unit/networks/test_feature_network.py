@@ -67,5 +67,5 @@ def test_in_evaluation_nothing_is_shifted() -> None:
 
 
 def test_a_translation_by_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"RandomTranslation: max_pixels \(=0\) must be at least 1. Set model"):
+    with pytest.raises(ValueError, match=r"RandomTranslation: max_pixels \(=0\) must be at least 1\."):
         RandomTranslation(0)

@@ -106,13 +106,12 @@ def test_multipliers_are_given_from_the_finest_resolution_in_both_directions():
         ),
         (
             (1, 32, 32), (8,), [], 1,
-            "multipliers (=[]) must be positive, one for each resolution, e.g. [1, 2, 4], and blocks (=1) at least 1."
-            " Set them in the init_args of the network.",
+            "multipliers (=[]) must be one for each resolution, e.g. [1, 2, 4]. Set them in the init_args of the"
+            " network.",
         ),
         (
             (1, 32, 32), (8,), [1, 2], 0,
-            "multipliers (=[1, 2]) must be positive, one for each resolution, e.g. [1, 2, 4], and blocks (=0) at least"
-            " 1. Set them in the init_args of the network.",
+            "blocks (=0) must be at least 1.",
         ),
     ],
 )  # fmt: skip

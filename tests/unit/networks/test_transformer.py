@@ -145,11 +145,16 @@ def test_it_learns_four_images_by_heart():
     assert known.any(0).all()
 
 
-@pytest.mark.parametrize(("width", "layers", "heads"), [(10, 2, 4), (8, 0, 2), (8, 2, 0), (0, 2, 1)])
-def test_wrong_sizes(width, layers, heads):
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"width": 10}, "width (=10) must be a multiple of heads (=4). Set them in the init_args of the network."),
+        ({"layers": 0}, "layers (=0) must be at least 1."),
+        ({"heads": 0}, "heads (=0) must be at least 1."),
+        ({"width": 0}, "width (=0) must be at least 1."),
+    ],
+)
+def test_wrong_sizes(wrong, expected):
     with pytest.raises(ValueError) as error:
-        CausalTransformer(2, 3, (4, 4), width=width, layers=layers, heads=heads)
-    assert str(error.value) == (
-        f"CausalTransformer: layers (={layers}) and heads (={heads}) must be at least 1, and width (={width}) a"
-        " multiple of heads. Set them in the init_args of the network."
-    )
+        CausalTransformer(2, 3, (4, 4), **{"width": 8, "layers": 2, "heads": 4} | wrong)
+    assert str(error.value) == f"CausalTransformer: {expected}"

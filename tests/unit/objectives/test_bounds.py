@@ -234,16 +234,10 @@ def test_objectives_take_maps_as_latents_and_leave_the_global_noise_alone(object
 def test_no_samples(objective):
     with pytest.raises(ValueError) as error:
         objective(num_samples=0)
-    assert str(error.value) == (
-        f"{objective.__name__}: num_samples (=0) must be at least 1."
-        " Set model.init_args.objective.init_args.num_samples."
-    )
+    assert str(error.value) == (f"{objective.__name__}: num_samples (=0) must be at least 1.")
 
 
 def test_negative_free_bits():
     with pytest.raises(ValueError) as error:
         ELBO(free_bits=-0.1)
-    assert str(error.value) == (
-        "ELBO: free_bits (=-0.1) must be at least 0 nats for each latent dimension."
-        " Set model.init_args.objective.init_args.free_bits."
-    )
+    assert str(error.value) == ("ELBO: free_bits (=-0.1) must be at least 0.")

@@ -104,7 +104,7 @@ def test_bad_penalties_are_refused():
     for make, text in (
         (lambda: R1(weight=0.0), r"R1: weight \(=0.0\)"),
         (lambda: R1(every=0), r"every \(=0\)"),
-        (lambda: LeCAM(decay=1.0), r"LeCAM: weight \(=0.001\) must be positive and decay \(=1.0\)"),
+        (lambda: LeCAM(decay=1.0), r"LeCAM: decay \(=1.0\) must be at least 0 and less than 1"),
     ):
         with pytest.raises(ValueError, match=text):
             make()

@@ -196,7 +196,7 @@ def test_accuracy_counts_patches_on_the_right_side_of_the_losss_threshold():
 def test_bad_arguments_are_refused():
     for make, text in (
         (Realism, "perceptual and adversary are both null"),
-        (lambda: Perceptual(Squares(), 0.0), r"weight \(=0.0\) must be positive"),
+        (lambda: Perceptual(Squares(), 0.0), r"weight \(=0.0\) must be greater than 0"),
         (lambda: new_adversary(train_from=-1), r"train_from \(=-1\)"),
         (lambda: new_adversary(most_adaptive=0.0), r"most_adaptive \(=0.0\)"),
     ):

@@ -1,0 +1,117 @@
+"""Every number of a configuration within its range, those that torch and Lightning take for themselves included."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lit_vae.ranges import (
+    BelowOne,
+    NotNegativeFloat,
+    NotNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Ranges,
+    UnitInterval,
+    Within,
+    problems_in,
+)
+from lit_vae.run.checkpoints import BestCheckpoint, LastCheckpoint
+
+MinusOneForAll = Annotated[int, Within(ge=-1)]
+NotNegative = Annotated[float, Within(ge=0)]
+Positive = Annotated[float, Within(gt=0)]
+
+OF_OTHERS: Ranges = {
+    Trainer: {
+        "devices": Annotated[int, Within(ge=-1, le=1024)],
+        "num_nodes": Annotated[int, Within(ge=1, le=100_000)],
+        "max_epochs": MinusOneForAll,
+        "min_epochs": NotNegative,
+        "max_steps": MinusOneForAll,
+        "min_steps": NotNegative,
+        "limit_train_batches": NotNegative,
+        "limit_val_batches": NotNegative,
+        "limit_test_batches": NotNegative,
+        "limit_predict_batches": NotNegative,
+        "overfit_batches": NotNegative,
+        "val_check_interval": Positive,
+        "check_val_every_n_epoch": PositiveInt,
+        "num_sanity_val_steps": MinusOneForAll,
+        "log_every_n_steps": PositiveInt,
+        "accumulate_grad_batches": PositiveInt,
+        "gradient_clip_val": NotNegativeFloat,
+        "reload_dataloaders_every_n_epochs": NotNegativeInt,
+    },
+    Optimizer: {
+        "lr": NotNegativeFloat,
+        "betas": BelowOne,
+        "eps": NotNegativeFloat,
+        "weight_decay": NotNegativeFloat,
+        "momentum": UnitInterval,
+        "dampening": UnitInterval,
+        "alpha": UnitInterval,
+        "rho": UnitInterval,
+        "lr_decay": NotNegativeFloat,
+        "momentum_decay": NotNegativeFloat,
+        "initial_accumulator_value": NotNegativeFloat,
+    },
+    LRScheduler: {
+        "T_max": PositiveInt,
+        "T_0": PositiveInt,
+        "T_mult": PositiveInt,
+        "eta_min": NotNegativeFloat,
+        "step_size": PositiveInt,
+        "milestones": NotNegativeInt,
+        "gamma": PositiveFloat,
+        "total_iters": PositiveInt,
+        "start_factor": PositiveShare,
+        "end_factor": UnitInterval,
+        "factor": PositiveShare,
+        "power": PositiveFloat,
+        "base_lr": NotNegativeFloat,
+        "max_lr": PositiveFloat,
+        "step_size_up": PositiveInt,
+        "step_size_down": PositiveInt,
+        "total_steps": PositiveInt,
+        "epochs": PositiveInt,
+        "steps_per_epoch": PositiveInt,
+        "pct_start": UnitInterval,
+        "div_factor": PositiveFloat,
+        "final_div_factor": PositiveFloat,
+        "last_epoch": MinusOneForAll,
+    },
+    ReduceLROnPlateau: {
+        "factor": OpenUnitInterval,
+        "patience": NotNegativeInt,
+        "cooldown": NotNegativeInt,
+        "threshold": NotNegativeFloat,
+        "min_lr": NotNegativeFloat,
+        "eps": NotNegativeFloat,
+    },
+    EarlyStopping: {"patience": NotNegativeInt},
+    ModelCheckpoint: {
+        "save_top_k": MinusOneForAll,
+        "every_n_train_steps": NotNegativeInt,
+        "every_n_epochs": NotNegativeInt,
+    },
+}
+"""What classes of torch and Lightning take without complaint, or complain of where nobody sees which setting it was."""
+
+AT_THE_TOP = {"trainer": Trainer, "best_checkpoint": BestCheckpoint, "last_checkpoint": LastCheckpoint}
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Hold a parsed configuration to its ranges, before anything of it is built.
+
+    Raises:
+        ValueError: naming every number that is not finite or out of its range, with the setting that it stands in.
+    """
+    problems = problems_in(config, AT_THE_TOP, OF_OTHERS)
+    if problems:
+        raise ValueError("\n".join(f"{problem} Change {problem.key}." for problem in problems))

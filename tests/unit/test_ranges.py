@@ -1,0 +1,103 @@
+"""Numbers within their ranges: from Python, and in a whole configuration with the setting that holds them."""
+
+import math
+from typing import Annotated, Any
+
+import pytest
+
+from lit_vae.ranges import BelowOne, NotNegativeFloat, PositiveInt, Within, checked, problems_in
+
+NAN, INF = math.nan, math.inf
+
+
+class Part:
+    @checked
+    def __init__(
+        self,
+        weight: NotNegativeFloat | str = 1.0,
+        widths: list[PositiveInt] | None = None,
+        pair: tuple[PositiveInt, BelowOne] = (1, 0.0),
+        free: float = 0.0,
+    ) -> None:
+        self.weight, self.widths, self.pair, self.free = weight, widths, pair, free
+
+
+class Finer(Part):
+    @checked
+    def __init__(self, depth: Annotated[int, Within(ge=2, le=4)], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.depth = depth
+
+
+class Stranger:
+    def __init__(self, speed: float) -> None: ...
+
+
+def in_config(**init_args: Any) -> list[str]:
+    name = "Finer" if "depth" in init_args else "Part"
+    config = {"model": {"class_path": f"{__name__}.{name}", "init_args": init_args}}
+    return [f"{problem} {problem.key}" for problem in problems_in(config, {}, {})]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("weight", -1, "weight (=-1) must be at least 0."),
+        ("weight", NAN, "weight (=nan) must be a finite number and at least 0."),
+        ("weight", INF, "weight (=inf) must be a finite number and at least 0."),
+        ("weight", 1e39, "weight (=1e+39) must be a finite number and at least 0."),
+        ("widths", [1, 0], "widths (=0) must be at least 1."),
+        ("widths", [10**12], "widths (=1000000000000) must be at least 1 and at most 2147483647."),
+        ("pair", (0, 0.5), "pair (=0) must be at least 1."),
+        ("pair", (1, 1.0), "pair (=1.0) must be at least 0 and less than 1."),
+        ("pair", (1, NAN), "pair (=nan) must be a finite number and at least 0 and less than 1."),
+        ("depth", 5, "depth (=5) must be at least 2 and at most 4."),
+    ],
+)
+def test_a_number_out_of_range_is_refused_from_python_and_in_a_configuration(argument, value, expected):
+    kind = Finer if argument == "depth" else Part
+    with pytest.raises(ValueError) as error:
+        kind(**{argument: value})
+    assert str(error.value) == f"{kind.__name__}: {expected}"
+    (problem,) = in_config(**{argument: value})
+    assert problem.startswith(f"{kind.__name__}: {expected} model.init_args.{argument}")
+
+
+def test_what_is_in_range_is_taken_and_what_is_no_number_is_left_alone():
+    for given in (
+        {},
+        {"weight": "auto", "widths": None},
+        {"weight": 0, "widths": [1], "pair": (2, 0.0), "free": -1e38},
+    ):
+        assert vars(Part(**given)) == vars(Part()) | given
+        assert in_config(**given) == []
+    assert in_config(weight=True) == []  # a switch is no number
+
+
+def test_arguments_of_bases_have_their_ranges_and_all_problems_are_named():
+    with pytest.raises(ValueError) as error:
+        Part(weight=-1.0, widths=[0, 1, 0])
+    assert len(str(error.value).splitlines()) == 3
+    found = in_config(depth=1, weight=-1.0, widths=[1, 0])
+    assert [problem.rpartition(" ")[2] for problem in found] == [
+        "model.init_args.depth", "model.init_args.weight", "model.init_args.widths.1",
+    ]  # fmt: skip
+
+
+def test_numbers_of_strangers_are_finite_and_within_what_is_known_of_them():
+    def problems(speed: float) -> list[str]:
+        config = {"a": [{"class_path": f"{__name__}.Stranger", "init_args": {"speed": speed}}], "b": {"speed": speed}}
+        return [problem.key for problem in problems_in(config, {"b": Stranger}, {Stranger: {"speed": within}})]
+
+    within = Annotated[float, Within(gt=0)]
+    assert problems(1.0) == []
+    for speed in (0.0, -1.0, NAN, INF):
+        assert problems(speed) == ["a.0.init_args.speed", "b.speed"]
+    assert [p.key for p in problems_in({"x": {"y": [1.0, {"z": NAN}]}, "n": NAN}, {}, {})] == ["x.y.1.z", "n"]
+
+
+def test_a_wrapped_constructor_still_refuses_wrong_arguments_and_keeps_its_signature():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
+        Part(width=1)
+    assert Part(2.0, [3]).widths == [3]
+    assert Part.__init__.__name__ == "__init__"
