@@ -238,6 +238,28 @@ def test_a_study_names_a_damaged_configuration_of_its_run(
     check(code, said, "config.yaml", before, tmp_path)
 
 
+def test_a_study_imports_nothing_that_the_configuration_of_a_run_names(
+    damaged: Callable[[str, str], Path],
+    run_verb: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "notours.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = damaged("run.json", "emptied")
+    (run / "run.json").write_bytes((run / "run.json").read_bytes() or b'{"status": "preempted"}')
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = [{"class_path": "notours.Callback"}]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "runs").mkdir()
+    run.rename(tmp_path / "runs" / "run")
+    code, said = run_verb("study", run, tmp_path)
+    assert code == 1
+    assert f"{tmp_path}/runs/run/config.yaml: a value names notours.Callback, and importing that could run" in said
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -135,7 +135,7 @@ def test_the_callback_measures_a_prior_of_codes_alike(
     assert protocols[0] == protocols[1]
 
 
-def test_a_model_that_has_diverged_has_no_number(tools: Tools, run_copy: RunCopy) -> None:
+def test_a_model_that_has_diverged_is_refused(fails: Fails, run_copy: RunCopy) -> None:
     run = run_copy("VAE")
     path = run / "checkpoints" / "best.ckpt"
     saved = torch.load(path, weights_only=True)
@@ -143,8 +143,10 @@ def test_a_model_that_has_diverged_has_no_number(tools: Tools, run_copy: RunCopy
         k: v.fill_(torch.nan) if k.startswith("decoder") else v for k, v in saved["state_dict"].items()
     }
     torch.save(saved, path)
-    tools("evaluate", run, "--features", "pca", "--num_images", 20)
-    assert evaluation(run)["model"]["metrics"] == {"test/fd_pca64": None}
+    message = fails(1, "evaluate", run, "--features", "pca", "--num_images", 20)
+    broken = [k for k in saved["state_dict"] if k.startswith("decoder")]
+    assert f"{path}: {len(broken)} of its weights have numbers that are not finite, first {broken[0]}: " in message
+    assert not (run / "evaluation.json").exists()
 
 
 def test_a_mistake_is_one_clear_error(
