@@ -35,6 +35,7 @@ from lit_vae.run.callbacks import MonitoredInTraining, monitor_problems, twice
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
 from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
+from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import settle_threads
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
@@ -204,7 +205,7 @@ class LitCLI(LightningCLI):
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
         config = self._get(self.config_init, "trainer")
         self.other_ranks = OtherRanks()
-        callbacks = [self.other_ranks, LoopState(), *(config.get("callbacks") or [])]
+        callbacks = [self.other_ranks, FiniteNumbers(), LoopState(), *(config.get("callbacks") or [])]
         resumed = self._get(self.config, "ckpt_path") is not None
         callbacks += [RunDirectory(self.config_text, resumed), RandomState(), RunRecord(), PredictionFile()]
         callbacks.append(MonitoredInTraining())
