@@ -14,17 +14,17 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_vae import __version__
@@ -49,6 +49,7 @@ from lit_vae.run.trust import forget_classes, trust_classes_of
 from lit_vae.run.yaml_files import read_yaml, refuse_special_files, strictly
 
 DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
+SECTIONS = ("trainer", "best_checkpoint", "last_checkpoint")
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
 set_loader("yaml", strictly(get_loader("yaml")), (yaml.YAMLError,))
 
@@ -61,7 +62,7 @@ class Parser(LightningArgumentParser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration, if it is a file that can be read, and one configuration."""
-        read_yaml(path)
+        check_sections(read_yaml(path), f"{path}: ")  # one by one: the next file may hide what is wrong in this one
         return super().parse_path(path, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
@@ -85,6 +86,19 @@ def _as_yaml(arg: str) -> str:
         return f"{key}={json.dumps(ast.literal_eval(value))}" if is_given else arg
     except (ValueError, SyntaxError, TypeError):
         return arg
+
+
+def check_sections(config: Mapping[str, Any] | Namespace, where: str) -> None:
+    """Refuse a number, a list or nothing in the place of a section; the parser takes them, and leaves the section out.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for key in SECTIONS:
+        if key in config and not isinstance(config[key], (Mapping, Namespace, str)):  # a text names a file of it
+            raise ValueError(
+                f"{where}{key} (={config[key]!r:.60}) must be a mapping of its settings. Change or remove it."
+            )
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
@@ -145,6 +159,7 @@ class LitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Hold every number to its range; remember the classes that the user names, which checkpoints may name, too."""
         super().parse_arguments(parser, args)
+        check_sections(self.config[self.config.subcommand], "--")
         try:
             check_numbers(self.config[self.config.subcommand].as_dict())
         except ValueError as error:
@@ -300,7 +315,7 @@ def main() -> None:
         refuse_special_files(sys.argv[1:])
         keep_others_offline()
         command_line(LitCLI)
-    except (ValueError, OSError, MisconfigurationException, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, TrainingStopped) and not is_first_process():
             return  # all stop at once: others end well, or a launcher would kill the first one while it says farewell
         said = in_few_words(error, RunDirectory.begun)

@@ -2,10 +2,15 @@
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Literal
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from lit_vae.ranks import world_size
+from lit_vae.run.trust import is_named_by_user
 
 PREEMPTED_EXIT_CODE = 75
 """Of a training that was asked to stop and did: ``EX_TEMPFAIL`` of ``sysexits.h``, "try again later"."""
@@ -14,6 +19,7 @@ _RANK_GONE = re.compile(r"(closed|reset) by peer|Broken pipe|remote process exit
 _RANK_SILENT = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout")
 """What gloo and NCCL say; they raise nothing but RuntimeErrors of theirs."""
 
+PLAIN = (bool, int, float, str, list, tuple, type, type(None))
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -80,9 +86,47 @@ def in_few_words(error: Exception, begun: bool) -> str | None:
             f"error: the run directory can no longer be written to ({refusal}). The last checkpoint is whole: make"
             " room, or mend the directory, and go on with --ckpt_path last."
         )
-    of_the_program = isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
+    return None if begun else _of_the_user(error)
+
+
+def _of_the_user(error: Exception) -> str | None:
+    """What there is to say of a mistake in the configuration, or of files that are not there."""
+    if (words := _of_a_component(error)) is not None:
+        return f"error: {words}"
+    of_the_program = not isinstance(error, (ValueError, OSError, MisconfigurationException, RuntimeError))
+    of_the_program |= isinstance(error, RuntimeError) and "loading state_dict" not in str(error)
     of_the_program |= isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-    return None if begun or of_the_program else f"error: {without_noise(str(error))}"
+    return None if of_the_program else f"error: {without_noise(str(error))}"
+
+
+def _names_its_component(error: BaseException) -> bool:
+    """Whether it is a refusal in our own words: ``MLP: hidden (=[0]) must be ...``."""
+    return isinstance(error, ValueError) and re.match(r"\w+: ", str(error)) is not None
+
+
+def _of_a_component(error: Exception) -> str | None:
+    """The component that could not be built, what it was given, and why; None: it is of no component's making.
+
+    torch, Lightning and Python refuse arguments with all kinds of errors, few of which say whose argument it was.
+    """
+    led = [*_led_to(error)]
+    if any(map(_names_its_component, led)):
+        return None
+    for seen in reversed(led):  # the command line's parser tries one type after the other, and raises of its own
+        for frame, _ in reversed([*traceback.walk_tb(seen.__traceback__)]):
+            built, code = frame.f_locals.get("self"), frame.f_code
+            if code.co_name == "__init__" and is_named_by_user(type(built)):
+                why = next(iter(str(seen).strip().splitlines()), "") or type(seen).__name__
+                return f"{type(built).__name__}: cannot be built: {why:.300}\n{_what_it_was_given(frame)}"
+    return None
+
+
+def _what_it_was_given(frame: FrameType) -> str:
+    code = frame.f_code
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    given = {name: frame.f_locals.get(name) for name in names}
+    shown = [f"{name} (={value!r:.50})" for name, value in given.items() if isinstance(value, PLAIN)]
+    return f"Change one of its init_args: {', '.join(shown)}." if shown else "It was given no settings."
 
 
 def _is_a_setting(error: Exception) -> bool:
@@ -100,9 +144,10 @@ _SILENT = (
 
 
 def without_noise(message: str) -> str:
-    """Without the lines that repeat the whole configuration or list what an optional value may be."""
+    """Without the lines that repeat the configuration, list what an optional value may be, or are of C++."""
     noise = (
-        r"\s*(Given value|Does not validate against any of the Union|Subtypes:|Errors:|- Expected a <class 'NoneType'>)"
+        r"\s*(Given value|Does not validate against any of the Union|Subtypes:|Errors:|- Expected a <class 'NoneType'>"
+        r"|Subclass types expect one of:|- a class path \(str\)|- a dict with|frame #\d+:|Exception raised from)"
     )
     kept = "\n".join(line for line in message.splitlines() if not re.match(noise, line))
     return kept.strip().removeprefix("- ")

@@ -42,6 +42,11 @@ def trust_classes_of(config: Any) -> None:
                 _named_by_user.add(_defined_as(_imported(name)))
 
 
+def is_named_by_user(found: type) -> bool:
+    """Whether the configuration of this command names a class, be it as a default."""
+    return _defined_as(found) in _named_by_user
+
+
 def trusted() -> tuple[str, ...]:
     """Packages and classes that a file from elsewhere may name: ours, the user's own, those of `VARIABLE`.
 

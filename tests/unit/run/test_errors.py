@@ -1,0 +1,101 @@
+"""What is said of errors: whose argument was refused, where torch and Python do not say."""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_vae.run.errors import in_few_words, without_noise
+from lit_vae.run.trust import forget_classes, trust_classes_of
+
+
+class Fragile:
+    def __init__(self, width: int, layers: int = 2) -> None:
+        self.inner = Inner(width)
+
+
+class Inner:
+    def __init__(self, width: int) -> None:
+        raise KeyError(width)
+
+
+def raised(named: bool) -> Exception:
+    forget_classes()
+    if named:
+        trust_classes_of({"network": {"class_path": f"{__name__}.Fragile"}})
+    with pytest.raises(KeyError) as error:
+        Fragile(-7)
+    return error.value
+
+
+def test_an_error_within_a_component_names_it_and_what_it_was_given() -> None:
+    said = in_few_words(raised(named=True), begun=False)
+    assert said == "error: Fragile: cannot be built: -7\nChange one of its init_args: width (=-7), layers (=2)."
+
+
+def test_an_error_of_no_component_or_in_training_is_the_programs() -> None:
+    assert in_few_words(raised(named=False), begun=False) is None
+    assert in_few_words(raised(named=True), begun=True) is None
+
+
+def test_words_of_our_own_are_left_as_they_are() -> None:
+    assert in_few_words(ValueError("MLP: hidden (=[0]) must be positive."), begun=False) == (
+        "error: MLP: hidden (=[0]) must be positive."
+    )
+
+
+def test_an_error_within_an_error_of_the_parsers_is_found() -> None:
+    outer = ValueError("Does not validate against any of the Union subtypes")
+    outer.__cause__ = raised(named=True)
+    said = in_few_words(outer, begun=False)
+    assert said is not None
+    assert said.startswith("error: Fragile: cannot be built: -7")
+
+
+def test_what_lists_all_types_is_left_out() -> None:
+    told = (
+        "Not a valid subclass of Precision\n  Subclass types expect one of:\n  - a class path (str)\n  - a dict with x"
+    )
+    assert without_noise(told) == "Not a valid subclass of Precision"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"best_checkpoint": math.nan}, "variant.yaml: best_checkpoint (=nan) must be a mapping of its settings"),
+        ({"last_checkpoint": [1]}, "variant.yaml: last_checkpoint (=[1]) must be"),
+        ({"trainer": None}, "variant.yaml: trainer (=None) must be"),
+        (
+            {"model.init_args.encoder.init_args.activation": "torch.nn.Threshold"},
+            "MLP: cannot be built: Threshold.__init__() missing 2 required positional arguments: 'threshold' and"
+            " 'value'\nChange one of its init_args: ",
+        ),
+    ],
+)
+def test_the_command_line_says_it_in_few_words(
+    changed: dict[str, Any],
+    expected: str,
+    digits_config: Path,
+    tmp_path: Path,
+    lightning: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = yaml.safe_load(digits_config.read_text())
+    for key, value in changed.items():
+        *above, last = key.split(".")
+        reduce(lambda part, name: part[name], above, config)[last] = value
+    (tmp_path / "variant.yaml").write_text(yaml.safe_dump(config))
+    run = tmp_path / "run"
+    # an overlay that would hide the first
+    (tmp_path / "overlay.yaml").write_text("trainer: {max_epochs: 1}\nbest_checkpoint: {mode: min}\n")
+    with pytest.raises(SystemExit) as ended:
+        lightning("fit", "--config", tmp_path / "variant.yaml", "--config", tmp_path / "overlay.yaml", "--run_dir", run)
+    assert ended.value.code in {1, 2}
+    said = capsys.readouterr().err
+    assert expected in said
+    assert len(said.splitlines()) < 10
+    assert not run.exists()
