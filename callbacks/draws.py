@@ -78,7 +78,9 @@ class Draws(Panel):
         if not classes:
             return sheet(arrange(self.images(model, model.labels_for(self.num_images, None))))
         y = torch.arange(classes, device=model.device).repeat_interleave(-(-self.num_images // classes))
-        return sheet(self.images(model, y).unflatten(0, (classes, -1)), row_labels=[str(c) for c in range(classes)])
+        return sheet(
+            self.images(model, y).unflatten(0, (classes, -1)), row_labels=[model.class_name(c) for c in range(classes)]
+        )
 
     def images(self, model: Model, y: Tensor) -> Tensor:
         """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; noise from the CPU, the same everywhere."""

@@ -22,7 +22,10 @@ class Images(Protocol):
     """The part of a data module that pictures are drawn from."""
 
     def example_batch(self, n: int, split: Split = "val") -> Batch:
-        """The first ``n`` images of a split, the same ones each time."""
+        """``n`` images of a split, or all if there are fewer, the same ones each time."""
+
+    def example_dataloader(self, n: int, split: Split = "val") -> Iterable[Batch]:
+        """The same images in batches, on every rank."""
 
     def ordered_dataloader(self, split: Split, share: bool = False) -> Iterable[Batch]:
         """All images of a split in order, on every rank; with ``share`` each rank's part alone."""
@@ -39,7 +42,7 @@ class Panel(Periodic):
     name: str
     caption: str = ""
     num_examples: int = 0
-    """Validation images that it takes from ``datamodule.example_batch``; asked for once before training starts."""
+    """Validation images that it takes from ``datamodule.example_batch``, at most; asked for once before training."""
 
     needs_images: bool = True
     """Whether it draws data at all."""
@@ -57,10 +60,10 @@ class Panel(Periodic):
         self.name = next(name for name in chain([own], (f"{own}_{n}" for n in count(2))) if name not in taken)
         if stage in ("fit", "validate") and self.needs_images:
             datamodule = getattr(trainer, "datamodule", None)
-            if not hasattr(datamodule, "example_batch") or not hasattr(datamodule, "ordered_dataloader"):
+            if not all(hasattr(datamodule, name) for name in ("example_batch", "example_dataloader")):
                 raise self._refuse(
                     "it draws the same validation images each time, and gets them from a data module with"
-                    f" example_batch and ordered_dataloader; trainer.datamodule is {type(datamodule).__name__}.",
+                    f" example_batch and example_dataloader; trainer.datamodule is {type(datamodule).__name__}.",
                     "Train on a lit_vae.data module, or remove it from trainer.callbacks.",
                 )
             if self.num_examples:
@@ -81,13 +84,10 @@ def to_model(batch: Batch, model: Autoencoder) -> Batch:
     return Batch(batch.x.to(device=model.device, dtype=next(model.parameters()).dtype), batch.y.to(model.device))
 
 
-def first_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch]:
-    """Batches of the first ``n`` validation images, or of all if there are fewer, on the model's device."""
-    for batch in images.ordered_dataloader("val"):
-        yield to_model(Batch(batch.x[:n], batch.y[:n]), model)
-        n -= len(batch.x)
-        if n <= 0:
-            return
+def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch]:
+    """Batches of ``n`` validation images, or of all if there are fewer, on the model's device."""
+    for batch in images.example_dataloader(n, "val"):
+        yield to_model(batch, model)
 
 
 def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:

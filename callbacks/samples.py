@@ -51,8 +51,7 @@ class Samples(Panel):
 
     def check_model(self, model: Autoencoder) -> None:
         """Any will do; where its latents do not follow what is drawn from, the caption says so."""
-        if model.not_its_prior and model.not_its_prior not in self.caption:
-            self.caption += f"; {type(model).__name__}: {model.not_its_prior}"
+        add_caveat(self, model)
 
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:
         """A nearly square sheet; with both, pairs of rows."""
@@ -100,7 +99,8 @@ class ClassSheet(Panel):
         self.caption = f"{what}: one row a class, the same noise down each column, temperature {temperature:g}"
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a class-conditional model has classes to show."""
+        """Only a class-conditional model has classes to show; the caption as in `Samples`."""
+        add_caveat(self, model)
         if model.num_classes < 1:
             raise self._refuse(
                 f"it shows one row a class, and {type(model).__name__} is not told labels (num_classes = 0).",
@@ -114,4 +114,10 @@ class ClassSheet(Panel):
             y = torch.full((self.columns,), label, device=model.device)
             z = prior_latents(model, y, self.temperature, self.seed)
             rows.append(decode_means(model, z, y) if self.pixels == "mean" else decode_draws(model, z, y, self.seed))
-        return sheet(torch.stack(rows), row_labels=[str(label) for label in range(model.num_classes)])
+        return sheet(torch.stack(rows), row_labels=[model.class_name(label) for label in range(model.num_classes)])
+
+
+def add_caveat(panel: Panel, model: Autoencoder) -> None:
+    """Say in a caption, once, where latents do not follow what is drawn from."""
+    if model.not_its_prior and model.not_its_prior not in panel.caption:
+        panel.caption += f"; {type(model).__name__}: {model.not_its_prior}"

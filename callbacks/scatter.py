@@ -1,5 +1,6 @@
 """A picture of where a model puts images."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.drawing import SIGMA, new_figure, rasterize
-from callbacks.panel import Images, Panel, first_images, prior_of
+from callbacks.panel import Images, Panel, example_images, prior_of
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import AtLeastThree, PositiveInt, checked
 
@@ -60,14 +61,14 @@ class LatentScatter(Panel):
     def figure(self, model: Autoencoder, images: Images) -> "Figure":
         """The figure, before it is pixels."""
         latents, labels = [], []
-        for batch in first_images(images, self.num_images, model):
+        for batch in example_images(images, self.num_images, model):
             latents.append(model.embed(*batch).detach().flatten(1).double().cpu())
             labels.append(batch.y.cpu())
         z, y = torch.cat(latents).numpy(), torch.cat(labels).numpy()
         projection = project(z, self.method)
         figure = new_figure(5.6, 4.6)
         axes = figure.add_subplot()
-        colours = _scatter(axes, projection.points, y)
+        colours = _scatter(axes, projection.points, y, model.class_name)
         if z.shape[1] == 2:
             _draw_prior(axes, model, colours)
         axes.set_xlabel(projection.x_label)
@@ -84,7 +85,7 @@ def project(z: np.ndarray, method: Method) -> Projection:
         return Projection(np.concatenate([z, np.zeros_like(z)], 1), "z1", "")
     if z.shape[1] == 2:
         return Projection(z, "z1", "z2")
-    if method == "tsne":
+    if method == "tsne" and len(z) > 3:
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(z) - 1) / 3.0)
@@ -102,7 +103,7 @@ def project(z: np.ndarray, method: Method) -> Projection:
     return Projection(points, share[0], share[1])
 
 
-def _scatter(axes: "Axes", points: np.ndarray, y: np.ndarray) -> dict[int, Any]:
+def _scatter(axes: "Axes", points: np.ndarray, y: np.ndarray, name: Callable[[int], str] = str) -> dict[int, Any]:
     """Draw the points; return the colour of each label, empty without labels."""
     import matplotlib
 
@@ -120,7 +121,7 @@ def _scatter(axes: "Axes", points: np.ndarray, y: np.ndarray) -> dict[int, Any]:
     # in the order of the data, not of the labels, or the last class would cover the others
     axes.scatter(points[:, 0], points[:, 1], color=[colours[int(label)] for label in y], **style)
     for label, colour in colours.items():
-        axes.scatter([], [], color=[colour], s=30, label=str(label))
+        axes.scatter([], [], color=[colour], s=30, label=name(label))
     axes.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.1)
     return colours
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.drawing import MINUS, SIGMA, sheet
-from callbacks.panel import Images, Panel, decode_means, first_images, prior_of, to_model
+from callbacks.panel import Images, Panel, decode_means, example_images, prior_of, to_model
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.models.base import Autoencoder
@@ -122,12 +122,15 @@ class Interpolations(Panel):
         """Both ends of each row."""
         x, y = to_model(images.example_batch(self.num_examples), model)
         if model.num_classes > 0:
-            batches = list(first_images(images, max(_STATISTICS_IMAGES, self.num_examples), model))
+            batches = list(example_images(images, max(_STATISTICS_IMAGES, self.num_examples), model))
             many_x, many_y = torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
             order = _pairs_of_a_class(many_y, model.num_classes)[: 2 * self.pairs]
             if len(order):
                 x, y = many_x[order], many_y[order]
-        return Batch(x[::2], y[::2]), Batch(x[1::2], y[1::2])
+        if len(x) == 1:  # goes to itself
+            x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
+        even = len(x) // 2 * 2
+        return Batch(x[:even:2], y[:even:2]), Batch(x[1::2], y[1::2])
 
 
 def _pairs_of_a_class(y: Tensor, num_classes: int) -> Tensor:
@@ -158,12 +161,12 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
     """Mean, deviation and use of each latent dimension: of the prior if there is one, else of the embedded images."""
-    batches = first_images(images, _STATISTICS_IMAGES, model)
+    batches = example_images(images, _STATISTICS_IMAGES, model)
     encode = getattr(model, "encode", None)
     prior = prior_of(model, model.labels_for(1, None))
     if encode is None or prior is None:
         z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
-        std = z.std(0)
+        std = z.std(0) if len(z) > 1 else torch.zeros_like(z[0])
         return Scale(z.mean(0), std, std)
     kl = torch.cat([_kl(encode(x, y), prior_of(model, y)) for x, y in batches])
     std = prior.std.expand_as(prior.mean)

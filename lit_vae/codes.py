@@ -34,6 +34,7 @@ class CodeSpec:
         distortion: ``-log p(x | codes)`` by split, in nats, the mean over its images.
         bits_per_dim: ``(D, offset)``: ``n`` nats of an image are ``n / (D log 2) + offset`` bits per dimension; None
             where they are not the probability of any image.
+        class_names: of the labels; empty where they are known by number alone.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -43,6 +44,7 @@ class CodeSpec:
     checkpoint_sha256: str
     distortion: dict[str, float]
     bits_per_dim: tuple[int, float] | None
+    class_names: tuple[str, ...] = ()
 
 
 class CodeStatistics(NamedTuple):

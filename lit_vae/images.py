@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 class ImageSpec:
     """What a data set says of its images before any of them is read.
 
-    ``num_classes`` is 0 for images without labels.
+    ``num_classes`` is 0 for images without labels; ``class_names`` is empty where classes are known by number alone.
     """
 
     channels: int
@@ -36,6 +36,7 @@ class ImageSpec:
     width: int
     num_classes: int
     values: Values
+    class_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

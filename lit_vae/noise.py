@@ -38,6 +38,7 @@ FLIP: Final = 1
 CROP: Final = 2
 ORDER: Final = 3
 LATENTS: Final = 4
+EXAMPLES: Final = 5
 
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import warnings
 import zlib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,7 @@ AT_ONCE = 8
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Of the names of tar files that Python unpacks; what stands before them is the name of the folder."""
+Key = tuple[int, int]
 UNREADABLE = (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 """What copying and unpacking raise; `tarfile` passes on what decompression does."""
 
@@ -150,24 +152,44 @@ def _make_own(folder: Path) -> None:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    """Copy all files that are not there yet; those that are were copied whole."""
+    """Copy all files that are not there yet; those that are were copied whole.
+
+    Links are followed, but not in circles. What are two names of one file are so in the copy. What is neither file nor
+    folder is left out.
+    """
     if not source.is_dir():
         raise FileNotFoundError(f"there is no {source}")
-    jobs = []
+    above: dict[str, frozenset[Key]] = {str(source): frozenset({_key(source)})}
+    files: dict[Key, list[tuple[Path, Path]]] = defaultdict(list)
     for parent, folders, names in os.walk(source, followlinks=True):
-        below = target / Path(parent).relative_to(source)
+        here, below, within = Path(parent), target / Path(parent).relative_to(source), above.pop(parent)
+        folders[:] = [name for name in folders if _key(here / name) not in within]
         for name in folders:
+            above[os.path.join(parent, name)] = within | {_key(here / name)}
             (below / name).mkdir(exist_ok=True)
-        jobs += [(Path(parent, name), below / name) for name in names]
+        for name in names:
+            if (here / name).is_file():
+                files[_key(here / name)].append((here / name, below / name))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(_copy_file, *zip(*jobs, strict=True)) if jobs else ():
+        for _ in pool.map(_copy_file, files.values()):
             pass
 
 
-def _copy_file(source: Path, target: Path) -> None:
+def _key(path: Path) -> Key:
+    """What is the same for two names of one file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _copy_file(names: list[tuple[Path, Path]]) -> None:
+    """Copy one file, given by all its names here and there."""
+    (source, target), *others = names
     if not target.exists():
         with replacing(target) as partial:
             shutil.copyfile(source, partial)
+    for _, other in others:
+        if not other.exists():
+            os.link(target, other)
 
 
 def main(verb: str) -> None:

@@ -9,10 +9,10 @@ from torchvision import datasets
 
 from lit_vae.data.base import Part, Split
 from lit_vae.data.checks import Problem
+from lit_vae.data.decode import Decoder
 from lit_vae.data.downloaded import DownloadedDataModule
-from lit_vae.data.image_folder import PictureDataModule
 from lit_vae.data.loader import Source
-from lit_vae.data.pictures import Geometry, Pictures
+from lit_vae.data.pictures import Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.needs import Measured, of_names
@@ -77,7 +77,8 @@ class CelebA(PictureDataModule, DownloadedDataModule):
     def spec(self) -> ImageSpec:
         """What the images are."""
         size = self.geometry.size
-        return ImageSpec(3, size, size, 2 if self.attribute else 0, self.preprocess.values)
+        names = (f"not {self.attribute}", self.attribute) if self.attribute else ()
+        return ImageSpec(3, size, size, len(names), self.preprocess.values, names)
 
     @property
     def title(self) -> str:
@@ -139,7 +140,7 @@ class CelebA(PictureDataModule, DownloadedDataModule):
     def _pictures(self, split: Split, names: list[str], attribute: dict[str, int]) -> Pictures:
         labels = torch.tensor([attribute.get(name, -1) for name in names], dtype=torch.int64)
         paths = [self._folder / "img_align_celeba" / name for name in names]
-        return Pictures(paths, labels, _ID_STRIDE * _PARTITION.index(split), self.geometry, 3)
+        return Pictures(paths, labels, _ID_STRIDE * _PARTITION.index(split), self.geometry, Decoder(3))
 
     def _partition(self) -> dict[Split, list[str]]:
         """Read the official partition: lines of a file name and 0, 1 or 2."""

@@ -17,6 +17,7 @@ from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import PositiveInt, Seed, checked
 
+_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _TEST_IDS = 1 << 32  # test images draw other noise than training images
 
 
@@ -58,7 +59,7 @@ class CIFAR10(DownloadedDataModule):
     @property
     def spec(self) -> ImageSpec:
         """What the images are."""
-        return ImageSpec(3, 32, 32, 10, self.preprocess.values)
+        return ImageSpec(3, 32, 32, 10, self.preprocess.values, _CLASSES)
 
     @property
     def remedy(self) -> str:

@@ -65,6 +65,10 @@ class CodeFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def classes(self) -> Tensor:
+        """Return the label of each image."""
+        return torch.from_numpy(np.array(self.labels))
+
     def read(self, indices: Tensor, epoch: int = FIXED) -> CodeBatch:
         """Read the codes at ``indices (B,)``."""
         rows = indices.numpy()
@@ -258,6 +262,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
         "grids": spec.grids,
         "num_embeddings": spec.num_embeddings,
         "num_classes": spec.num_classes,
+        "class_names": spec.class_names,
         "splits": {name: vars(split) for name, split in manifest.splits.items()},
         "bits_per_dim": None if bits is None else {"dims": bits[0], "offset": bits[1]},
         "image_shape": manifest.image_shape,
@@ -286,6 +291,7 @@ def _from_json(record: dict[str, Any]) -> Manifest:
         num_classes=int(record["num_classes"]),
         checkpoint=whose["path"],
         checkpoint_sha256=whose["sha256"],
+        class_names=tuple(map(str, record.get("class_names", ()))),
         distortion={name: split.distortion for name, split in splits.items()},
         bits_per_dim=None if bits is None else (int(bits["dims"]), float(bits["offset"])),
     )

@@ -1,67 +1,44 @@
 """Any folder of images, and what CelebA shares with it."""
 
+import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_vae.data.base import ImageDataModule, Part, Split, hold_out
+from lit_vae.data.base import Part, Split, hold_out
 from lit_vae.data.checks import Problem, check_held_out
-from lit_vae.data.loader import Order, Source, TensorLoader, WorkerLoader
-from lit_vae.data.pictures import Crop, Geometry, Pictures, broken, find_files, is_image_name
-from lit_vae.data.preprocess import Preprocess, pixel_preprocess
+from lit_vae.data.decode import Decoder, colour_problem
+from lit_vae.data.folders import Folder, LeftOut, Walk, class_order, in_no_split, no_folder, split_folders, subfolders
+from lit_vae.data.inspection import Report, inspect, some
+from lit_vae.data.loader import Source
+from lit_vae.data.opened import Refused
+from lit_vae.data.pictures import Crop, Geometry, PictureDataModule, Pictures
+from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
-from lit_vae.needs import Measured, Need, of_names
+from lit_vae.needs import Need
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
 from lit_vae.staging import staged
-from lit_vae.threads import cores
 
-_MOST_WORKERS = 8
-_NAMED = 3  # files named in a warning
+_REPORT_FILE = "image_files.txt"  # in the run directory
+_SHARE = 0.1  # of the images, held out for validation and for test where no number is given
 _ID_STRIDE = 1 << 32  # images of different split folders draw different noise
-
-
-class PictureDataModule(ImageDataModule):
-    """A data module over image files: held decoded in memory where they fit, else decoded by worker processes.
-
-    A concrete class calls :meth:`store` on each split's pictures.
-    """
-
-    def __init__(
-        self, *, in_memory_mb: int, num_workers: int | None, problems: Iterable[Problem] = (), **kwargs: Any
-    ) -> None:
-        super().__init__(problems=problems, **kwargs)
-        self.in_memory_mb = in_memory_mb
-        self.num_workers = num_workers
-
-    def store(self, pictures: dict[Split, Pictures]) -> dict[Split, Source]:
-        """Decode the splits into memory, if they fit together and are the same in each epoch."""
-        total = sum(split.nbytes for split in pictures.values())
-        if total > self.in_memory_mb << 20 or any(split.crops for split in pictures.values()):
-            return dict(pictures)
-        return {name: split.to_memory(self._workers()) for name, split in pictures.items()}
-
-    def _loader(self, source: Source, order: Order, transform: Preprocess) -> TensorLoader:
-        if not isinstance(source, Pictures):
-            return super()._loader(source, order, transform)
-        return WorkerLoader(source, order, transform, self.seed, self._device(), num_workers=self._workers())
-
-    def _workers(self) -> int:
-        """Return how many worker processes this process may have."""
-        if self.num_workers is not None:
-            return self.num_workers
-        local = self.trainer.num_devices if self.trainer is not None else 1
-        return min(_MOST_WORKERS, cores(local).number)
 
 
 class ImageFolder(PictureDataModule):
     """All images under a folder, at any depth.
 
-    A folder with ``train`` in it is taken as split: ``train``, ``test``, and ``val`` or else ``num_val`` images held
-    out of ``train``. Any other folder is split by ``seed`` into ``num_val``, ``num_test``, and the rest. Hidden files
-    are ignored.
+    A folder that holds ``train`` or ``training`` is taken as split: beside it ``test`` or ``testing``, and ``val``,
+    ``valid``, ``validation``, ``dev``, ``eval`` or ``evaluation``, in any case; without one of the latter ``num_val``
+    images are held out of ``train``. Any other folder is split by ``seed`` into ``num_val``, ``num_test``, and the
+    rest. A folder that is nearly called like a split is an error. Hidden files are ignored, links are followed, and a
+    file is counted once.
+
+    Which levels an image becomes: `lit_vae.data.decode`. What is left out, and why, stands in ``image_files.txt`` of
+    the run directory.
 
     Args:
         root: the folder.
@@ -72,12 +49,16 @@ class ImageFolder(PictureDataModule):
             resolution for ``random``.
         crops_per_image: random crops of each image in an epoch.
         channels: 1 (grey) or 3 (RGB).
-        labels: ``folders`` takes the first folder on the way to an image as its class; null: no labels.
-        num_val: images held out for validation, where there is no folder ``val``.
-        num_test: images held out for test, where the folder is not split.
+        labels: ``folders`` takes the first folder on the way to an image as its class; null: no labels. Classes are
+            numbered in the order of their names, which is by number if all are numbers.
+        num_val: images held out for validation, where there is no folder for it; null: 10 %, at least 1.
+        num_test: images held out for test, where the folder is not split; null: 10 %, at least 1.
         random_flip: mirror training images at random.
         dequantize: add uniform noise.
-        batch_size: images in a batch of one process.
+        background: colour that transparent pixels show, such as ``white``, ``black`` or ``'#808080'``.
+        value_range: ``[low, high]``, which become black and white in images of more than 8 bits; null: 0 and 65535 for
+            16 bits, while images of 32 bits or floats are refused.
+        batch_size: images in a batch of one process; at most all training images.
         seed: of the split, the shuffling, the crops and all noise.
         on_error: ``skip`` leaves out files that are not whole images, with one warning; ``raise`` does not accept them.
         in_memory_mb: splits that take at most this much memory, decoded, are held there.
@@ -94,10 +75,12 @@ class ImageFolder(PictureDataModule):
         crops_per_image: PositiveInt = 1,
         channels: Literal[1, 3] = 3,
         labels: Literal["folders"] | None = None,
-        num_val: PositiveInt = 100,
-        num_test: NotNegativeInt = 100,
+        num_val: PositiveInt | None = None,
+        num_test: NotNegativeInt | None = None,
         random_flip: bool = False,
         dequantize: bool = False,
+        background: str = "white",
+        value_range: list[float] | None = None,
         batch_size: PositiveInt = 64,
         seed: Seed = 0,
         on_error: Literal["skip", "raise"] = "skip",
@@ -110,6 +93,12 @@ class ImageFolder(PictureDataModule):
             problems.append(Problem("resize", resize, f"null, or at least size (={size}) with a crop"))
         if crops_per_image > 1 and crop != "random":
             problems.append(Problem("crops_per_image", crops_per_image, f"1 where crop (={crop!r}) is not 'random'"))
+        if (expected := colour_problem(background)) is not None:
+            problems.append(Problem("background", background, expected))
+        if value_range is not None and not _is_range(value_range):
+            problems.append(
+                Problem("value_range", value_range, "null or [low, high], two numbers of which low is less")
+            )
         super().__init__(
             batch_size=batch_size,
             seed=seed,
@@ -122,12 +111,12 @@ class ImageFolder(PictureDataModule):
         self.save_hyperparameters()
         self.root = staged(root)
         self.geometry = Geometry(size, crop, resize)
+        self.decoder = Decoder(channels, background, None if value_range is None else (value_range[0], value_range[1]))
         self.crops = crops_per_image if crop == "random" else 0
-        self.channels = channels
         self.labels = labels
         self.num_val, self.num_test = num_val, num_test
         self.on_error = on_error
-        self._found: dict[Split, list[Path]] | None = None
+        self.run_files: dict[str, str] = {}
 
     @property
     def spec(self) -> ImageSpec:
@@ -135,23 +124,34 @@ class ImageFolder(PictureDataModule):
 
         Raises:
             FileNotFoundError: there is no such folder.
+            ValueError: its folders are not as they should be.
         """
         size = self.geometry.size
-        return ImageSpec(self.channels, size, size, len(self.classes), self.preprocess.values)
+        names = tuple(self.classes)
+        return ImageSpec(self.decoder.channels, size, size, len(names), self.preprocess.values, names)
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of their labels."""
         if self.labels is None:
             return []
-        folder = self._split_folders().get("train", self.root)
-        classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folder = self._splits.get("train", self.root)
+        classes = class_order([path.name for path in subfolders(folder)])
         if not classes:
             raise ValueError(
                 f"{self._component}: labels (='folders') needs a folder for each class in {folder}, there is none. "
                 "Set data.init_args.labels to null."
             )
         return classes
+
+    def why_empty(self, split: Split) -> str:
+        """Return why a split holds nothing, and what to do."""
+        folder = self._splits.get(split)
+        if folder is not None:
+            return f"{folder} holds no image that is in no other split. Put some there, or remove the folder."
+        if self._splits:
+            return f"root (={str(self.root)!r}) is split and has no folder {split}. Add it for {split} images."
+        return super().why_empty(split)
 
     def needs(self) -> Iterable[Need]:
         """The folder."""
@@ -162,124 +162,105 @@ class ImageFolder(PictureDataModule):
 
         Raises:
             FileNotFoundError: it is not.
+            ValueError: its folders are not as they should be.
         """
-        self._split_folders()
+        assert self._splits is not None
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Read the splits of a part."""
-        found = self._find()
         splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
-        return self.store({split: self._pictures(split, found[split]) for split in splits})
+        return self.store({split: self._pictures(split, self._found[split]) for split in splits})
 
     def _pictures(self, split: Split, paths: list[Path]) -> Pictures:
         first_id = _ID_STRIDE * ("train", "val", "test").index(split)
         crops = self.crops if split == "train" else 0
         labels = torch.tensor(self._labels(split, paths), dtype=torch.int64)
-        return Pictures(paths, labels, first_id, self.geometry, self.channels, crops, self.seed)
+        return Pictures(paths, labels, first_id, self.geometry, self.decoder, crops, self.seed)
 
     def _labels(self, split: Split, paths: list[Path]) -> Sequence[int]:
         if self.labels is None:
             return [-1] * len(paths)
-        folders = self._split_folders()
-        base = folders.get(split, folders.get("train", self.root))  # val may be held out of train
+        base = self._splits.get(split, self._splits.get("train", self.root))  # val may be held out of train
         names = [path.relative_to(base).parts[0] for path in paths]
         number = {name: i for i, name in enumerate(self.classes)}
         strange = sorted({name for name in names if name not in number})
         if strange:
             raise ValueError(
                 f"{self._component}: labels (='folders') needs each image in one of the {len(number)} class folders of "
-                f"training; these are not: {_some(strange)} (in {base}). Move them, or set data.init_args.labels to "
+                f"training; these are not: {some(strange)} (in {base}). Move them, or set data.init_args.labels to "
                 "null."
             )
         return [number[name] for name in names]
 
-    def _split_folders(self) -> dict[Split, Path]:
-        """Return the folders of a root that is split, or nothing."""
+    @cached_property
+    def _splits(self) -> dict[Split, Path]:
+        """The folders of a root that is split, or nothing."""
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self._component}: {_no_folder(self.root)}")
-        if not (self.root / "train").is_dir():
-            return {}
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        return {split: self.root / split for split in splits if (self.root / split).is_dir()}
+            raise FileNotFoundError(f"{self._component}: {no_folder(self.root)}")
+        try:
+            return split_folders(self.root)
+        except ValueError as error:
+            raise ValueError(f"{self._component}: {error}") from error
 
-    def _find(self) -> dict[Split, list[Path]]:
-        """Find the images of each split, once: those that are left out are told of once."""
-        if self._found is None:
-            folders = self._split_folders()
-            good = self._whole_images(list(folders.values()) or [self.root])
-            if folders:
-                found = {split: [p for p in good if p.is_relative_to(folder)] for split, folder in folders.items()}
-                found.setdefault("test", [])
-                held = {} if "val" in found else {"val": self.num_val}
-            else:
-                found = {"train": good}
-                held = {"val": self.num_val, "test": self.num_test}
-            train = found["train"]
-            check_held_out(
-                self._component, len(train), "images to train on", **{f"num_{name}": n for name, n in held.items()}
-            )
-            parts = hold_out(len(train), *held.values(), seed=self.seed)
-            for name, part in zip(("train", *held), parts, strict=True):
-                found[name] = [train[i] for i in part.tolist()]  # type: ignore[index]
-            self._found = found
-        return self._found
+    @cached_property
+    def _found(self) -> dict[Split, list[Path]]:
+        """The images of each split, found once: those that are left out are told of once."""
+        found = self._whole_images()
+        held = {} if "val" in found else {"val": self.num_val}
+        if not self._splits:
+            held["test"] = self.num_test
+        found.setdefault("test", [])
+        train = found["train"]
+        sizes = {name: max(1, int(_SHARE * len(train))) if n is None else n for name, n in held.items()}
+        check_held_out(
+            self._component, len(train), "images to train on", **{f"num_{name}": n for name, n in sizes.items()}
+        )
+        parts = hold_out(len(train), *sizes.values(), seed=self.seed)
+        for name, part in zip(("train", *sizes), parts, strict=True):
+            found[name] = [train[i] for i in part.tolist()]  # type: ignore[index]
+        return found
 
-    def _whole_images(self, folders: list[Path]) -> list[Path]:
-        files = [path for folder in folders for path in find_files(folder)]
-        named = [path for path in files if is_image_name(path)]
-        other = [path for path in files if not is_image_name(path)]
-        corrupt = broken(named)
-        if corrupt or other:
-            kinds = {"corrupt": corrupt, "not an image": other}
-            names = {kind: [str(p.relative_to(self.root)) for p in paths] for kind, paths in kinds.items()}
-            list_of = "; ".join(f"{len(paths)} {kind}: {_some(paths)}" for kind, paths in names.items() if paths)
-            text = f"{len(corrupt) + len(other)} of {len(files)} files under root (={str(self.root)!r}): {list_of}."
+    def _whole_images(self) -> dict[Split, list[Path]]:
+        """The images of each folder of a split, or all as ``train``; what is left out is told."""
+        folders = self._splits or {"train": self.root}
+        walk = Walk(self.root)
+        # a file that two splits link to is one that training does not see
+        files = {split: list(walk.files(folders[split])) for split in ("test", "val", "train") if split in folders}
+        try:
+            report = inspect([path for split in folders for path in files[split]], self.decoder, self.geometry)
+        except Refused as error:
+            raise ValueError(f"{self._component}: {error}") from error
+        report.add(walk)
+        report.left_out += [
+            LeftOut(path, "in no split", "beside them") for path in in_no_split(self.root, self._splits)
+        ]
+        self._tell(report, sum(map(len, files.values())) + len(walk.left_out))
+        whole = set(report.whole)
+        return {split: [path for path in files[split] if path in whole] for split in folders}
+
+    def _tell(self, report: Report, total: int) -> None:
+        """Warn of what is left out, or raise; and of what few would expect of the rest."""
+        if lines := report.lines(self.root):
+            self.run_files = {_REPORT_FILE: "".join(f"{line}\n" for line in lines)}
+        if skipped := report.skipped(self.root):
+            text = f"{len(report.left_out)} of {total} files under root (={str(self.root)!r}): {skipped}."
             if self.on_error == "raise":
                 raise ValueError(
                     f"{self._component}: on_error (='raise') accepts only whole images, but {text} "
                     "Remove them, or set data.init_args.on_error to 'skip'."
                 )
-            rank_zero_warn(f"{self._component}: skipped {text}", category=UserWarning)
-        skipped = set(corrupt)
-        return [path for path in named if path not in skipped]
+            rank_zero_warn(f"{self._component}: skipped {text}{self._where()}", category=UserWarning)
+        for said in report.said(self.root):
+            rank_zero_warn(f"{self._component}: {said}", category=UserWarning)
+
+    def _where(self) -> str:
+        if self.trainer is None:
+            return ""
+        return f" All are named in {Path(self.trainer.default_root_dir, _REPORT_FILE)}."
 
 
-class Folder(Need):
-    """A folder with images in it, which somebody else fills.
-
-    Args:
-        root: the folder.
-        what: whose it is.
-    """
-
-    def __init__(self, root: Path, what: str) -> None:
-        self.root, self.what = root, what
-
-    @property
-    def where(self) -> Path:
-        """See `Need`."""
-        return self.root
-
-    def problem(self) -> str | None:
-        """See `Need`; images are not read, since there may be millions."""
-        if not self.root.is_dir():
-            return _no_folder(self.root)
-        if any(is_image_name(path) for path in find_files(self.root)):
-            return None
-        return f"root (={str(self.root)!r}) holds no image. Put some there, or give another: data.init_args.root."
-
-    def measure(self) -> Measured:
-        """See `Need`."""
-        return of_names((path for path in find_files(self.root) if is_image_name(path)), self.root)
-
-
-def _no_folder(root: Path) -> str:
-    return f"root (={str(root)!r}) is not a folder. Give an existing folder of images: data.init_args.root."
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _is_range(values: list[float]) -> bool:
+    return len(values) == 2 and all(map(math.isfinite, values)) and values[0] < values[1]
 
 
 def _one_of(**arguments: tuple[object, tuple[object, ...]]) -> list[Problem]:

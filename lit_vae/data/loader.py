@@ -53,6 +53,9 @@ class Source(Protocol[StoredT_co]):
 
     def __len__(self) -> int: ...
 
+    def classes(self) -> Tensor:
+        """Return the label of each index, ``(N,)`` on the CPU."""
+
     def read(self, indices: Tensor, epoch: int) -> StoredT_co:
         """Read what is at ``indices (B,)``; ``epoch`` seeds random crops."""
 
@@ -67,6 +70,10 @@ class Tensors:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def classes(self) -> Tensor:
+        """Return the label of each image."""
+        return self.labels.cpu()
 
     def read(self, indices: Tensor, epoch: int = FIXED) -> Raw:
         """Read the images at ``indices (B,)``."""

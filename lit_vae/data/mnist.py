@@ -47,6 +47,7 @@ class MNIST(DownloadedDataModule):
 
     dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
     binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
+    class_names: ClassVar[tuple[str, ...]] = ()
 
     @checked
     def __init__(
@@ -78,7 +79,8 @@ class MNIST(DownloadedDataModule):
     def spec(self) -> ImageSpec:
         """What the images are."""
         side = _SIDE + 2 * self.pad
-        return ImageSpec(1, side, side, 0 if self.larochelle else 10, self.preprocess.values)
+        classes = 0 if self.larochelle else 10
+        return ImageSpec(1, side, side, classes, self.preprocess.values, self.class_names)
 
     @property
     def title(self) -> str:
@@ -170,6 +172,7 @@ class FashionMNIST(MNIST):
     """
 
     dataset = datasets.FashionMNIST
+    class_names = tuple(datasets.FashionMNIST.classes)
     binarizations = tuple(name for name in BINARIZATIONS if name != "larochelle")
 
 

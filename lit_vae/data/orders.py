@@ -1,11 +1,12 @@
 """Which process reads what when: shuffled epochs that a checkpoint resumes in, and evaluation in order."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lit_vae.noise import FIXED, ORDER, key
+from lit_vae.noise import EXAMPLES, FIXED, ORDER, key, uniform
 
 
 class Order(Protocol):
@@ -111,24 +112,18 @@ class TrainOrder:
         return torch.randperm(self.num_images, generator=generator)
 
 
-class EvalOrder:
-    """All images once, in order: process ``rank`` has the images ``rank, rank + W, ...``; none is padded or dropped.
+class FixedOrder:
+    """The same batches in each pass.
 
-    Every process has the same number of batches, and the last ones are cut short where a process has an image less, so
-    that collective operations in a step do not hang.
+    Args:
+        batches: indices of each, of this process.
     """
 
     epoch = FIXED
     served = 0
 
-    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        mine = torch.arange(rank, num_images, world_size)
-        most = -(-num_images // world_size)
-        num_batches = -(-most // batch_size)
-        # Each batch leaves at least one image for each that follows.
-        ends = [min((b + 1) * batch_size, len(mine) - (num_batches - 1 - b)) for b in range(num_batches)]
-        starts = [0, *ends[:-1]]
-        self._batches = [mine[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -142,3 +137,34 @@ class EvalOrder:
 
     def advance(self, batch: int) -> None:
         """Note that a batch is handed out."""
+
+
+class EvalOrder(FixedOrder):
+    """All images once, in order: process ``rank`` has the images ``rank, rank + W, ...``; none is padded or dropped.
+
+    Every process has the same number of batches, and the last ones are cut short where a process has an image less, so
+    that collective operations in a step do not hang.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        mine = torch.arange(rank, num_images, world_size)
+        most = -(-num_images // world_size)
+        num_batches = -(-most // batch_size)
+        # Each batch leaves at least one image for each that follows.
+        ends = [min((b + 1) * batch_size, len(mine) - (num_batches - 1 - b)) for b in range(num_batches)]
+        starts = [0, *ends[:-1]]
+        super().__init__([mine[start:end] for start, end in zip(starts, ends, strict=True) if end > start])
+
+
+def example_order(labels: Tensor) -> Tensor:
+    """An order of a split whose every beginning is spread over the split and over its classes: ``(N,) -> (N,)``.
+
+    One image of each class, then another one of each, and so on, both at random. It has a seed of its own: runs whose
+    seeds differ show the same images.
+    """
+    shuffled = uniform(torch.arange(len(labels)), 1, seed=0, time=FIXED, stream=EXAMPLES)[:, 0].argsort(stable=True)
+    _, of, counts = labels[shuffled].unique(return_inverse=True, return_counts=True)
+    by_class = of.argsort(stable=True)
+    rounds = torch.empty_like(by_class)
+    rounds[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[of[by_class]]
+    return shuffled[rounds.argsort(stable=True)]

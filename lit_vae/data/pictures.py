@@ -1,29 +1,30 @@
-"""Image files: finding them, knowing the broken ones, and decoding them to one size."""
+"""Splits that lie in image files: decoded to one size when they are read, or once for all."""
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
-from lit_vae.data.loader import Raw, Reader, Tensors, as_read
+from lit_vae.data.base import ImageDataModule, Split
+from lit_vae.data.checks import Problem
+from lit_vae.data.decode import Decoder
+from lit_vae.data.loader import Order, Raw, Reader, Source, TensorLoader, Tensors, WorkerLoader, as_read
+from lit_vae.data.opened import NotRead, above_limit_too
+from lit_vae.data.preprocess import Preprocess
 from lit_vae.noise import CROP, FIXED, uniform
 from lit_vae.threads import cores
 
 Crop = Literal["center", "random", "none"]
 
-_JPEG_END = b"\xff\xd9"
-_PADDING = b"\0\r\n "
 _CHUNK = 128
+_MOST_WORKERS = 8
 _MANY_CHUNKS = 8  # fewer are decoded before worker processes have started
 
 
@@ -42,6 +43,19 @@ class Geometry:
     resize: int | None = None
     cut_first: int | None = None
 
+    def cut(self, width: int, height: int) -> float:
+        """Share of a picture that no central crop shows, because it is no square."""
+        return 1.0 - min(width, height) / max(width, height) if self.crop == "center" else 0.0
+
+    def squeezed(self, width: int, height: int) -> float:
+        """How many times narrower or flatter a picture becomes."""
+        return max(width, height) / min(width, height) if self.crop == "none" else 1.0
+
+    def enlarged(self, width: int, height: int) -> float:
+        """How many times larger a picture becomes, along its shorter side."""
+        shorter = min(width, height)
+        return (self.size if self.crop == "none" else self._shorter(shorter)) / shorter
+
     def __call__(self, image: Image.Image, position: tuple[float, float] | None = None) -> Image.Image:
         """Bring an image to size; ``position`` in [0, 1)^2 places a random crop, None takes the centre."""
         bicubic = F.InterpolationMode.BICUBIC
@@ -49,14 +63,17 @@ class Geometry:
             image = F.center_crop(image, [self.cut_first])
         if self.crop == "none":
             return F.resize(image, [self.size, self.size], bicubic)
-        shorter = self.resize or (self.size if self.crop == "center" else min(image.size))
-        shorter = max(shorter, self.size)
+        shorter = self._shorter(min(image.size))
         if shorter != min(image.size):
             image = F.resize(image, [shorter], bicubic)
         if position is None:
             return F.center_crop(image, [self.size])
         left, top = (int(p * (side - self.size + 1)) for p, side in zip(position, image.size, strict=True))
         return image.crop((left, top, left + self.size, top + self.size))
+
+    def _shorter(self, shorter: int) -> int:
+        """What the shorter side becomes before the crop."""
+        return max(self.resize or (self.size if self.crop == "center" else shorter), self.size)
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class Pictures:
         labels: ``(N,)`` int64.
         first_id: the images' numbers in the data set start here.
         geometry: brings them to size.
-        channels: 1 or 3.
+        decoder: makes them levels.
         crops: how often each image comes, with another random crop each time; 0 for central crops.
         seed: of the random crops.
     """
@@ -77,12 +94,16 @@ class Pictures:
     labels: Tensor
     first_id: int
     geometry: Geometry
-    channels: int
+    decoder: Decoder
     crops: int = 0
     seed: int = 0
 
     def __len__(self) -> int:
         return len(self.paths) * max(1, self.crops)
+
+    def classes(self) -> Tensor:
+        """Return the label of each index."""
+        return self.labels.repeat_interleave(max(1, self.crops))
 
     def read(self, indices: Tensor, epoch: int = FIXED) -> Raw:
         """Read the images at ``indices (B,)``; random crops differ between epochs, and are fixed in evaluation."""
@@ -94,7 +115,7 @@ class Pictures:
     def to_memory(self, num_workers: int = 0) -> Tensors:
         """Decode all images, by worker processes where there are many."""
         size = self.geometry.size
-        images = torch.empty(len(self), self.channels, size, size, dtype=torch.uint8)
+        images = torch.empty(len(self), self.decoder.channels, size, size, dtype=torch.uint8)
         indices = torch.arange(len(self))
         chunks = [[(FIXED, i) for i in chunk.tolist()] for chunk in indices.split(_CHUNK) if len(chunk)]
         workers = num_workers if len(chunks) >= _MANY_CHUNKS else 0
@@ -106,7 +127,7 @@ class Pictures:
     @property
     def nbytes(self) -> int:
         """Memory that all images would take."""
-        return len(self) * self.channels * self.geometry.size**2
+        return len(self) * self.decoder.channels * self.geometry.size**2
 
     def _jobs(self, which: Tensor, ids: Tensor, epoch: int) -> Iterator[tuple[Path, tuple[float, float] | None]]:
         if self.crops:
@@ -118,46 +139,42 @@ class Pictures:
 
     def _decode(self, path: Path, position: tuple[float, float] | None) -> Tensor:
         try:
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("L" if self.channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+            with above_limit_too():
+                image = self.decoder(path)
+        except NotRead as error:
             raise ValueError(f"{path}: not a whole image ({error}). Delete or replace it.") from error
         levels = np.array(self.geometry(image, position))
-        return torch.from_numpy(levels.reshape(*levels.shape[:2], self.channels)).permute(2, 0, 1)
+        return torch.from_numpy(levels.reshape(*levels.shape[:2], self.decoder.channels)).permute(2, 0, 1)
 
 
-def find_files(folder: Path) -> Iterator[Path]:
-    """Find all files under a folder, at any depth, in a fixed order; hidden files and folders are left out."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+class PictureDataModule(ImageDataModule):
+    """A data module over image files: held decoded in memory where they fit, else decoded by worker processes.
 
-
-def is_image_name(path: Path) -> bool:
-    """Tell whether the extension is that of an image format Pillow reads."""
-    return path.suffix.lower() in _extensions()
-
-
-def broken(paths: list[Path]) -> list[Path]:
-    """Return the files that are not whole images, in order.
-
-    A JPEG that ends as one should is believed; everything else is decoded, on all cores.
+    A concrete class calls :meth:`store` on each split's pictures.
     """
-    with ThreadPoolExecutor(cores().number) as pool:
-        return [path for path, good in zip(paths, pool.map(_is_whole, paths), strict=True) if not good]
 
+    def __init__(
+        self, *, in_memory_mb: int, num_workers: int | None, problems: Iterable[Problem] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(problems=problems, **kwargs)
+        self.in_memory_mb = in_memory_mb
+        self.num_workers = num_workers
 
-@cache
-def _extensions() -> frozenset[str]:
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    def store(self, pictures: dict[Split, Pictures]) -> dict[Split, Source]:
+        """Decode the splits into memory, if they fit together and are the same in each epoch."""
+        total = sum(split.nbytes for split in pictures.values())
+        if total > self.in_memory_mb << 20 or any(split.crops for split in pictures.values()):
+            return dict(pictures)
+        return {name: split.to_memory(self._workers()) for name, split in pictures.items()}
 
+    def _loader(self, source: Source, order: Order, transform: Preprocess) -> TensorLoader:
+        if not isinstance(source, Pictures):
+            return super()._loader(source, order, transform)
+        return WorkerLoader(source, order, transform, self.seed, self._device(), num_workers=self._workers())
 
-def _is_whole(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            if image.format == "JPEG" and path.read_bytes().rstrip(_PADDING).endswith(_JPEG_END):
-                return True
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+    def _workers(self) -> int:
+        """Return how many worker processes this process may have."""
+        if self.num_workers is not None:
+            return self.num_workers
+        local = self.trainer.num_devices if self.trainer is not None else 1
+        return min(_MOST_WORKERS, cores(local).number)

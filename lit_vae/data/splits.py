@@ -6,11 +6,12 @@ from typing import Generic, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_vae.data.checks import Problem
 from lit_vae.data.loader import BatchT, Loader, Source, StoredT
-from lit_vae.data.orders import EvalOrder, Order, TrainOrder
+from lit_vae.data.orders import EvalOrder, FixedOrder, Order, TrainOrder, example_order
 from lit_vae.needs import Need
 
 Split = Literal["train", "val", "test"]
@@ -79,17 +80,27 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
                 self._sources.update(self.load(part))
 
     def train_dataloader(self) -> Loader[StoredT, BatchT]:
-        """Return shuffled batches of ``batch_size``; what remains of an epoch after the last whole step is left out."""
+        """Return shuffled batches of ``batch_size``, or of all images where there are fewer.
+
+        What remains of an epoch after the last whole step is left out.
+        """
         source = self.source("train")
         rank, world_size = self._place()
-        if len(source) < self.batch_size * world_size:
-            processes = f" x {world_size} processes" if world_size > 1 else ""
+        batch_size = min(self.batch_size, len(source) // world_size)
+        if batch_size < 1:
             raise ValueError(
-                f"{self._component}: batch_size (={self.batch_size}){processes} must be at most the number of training "
-                f"images (={len(source)}). Lower data.init_args.batch_size."
+                f"{self._component}: {len(source)} training images are fewer than the {world_size} processes. Lower "
+                "trainer.devices."
+            )
+        if batch_size < self.batch_size:
+            processes = f" x {world_size} processes" if world_size > 1 else ""
+            rank_zero_warn(
+                f"{self._component}: batch_size (={self.batch_size}){processes} is more than the {len(source)} training"
+                f" images; batches are of {batch_size}{processes}. Set data.init_args.batch_size: {batch_size}.",
+                category=UserWarning,
             )
         overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        order = TrainOrder(len(source), self.batch_size, self.seed, rank, world_size, shuffle=not overfit)
+        order = TrainOrder(len(source), batch_size, self.seed, rank, world_size, shuffle=not overfit)
         return self.make_loader(source, order, training=True)
 
     def val_dataloader(self) -> Loader[StoredT, BatchT]:
@@ -114,18 +125,26 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
         return self.make_loader(source, EvalOrder(len(source), self.batch_size, *place), training=False)
 
     def example_batch(self, n: int, split: Split = "val") -> BatchT:
-        """Return the first ``n`` images of a split, on the CPU: the same bytes each time and in every process.
+        """Return ``n`` images of a split, or all if there are fewer, on the CPU: the same bytes each time.
+
+        They are spread over the split and its classes (`example_order`), the same ones in every process and in every
+        run of the same data. All of a split come in order.
 
         Raises:
-            ValueError: the split has fewer.
+            ValueError: ``n`` is less than 1, or the split is empty.
         """
-        source = self.source(split)
-        if not 1 <= n <= len(source):
-            raise ValueError(
-                f"{self._component}: n (={n}) must be between 1 and the number of {split} images (={len(source)}). "
-                "Ask for fewer examples."
-            )
-        return self.make_example(source, torch.arange(n))
+        return self.make_example(self.source(split), self._examples(n, split))
+
+    def example_dataloader(self, n: int, split: Split = "val") -> Loader[StoredT, BatchT]:
+        """Return the images of :meth:`example_batch` in batches, in every process."""
+        order = FixedOrder(self._examples(n, split).split(self.batch_size))
+        return self.make_loader(self.source(split), order, training=False)
+
+    def _examples(self, n: int, split: Split) -> Tensor:
+        source = self._filled(split)
+        if n < 1:
+            raise ValueError(f"{self._component}: n (={n}) examples must be at least 1.")
+        return example_order(source.classes())[:n] if n < len(source) else torch.arange(len(source))
 
     def source(self, split: Split) -> Source[StoredT]:
         """Return a split, reading it at the first call."""
@@ -136,13 +155,18 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
     def _component(self) -> str:
         return type(self).__name__
 
-    def _eval_loader(self, split: Split) -> Loader[StoredT, BatchT]:
+    def _filled(self, split: Split) -> Source[StoredT]:
         source = self.source(split)
         if not len(source):
-            raise ValueError(
-                f"{self._component}: num_{split} (=0) leaves no {split} images. Raise data.init_args.num_{split}, or "
-                f"provide such images."
-            )
+            raise ValueError(f"{self._component}: {self.why_empty(split)}")
+        return source
+
+    def why_empty(self, split: Split) -> str:
+        """Return why a split holds nothing, and what to do."""
+        return f"num_{split} (=0) leaves no {split} images. Raise data.init_args.num_{split}, or provide such images."
+
+    def _eval_loader(self, split: Split) -> Loader[StoredT, BatchT]:
+        self._filled(split)
         return self.ordered_dataloader(split, share=True)
 
     def _device(self) -> torch.device:

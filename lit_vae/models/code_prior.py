@@ -164,6 +164,7 @@ class CodePrior(Model):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep which checkpoint of stage 1 the codes are of: no other can decode them."""
+        super().on_save_checkpoint(checkpoint)
         if self.stage1 is not None:
             checkpoint[STAGE1] = dict(self.stage1)
 

@@ -8,7 +8,7 @@ from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.variational import VariationalAutoencoder
-from lit_vae.objectives import ELBO, Objective
+from lit_vae.objectives import Objective
 from lit_vae.priors import StandardNormal
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
@@ -37,11 +37,6 @@ class KLAutoencoder(VariationalAutoencoder):
         realism: perceptual and adversarial terms; null: none.
     """
 
-    not_its_prior = (
-        "its KL has a small weight: latents drawn from N(0, I) are not those of images, and decode to noise. Fit a"
-        " prior to the latents (lit-vae fit-prior, or a diffusion model)."
-    )
-
     @checked
     def __init__(
         self,
@@ -62,8 +57,6 @@ class KLAutoencoder(VariationalAutoencoder):
             )
         prior = StandardNormal(latent_shape)
         super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, realism)
-        if isinstance(objective, ELBO) and objective.beta.final >= 1.0:  # the whole KL: a VAE in its weights, too
-            self.not_its_prior = ""
 
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
         """``q(z | x)``, ``(B, c, h, w)``; ``y`` is ignored."""

@@ -38,6 +38,9 @@ class Model(LightningModule, ABC):
     num_classes: int = 0
     """Number of labels that it is conditioned on; 0: labels are ignored."""
 
+    class_names: tuple[str, ...] = ()
+    """Names of the labels of the data that it was trained on, kept in its checkpoints; empty if they have none."""
+
     def __init__(self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
         super().__init__()
         # From the command line the plain configuration is kept, and a checkpoint alone builds the model again. From
@@ -89,6 +92,15 @@ class Model(LightningModule, ABC):
         if self.num_classes:
             return torch.arange(n, device=self.device) % self.num_classes
         return torch.full((n,), -1, device=self.device)
+
+    def class_name(self, label: int) -> str:
+        """The name of a label, or its number where the data has no names."""
+        return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the names of the classes."""
+        if self.class_names:
+            checkpoint["class_names"] = list(self.class_names)
 
     def condition(self, y: Tensor) -> Tensor | None:
         """What networks are told of labels ``y (B,)``: one-hot ``(B, num_classes)``, or None for a model without."""
@@ -154,11 +166,12 @@ class Model(LightningModule, ABC):
                 config.scheduler.step(self.trainer.callback_metrics[name])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse, within a run, weights of another model.
+        """Know the names of the classes; refuse, within a run, weights of another model.
 
         Raises:
             ValueError: naming what is missing, unexpected or of another shape.
         """
+        self.class_names = tuple(checkpoint.get("class_names", ()))
         if self._trainer is None:
             return
         different = differences(shapes_of(checkpoint["state_dict"]), shapes_of(self.state_dict()))
@@ -181,6 +194,7 @@ class Model(LightningModule, ABC):
 
         All are seeded alike, for equal weights; dropout and augmentations are not to be the same on every rank.
         """
+        self.class_names = tuple(getattr(self.data_spec, "class_names", ()))
         if self.noise_seed is None:
             self.noise_seed = self.trainer.strategy.broadcast(torch.initial_seed())
         if rank():

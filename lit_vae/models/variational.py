@@ -16,6 +16,9 @@ from lit_vae.objectives.elbo import importance_weighted_bound, log_weights
 from lit_vae.priors import Prior
 from lit_vae.realism import Realism
 
+LEAST_RATE_WEIGHT = 0.1
+"""Beside a distortion of weight 1; with less the latents of images are said not to follow the prior."""
+
 
 class VariationalAutoencoder(Autoencoder):
     """A model ``p(x|z,y) p(z|y)`` with an amortised posterior ``q(z|x,y)``, both Gaussian with diagonal covariance."""
@@ -40,6 +43,11 @@ class VariationalAutoencoder(Autoencoder):
         super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler, realism)
         self.prior = prior
         self.objective = objective
+        if objective.rate_weight < LEAST_RATE_WEIGHT:
+            self.not_its_prior = (
+                f"its KL has a small weight ({objective.rate_weight:g}): latents drawn from N(0, I) are not those of"
+                " images, and decode to noise. Fit a prior to the latents (lit-vae fit-prior, or a diffusion model)."
+            )
         posterior_shape: Shape = (2 * prior.shape[0], *prior.shape[1:])
         self.encoder = encoder(self.image_shape, posterior_shape, cond_dim)
         decoder_shape = (decoder_channels or likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])

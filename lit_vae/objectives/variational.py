@@ -3,6 +3,7 @@
 All share one call, so that VAE, CVAE and what comes later do not fork the training step.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -46,6 +47,11 @@ class Objective(ABC):
 
     is_sum: bool = False
     """Whether the loss is a weighted sum of rate and distortion, beside which other terms can be weighed."""
+
+    @property
+    def rate_weight(self) -> float:
+        """How much the rate weighs beside the distortion, once schedules have run their course: of a bound 1."""
+        return 1.0
 
     @abstractmethod
     def __call__(
@@ -109,6 +115,11 @@ class ELBO(Objective):
         self.free_bits = free_bits
         self.num_samples = num_samples
         self.distortion_weight = distortion_weight
+
+    @property
+    def rate_weight(self) -> float:
+        """``beta / distortion_weight``, the former at its final value."""
+        return self.beta.final / self.distortion_weight if self.distortion_weight else math.inf
 
     def scalars(self, step: int) -> dict[str, float]:
         """``beta`` at ``step``."""

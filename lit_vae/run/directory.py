@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_vae.codes import CodeSpec
 from lit_vae.images import ImageSpec
 from lit_vae.run.checkpoints import CHECKPOINTS
-from lit_vae.run.files import write_json
+from lit_vae.run.files import replacing, write_json
 from lit_vae.run.loading import identity
 from lit_vae.run.loggers import MetricsCSV, WandB
 from lit_vae.run.protocols import protocols
@@ -91,7 +91,12 @@ class RunDirectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``; a resumed run keeps the one that it has."""
-        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for name, text in getattr(getattr(trainer, "datamodule", None), "run_files", {}).items():
+            with replacing(Path(trainer.default_root_dir) / name) as partial:
+                partial.write_text(text)
+        if stage == "fit":
             path = Path(trainer.default_root_dir) / CONFIG_FILE
             path.parent.mkdir(parents=True, exist_ok=True)
             if not (self._resumed and path.exists()):

@@ -70,6 +70,7 @@ def encode(
         checkpoint_sha256=found.identity,
         distortion={},
         bits_per_dim=_bits_per_dim(model, data),
+        class_names=data.spec.class_names,
     )
     root = found.directory / "codes" if out is None else Path(out)
     path = f"{type(model).__module__}.{type(model).__name__}"
@@ -133,7 +134,7 @@ def sample_prior(
     if whose is not None:
         panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
     check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
-    caption = panel.caption + ("" if label is None else f", label {label}")
+    caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")
     with untouched(model), progress_bar("sampling") as panel.progress:
         if label is None:
             picture = panel.draw(model)

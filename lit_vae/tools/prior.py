@@ -60,7 +60,7 @@ def fit_prior(
         components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model.
         covariance: Of each component: full, or diagonal (for latents of many dimensions).
         seed: Of the fit and of all draws.
-        num_images: Take the first training images only. Default: all.
+        num_images: Take so many training images only, spread over the split and its classes. Default: all.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
         checkpoint: Which one of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
@@ -112,7 +112,7 @@ def fit_prior(
 def latents(
     model: "Autoencoder", data: "ImageDataModule", split: Split, num_images: int | None, seed: int
 ) -> "tuple[Tensor, Tensor]":
-    """Latents of the first images of a split, ``(N, d)`` float64, and their labels ``(N,)``, on the CPU.
+    """Latents of images of a split, ``(N, d)`` float64, and their labels ``(N,)``, on the CPU.
 
     One *draw* of the posterior for each image, where there is a posterior. Their density is the aggregate posterior
     ``q(z)``: what the decoder was trained on, and what the prior of the ELBO should be (Hoffman and Johnson, "ELBO
@@ -122,13 +122,13 @@ def latents(
     """
     import torch
 
-    from callbacks.panel import first_images
+    from callbacks.panel import example_images
 
     encode = getattr(model, "encode", None)
     generator = torch.Generator().manual_seed(seed)
     parts, labels = [], []
     total = len(data.source(split)) if num_images is None else num_images
-    for x, y in first_images(OneSplit(data, split), total, model):
+    for x, y in example_images(OneSplit(data, split), total, model):
         if encode is None:
             z = model.embed(x, y).flatten(1).double().cpu()
         else:
@@ -152,7 +152,7 @@ def sample_quality(
     import torch
 
     from callbacks.draws import draw_images
-    from callbacks.panel import first_images
+    from callbacks.panel import example_images
     from callbacks.references import reference_set
     from callbacks.sample_quality import measure_samples
     from lit_vae.features import PCAFeatures
@@ -174,7 +174,7 @@ def sample_quality(
         metrics[name] = float(value)
     protocol.pop("seconds")  # the same call writes the same file
     training = FeatureStatistics(features.num_features)
-    for x, _ in first_images(OneSplit(data, "train"), n, model):
+    for x, _ in example_images(OneSplit(data, "train"), n, model):
         training.update(features.of(x, values).cpu())
     real = reference_set(data, "test", features.cpu(), 0, torch.device("cpu")).features
     floor = float(frechet_distance(real, training.compute()))

@@ -140,8 +140,12 @@ class OneSplit:
         self.data, self.split = data, split
 
     def example_batch(self, n: int, split: Split = "val") -> "Batch":
-        """The first ``n`` images."""
+        """``n`` images, or all if there are fewer."""
         return self.data.example_batch(n, self.split)
+
+    def example_dataloader(self, n: int, split: Split = "val") -> Any:
+        """The same images in batches."""
+        return self.data.example_dataloader(n, self.split)
 
     def ordered_dataloader(self, split: Split, share: bool = False) -> Any:
         """All images in order."""

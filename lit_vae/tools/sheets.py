@@ -1,5 +1,6 @@
 """The verbs that draw: each a panel of `callbacks`, as in training, on a finished run."""
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -36,7 +37,7 @@ def sample(
     out: str | None = None,
     prior: Literal["model", "gmm"] = "model",
     temperature: float = 1.0,
-    label: int | None = None,
+    label: str | None = None,
     pixels: Literal["mean", "sample", "both"] = "mean",
     seed: int = 0,
     checkpoint: Checkpoint = "best",
@@ -59,7 +60,7 @@ def sample(
         prior: The model's own, or the mixture that lit-vae fit-prior fitted to its latents.
         temperature: Factor of the prior's standard deviation (with gmm: of that of each component). Of codes: divides
             their logits.
-        label: Class to draw, of a class-conditional model.
+        label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
         seed: Of the noise.
         checkpoint: Which one of a run directory.
@@ -77,7 +78,7 @@ def sample(
     found = find_run(run, checkpoint)
     path = picture_path(found, out, "sample" if prior == "model" else "sample_gmm")
     model = load_model(found, choose_device(device))
-    _check_label(model, label)
+    number = find_label(model, label)
     if not hasattr(model, "sample_codes") and (top_k is not None or top_p != 1.0 or stage1 is not None):
         raise ValueError(
             f"lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for {type(model).__name__}."
@@ -91,7 +92,7 @@ def sample(
             )
         if pixels != "mean" or prior != "model":
             raise ValueError(f"lit-vae sample: {type(model).__name__} has no --pixels and no --prior. Leave them out.")
-        sample_prior(model, n, path, label, sampling, seed, stage1, choose_device(device))
+        sample_prior(model, n, path, number, sampling, seed, stage1, choose_device(device))
         return
     check_memory("sample", f"--n {n}", n, model.image_shape)
     mixture = load_prior(found, model) if prior == "gmm" else None
@@ -108,7 +109,7 @@ def sample(
     caption = _with_prior(panel.caption, model, mixture, temperature)
     if label is not None:
         caption += f", label {label}"
-    _draw(panel, model, None, path, caption, shown=Sampled(model, label, mixture))
+    _draw(panel, model, None, path, caption, shown=Sampled(model, number, mixture))
 
 
 def reconstruct(
@@ -124,7 +125,7 @@ def reconstruct(
 
     Args:
         run: Run directory or .ckpt file.
-        n: Number of images, the first ones of the split.
+        n: Number of images, spread over the split and its classes; at most all.
         split: Where they are from.
         out: PNG file. Default: RUN/sheets/reconstruct.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
@@ -159,7 +160,7 @@ def interpolate(
         pairs: Number of rows.
         steps: Images in a row, with both reconstructions.
         path: Straight, or along a great circle, which keeps the norm that draws of a Gaussian have.
-        split: Where the images are from: its first ones.
+        split: Where the images are from, spread over it and its classes.
         out: PNG file. Default: RUN/sheets/interpolate.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
         checkpoint: Which one of a run directory.
@@ -249,19 +250,32 @@ def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", t
     return f"{caption}; {name}: {model.not_its_prior}"
 
 
-def _check_label(model: "Model", label: int | None) -> None:
+def find_label(model: "Model", label: str | None) -> int | None:
+    """The number of the class that a user names; None if none is named.
+
+    Raises:
+        ValueError: the model has no such class.
+    """
     if label is None:
-        return
+        return None
     if model.num_classes == 0:
         raise ValueError(
             f"lit-vae sample: --label {label}: {type(model).__name__} is not told labels. Leave --label out, or give a"
             " run of a class-conditional model."
         )
-    if not 0 <= label < model.num_classes:
+    names = [model.class_name(number) for number in range(model.num_classes)]
+    if label in names:
+        return names.index(label)
+    if model.class_names:
+        near = difflib.get_close_matches(label, names, n=1)
         raise ValueError(
-            f"lit-vae sample: --label {label} must be between 0 and {model.num_classes - 1}: the model has"
-            f" {model.num_classes} classes."
+            f"lit-vae sample: --label {label} is no class of the model.{f' Did you mean {near[0]!r}?' if near else ''}"
+            f" Its classes: {', '.join(names)}."
         )
+    raise ValueError(
+        f"lit-vae sample: --label {label} must be between 0 and {model.num_classes - 1}: the model has"
+        f" {model.num_classes} classes."
+    )
 
 
 def _draw_images(
@@ -277,7 +291,10 @@ def _draw_images(
     path = picture_path(run, out, verb)
     model = load_autoencoder(verb, run, choose_device(device))
     check_memory(verb, *asked, model.image_shape)
-    images = OneSplit(load_data(run, model, data_root, [split]), split)
+    data = load_data(run, model, data_root, [split])
+    if (there := len(data.source(split))) < panel.num_examples:
+        print(f"note: there are {there} {split} images; all are shown.", file=sys.stderr)
+    images = OneSplit(data, split)
     caption = panel.caption.replace("Validation", split.capitalize()).replace("validation", split)
     _draw(panel, model, images, path, caption, shown=model)
 

@@ -1,5 +1,6 @@
 """Data copied to a node's own disk, and read there."""
 
+import os
 import random
 import re
 import tarfile
@@ -191,3 +192,28 @@ def test_outside_of_a_job_nothing_is_staged(
     assert "there is no SLURM_JOB_ID" in capsys.readouterr().out
     main("remove")
     assert job.is_dir()
+
+
+def test_circles_and_what_is_no_file_are_left_out_and_links_stay_links(job: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "data" / "photos"
+    for i in range(10):
+        write_image(shared / "train" / f"{i}.png", i)
+        write_image(shared / "test" / f"{i}.png", 100 + i)
+    (shared / "train" / "up").symlink_to("../..")
+    (shared / "train" / "also").symlink_to("../test")
+    (shared / "gone.png").symlink_to("nowhere")
+    os.mkfifo(shared / "test" / "pipe.png")
+    with pytest.warns(UserWarning, match="ImageFolder"):
+        apart = splits(ImageFolder(str(shared), size=8, num_workers=0))
+    stage()
+    data = ImageFolder(str(shared), size=8, num_workers=0)
+    assert data.root == job / "photos"
+    assert not (job / "photos" / "train" / "up").exists()
+    with pytest.warns(UserWarning, match="10 files are found already by another name"):
+        assert splits(data) == apart
+    assert apart["test"] == list(range(100, 110))
+
+
+def splits(data: ImageFolder) -> dict[str, list[int]]:
+    data.setup()
+    return {split: sorted(data.source(split).images[:, 0, 0, 0].tolist()) for split in ("train", "val", "test")}  # type: ignore[arg-type]

@@ -34,8 +34,8 @@ def compare(
     Args:
         runs: Run directories or .ckpt files.
         out: Folder to write; its name is that of the comparison.
-        split: Where the images are from: its first ones.
-        num_images: Number of images.
+        split: Where the images are from, spread over it and its classes.
+        num_images: Number of images; at most all.
         checkpoint: Which one of a run directory; the other one where there is none.
         data_root: Folder of the data of runs whose own is not where it was in training. Nothing is downloaded.
         seed: Of the samples.

@@ -70,7 +70,7 @@ def _file(name: str) -> str:
 def _summary(study: Study) -> str:
     sets = len([group for group in study.groups if group.errors])
     request = study.request
-    images = f"the first {request.num_images} images of the {request.split} split"
+    images = f"at most {request.num_images} images of the {request.split} split"
     if sets > 1:
         return f"{len(study.entries)} runs on {sets} different sets of images; of each, {images}."
     return f"{len(study.entries)} runs; reconstructions of {images}."

@@ -27,7 +27,7 @@ class Pictures:
     """What there is to see of a run, on the CPU.
 
     Args:
-        x: the first images of the split as its data has them, ``(n, C, H, W)``; None where they could not be read.
+        x: images of the split as its data has them, ``(n, C, H, W)``; None where they could not be read.
         x_hat: their reconstructions; None with the reason in `no_reconstructions`.
         samples: ``(NUM_SAMPLES, C, H, W)``; None with the reason in `no_samples`.
         drawn: what the samples are.
@@ -79,7 +79,7 @@ class Group:
 def look(
     entry: Entry, split: Split, num_images: int, seed: int, data_root: str | None, device: torch.device
 ) -> Pictures:
-    """Reconstruct the first images of a split, and draw samples.
+    """Reconstruct images of a split, and draw samples.
 
     Raises:
         ValueError: the data is not there, or the model is of no images at all.
@@ -103,7 +103,7 @@ def look(
             f"lit-vae compare: {entry.given}: {type(model).__name__} is no model of images. Leave the run out."
         )
     with untouched(model):
-        batch = _first_images(entry.run, entry, model, split, num_images, data_root)
+        batch = _images_of(entry.run, entry, model, split, num_images, data_root)
         if not isinstance(model, Autoencoder):
             return replace(_draws(model, seed), x=batch.x.cpu(), no_reconstructions=_no_latents(model))
         x_hat = model.reconstruct(batch.x, batch.y).float().cpu()
@@ -160,7 +160,7 @@ def _grouped(x: Tensor, members: list[int], pictures: Sequence[Pictures]) -> Gro
     return Group(x, tuple(members), tuple(crops), errors, most)
 
 
-def _first_images(run: Run, entry: Entry, model: Any, split: Split, num_images: int, data_root: str | None) -> Any:
+def _images_of(run: Run, entry: Entry, model: Any, split: Split, num_images: int, data_root: str | None) -> Any:
     from callbacks.panel import to_model
 
     root = None if data_root is None or _is_there(entry.records.config) else data_root
@@ -229,7 +229,7 @@ def _of_a_prior(
     except ValueError as error:
         return Pictures(no_reconstructions=str(error).rstrip("."), no_samples=str(error).rstrip("."))
     with untouched(model), untouched(decoder):
-        x, y = _first_images(entry.stage1.run, entry.stage1, decoder, split, num_images, data_root)
+        x, y = _images_of(entry.stage1.run, entry.stage1, decoder, split, num_images, data_root)
         x_hat = decoder.reconstruct(x, y).float().cpu()  # type: ignore[operator]
         samples = panel.images(model, model.labels_for(NUM_SAMPLES, None)).float().cpu()
     return Pictures(x.float().cpu(), x_hat, samples, "decoder means of stage 1 at codes drawn from the prior")

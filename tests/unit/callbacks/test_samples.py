@@ -10,9 +10,10 @@ from callbacks.drawing import GAP, WIDE_GAP
 from callbacks.panel import prior_latents
 from lit_vae.images import to_uint8
 from lit_vae.likelihoods import Bernoulli, FixedGaussian
-from lit_vae.models import KLAutoencoder
+from lit_vae.models import VAE, KLAutoencoder
 from lit_vae.networks import ConvDecoder, ConvEncoder
-from lit_vae.objectives import ELBO
+from lit_vae.objectives import ELBO, IWAE
+from lit_vae.priors import StandardNormal
 from lit_vae.schedules import LinearWarmup
 
 
@@ -49,19 +50,31 @@ def test_a_caption_says_where_latents_do_not_follow_what_is_drawn_from(new_model
     assert captions["AE"] == f"{plain}; AE: it has no prior: drawn from N(0, I). See lit-vae fit-prior."
 
 
-def test_an_autoencoder_with_the_whole_kl_follows_its_prior():
-    def caption(beta) -> str:
+@pytest.mark.parametrize("family", [KLAutoencoder, VAE])
+def test_what_the_kl_weighs_in_the_end_decides_whether_latents_follow_the_prior(family):
+    def caption(objective) -> str:
         network = partial(ConvEncoder, width=4, multipliers=[1, 1])
         decoder = partial(ConvDecoder, width=4, multipliers=[1, 1])
         optimizer = partial(torch.optim.Adam, lr=1e-3)
-        objective = ELBO(beta=beta)
-        model = KLAutoencoder([1, 8, 8], [2, 4, 4], network, decoder, FixedGaussian(), objective, optimizer)
+        latent = [2, 4, 4] if family is KLAutoencoder else StandardNormal([2, 4, 4])
+        model = family([1, 8, 8], latent, network, decoder, FixedGaussian(), objective, optimizer)
         panel = Samples(4)
         panel.check_model(model)
         return panel.caption
 
-    assert "its KL has a small weight" in caption(1e-6)
-    assert caption(1.0) == caption(LinearWarmup(steps=10)) == "Decoder means at draws from the prior, temperature 1"
+    plain = "Decoder means at draws from the prior, temperature 1"
+    small = [
+        ELBO(1e-6),
+        ELBO(0.0),
+        ELBO(0.099),
+        ELBO(LinearWarmup(steps=10, end=1e-3)),
+        ELBO(1.0, distortion_weight=20),
+    ]
+    for objective in small:
+        weight = f"{objective.rate_weight:g}"
+        assert caption(objective).startswith(f"{plain}; {family.__name__}: its KL has a small weight ({weight})")
+    for objective in (ELBO(), ELBO(0.1), ELBO(LinearWarmup(steps=10)), ELBO(4.0), ELBO(distortion_weight=0.0), IWAE()):
+        assert caption(objective) == plain
 
 
 @pytest.mark.parametrize("family", ["VAE", "CVAE", "AE"])

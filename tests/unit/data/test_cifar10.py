@@ -11,7 +11,8 @@ from lit_vae.images import ImageSpec
 
 def test_splits_planes_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = CIFAR10(str(write_cifar10(tmp_path, monkeypatch)), num_val=30)
-    assert data.spec == ImageSpec(3, 32, 32, 10, "uint8")
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert data.spec == ImageSpec(3, 32, 32, 10, "uint8", names)
     sources = [data.source(split) for split in ("train", "val", "test")]  # type: ignore[arg-type]
     train, val, test = (source for source in sources if isinstance(source, Tensors))
     assert (len(train), len(val), len(test)) == (70, 30, 20)

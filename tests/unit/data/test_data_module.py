@@ -1,5 +1,6 @@
 """What all data modules share, shown on the fake one; and what a fresh import costs."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from data_helpers import levels
 import lit_vae.data
 from lit_vae.data import FakeImages, ImageDataModule
 from lit_vae.data.base import Split, hold_out
+from lit_vae.data.orders import example_order
 from lit_vae.data.splits import SplitDataModule
 from lit_vae.images import Values
 
@@ -54,9 +56,10 @@ def test_ordered_and_examples_are_the_same_bytes_each_time_and_everywhere(values
         ordered = torch.cat([x for x, _ in first.ordered_dataloader(split)])  # type: ignore[arg-type]
         list(first.train_dataloader())  # what training draws in between changes nothing
         assert torch.equal(torch.cat([x for x, _ in second.ordered_dataloader(split)]), ordered)  # type: ignore[arg-type]
-        for n in (1, 9):
-            assert torch.equal(first.example_batch(n, split).x, ordered[:n])  # type: ignore[arg-type]
-            assert torch.equal(second.example_batch(n, split).x, ordered[:n])  # type: ignore[arg-type]
+        order = example_order(first.source(split).classes())  # type: ignore[arg-type]
+        for n in (1, 8):
+            assert torch.equal(first.example_batch(n, split).x, ordered[order[:n]])  # type: ignore[arg-type]
+            assert torch.equal(second.example_batch(n, split).x, ordered[order[:n]])  # type: ignore[arg-type]
 
 
 def test_random_flip_is_for_training_alone() -> None:
@@ -145,24 +148,29 @@ def test_all_wrong_arguments_are_told_at_once() -> None:
         FakeImages(values="grey")  # type: ignore[arg-type]
 
 
-def test_too_large_a_batch_is_told() -> None:
-    with pytest.raises(ValueError) as error:
-        fake(batch_size=41).train_dataloader()
-    assert str(error.value) == (
-        "FakeImages: batch_size (=41) must be at most the number of training images (=40). "
-        "Lower data.init_args.batch_size."
+def test_a_batch_is_at_most_all_images() -> None:
+    said = (
+        "FakeImages: batch_size (=41) is more than the 40 training images; batches are of 40."
+        " Set data.init_args.batch_size: 40."
     )
-    with pytest.raises(ValueError, match=r"batch_size \(=21\) x 2 processes must be at most .* \(=40\)"):
-        as_process(fake(batch_size=21), 0, 2).train_dataloader()
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        batches = list(fake(batch_size=41).train_dataloader())
+    assert [len(batch.x) for batch in batches] == [40]
+    with pytest.warns(
+        UserWarning, match=r"batch_size \(=21\) x 2 processes is more than the 40 .* of 20 x 2 processes"
+    ):
+        loader = as_process(fake(batch_size=21), 0, 2).train_dataloader()
+    assert [len(batch.x) for batch in loader] == [20]
+    with pytest.raises(
+        ValueError, match=r"40 training images are fewer than the 41 processes\. Lower trainer\.devices"
+    ):
+        as_process(fake(), 0, 41).train_dataloader()
 
 
-@pytest.mark.parametrize("n", [0, 14])
-def test_too_many_examples_are_told(n: int) -> None:
-    with pytest.raises(ValueError) as error:
-        fake().example_batch(n)
-    assert str(error.value) == (
-        f"FakeImages: n (={n}) must be between 1 and the number of val images (=13). Ask for fewer examples."
-    )
+def test_examples_are_at_most_all_images() -> None:
+    assert len(fake().example_batch(14).x) == 13
+    with pytest.raises(ValueError, match=r"FakeImages: n \(=0\) examples must be at least 1\."):
+        fake().example_batch(0)
 
 
 def test_import_lit_vae_is_light() -> None:
@@ -213,3 +221,32 @@ def test_a_fingerprint_is_of_the_images_of_a_split() -> None:
     assert len({first, *others}) == 6
     # the noise of dequantisation is no part of it
     assert fake(values="dequantized").fingerprint("train") == fake(values="uint8").fingerprint("train")
+
+
+def test_examples_are_spread_over_the_split_and_its_classes() -> None:
+    labels = torch.arange(10).repeat_interleave(100)  # a folder after the other
+    order = example_order(labels)
+    assert sorted(order.tolist()) == list(range(1000))
+    for n in (10, 50, 1000):
+        assert labels[order[:n]].bincount().tolist() == [n // 10] * 10
+    few = example_order(torch.arange(100).repeat_interleave(10))[:16]
+    assert len(set((few // 10).tolist())) == 16
+    assert (few // 10).max() > 60  # not the first sixteen classes
+    alike = example_order(torch.full((1000,), -1))[:200].float()
+    assert abs(alike.mean() - 499.5) < 4 * 288.7 / 200**0.5
+    uneven = torch.tensor([0] * 97 + [1] * 2 + [2])
+    assert uneven[example_order(uneven)[:5]].sort().values.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_examples_are_the_same_whatever_the_seed_and_the_number_of_them() -> None:
+    first, second = (FakeImages(num_val=40, size=8, batch_size=7, seed=seed) for seed in (0, 1))
+    many = first.example_batch(39)
+    whole = torch.cat([x for x, _ in first.ordered_dataloader("val")])
+    for n in (1, 9, 39):
+        assert torch.equal(torch.cat([x for x, _ in first.example_dataloader(n)]), many.x[:n])
+        assert torch.equal(first.example_batch(n).y, many.y[:n])
+    for n in (40, 1000):  # all of them are in order
+        assert torch.equal(first.example_batch(n).x, whole)
+        assert torch.equal(torch.cat([x for x, _ in first.example_dataloader(n)]), whole)
+    second._sources = first._sources  # a split that comes with the data
+    assert torch.equal(second.example_batch(9).x, many.x[:9])

@@ -64,7 +64,7 @@ def test_no_test_images_is_told_when_they_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         data.test_dataloader()
     assert str(error.value) == (
-        "ImageFolder: num_test (=0) leaves no test images. Raise data.init_args.num_test, or provide such images."
+        f"ImageFolder: root (='{tmp_path}') is split and has no folder test. Add it for test images."
     )
 
 
@@ -88,7 +88,7 @@ def test_class_folders_within_split_folders(tmp_path: Path) -> None:
                 write_image(tmp_path / split / name / f"{i}.png", 10 * label + i)
     data = folder(tmp_path, labels="folders")
     assert data.spec.num_classes == 2
-    assert data.example_batch(6, "test").y.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.source("test").classes().tolist() == [0, 0, 0, 1, 1, 1]
     write_image(tmp_path / "test" / "cow" / "0.png", 1)
     write_image(tmp_path / "test" / "stray.png", 1)
     with pytest.raises(ValueError) as error:
@@ -257,7 +257,17 @@ def test_too_few_images_are_told(picture_folder: Make) -> None:
 
 def test_argument_errors() -> None:
     with pytest.raises(ValueError) as error:
-        folder("x", crop="left", channels=2, labels="names", on_error="hide", resize=4, crops_per_image=3)
+        folder(
+            "x",
+            crop="left",
+            channels=2,
+            labels="names",
+            on_error="hide",
+            resize=4,
+            crops_per_image=3,
+            background="whitish",
+            value_range=[1.0, 1.0],
+        )
     assert str(error.value).splitlines() == [
         "ImageFolder: crop (='left') must be one of center, random, none. Change data.init_args.crop.",
         "ImageFolder: channels (=2) must be one of 1, 3. Change data.init_args.channels.",
@@ -266,4 +276,40 @@ def test_argument_errors() -> None:
         "ImageFolder: resize (=4) must be null, or at least size (=8) with a crop. Change data.init_args.resize.",
         "ImageFolder: crops_per_image (=3) must be 1 where crop (='left') is not 'random'. "
         "Change data.init_args.crops_per_image.",
+        "ImageFolder: background (='whitish') must be a colour such as white, black or '#808080'. "
+        "Change data.init_args.background.",
+        "ImageFolder: value_range (=[1.0, 1.0]) must be null or [low, high], two numbers of which low is less. "
+        "Change data.init_args.value_range.",
     ]
+
+
+def test_a_range_that_is_missing_names_the_file_the_mode_and_the_option(picture_folder: Make) -> None:
+    root = picture_folder(10)
+    floats = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(floats).save(f"{root}/depth.tif")
+    with pytest.raises(ValueError) as error:
+        folder(root).setup("fit")
+    assert str(error.value) == (
+        f"ImageFolder: {root}/depth.tif holds floats (Pillow's mode F), and nothing says which of them are black and"
+        " white."
+        " Set data.init_args.value_range, such as [0.0, 1.0]."
+    )
+    data = folder(root, value_range=[0.0, 1.0], channels=1, num_val=1, num_test=0, batch_size=10)
+    data.setup("fit")
+    images = torch.cat([data.source(split).images for split in ("train", "val")])  # type: ignore[attr-defined, arg-type]
+    ramp = next(u for u in images if u.float().std() > 0)
+    assert ramp.flatten().tolist() == np.rint(255 * floats.flatten()).tolist()
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 30])
+def test_a_share_is_held_out_by_default(n: int, picture_folder: Make) -> None:
+    data = ImageFolder(picture_folder(n), size=8)
+    data.setup()
+    sizes = {split: len(data.source(split)) for split in ("train", "val", "test")}  # type: ignore[arg-type]
+    held = {3: 1, 5: 1, 10: 1, 30: 3}[n]
+    assert sizes == {"train": n - 2 * held, "val": held, "test": held}
+
+
+def test_two_images_are_too_few(picture_folder: Make) -> None:
+    with pytest.raises(ValueError, match=r"num_val \(=1\) \+ num_test \(=1\) must be less than .* \(=2\)"):
+        ImageFolder(picture_folder(2), size=8).setup("fit")

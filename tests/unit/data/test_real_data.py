@@ -31,7 +31,7 @@ def test_mnist_is_whole_and_as_torchvision_reads_it() -> None:
     assert isinstance(train, Tensors)
     assert torch.equal(train.images[:, 0], theirs.data[train.ids])
     assert torch.equal(train.labels, theirs.targets[train.ids])
-    assert data.example_batch(5, "test").y.tolist() == [7, 2, 1, 0, 4]
+    assert data.source("test").classes()[:5].tolist() == [7, 2, 1, 0, 4]
     assert train.images.float().mean().div(255) == pytest.approx(0.1307, abs=1e-3)
 
 
