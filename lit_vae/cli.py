@@ -25,7 +25,6 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
-from torch.utils.flop_counter import FlopCounterMode
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
@@ -36,7 +35,7 @@ from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastChec
 from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
 from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
 from lit_vae.run.finite import FiniteNumbers
-from lit_vae.run.hardware import settle_threads
+from lit_vae.run.hardware import CountOperations, settle_threads
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.loop_state import LoopState
@@ -238,7 +237,7 @@ class LitCLI(LightningCLI):
         spec = getattr(self.datamodule, "spec", None)
         if not isinstance(self.model, Model) or spec is None:
             return
-        with FlopCounterMode(display=False) as of_an_image:
+        with CountOperations() as of_an_image:
             problems = [*self.model.problems(spec), *self.model.check_networks()]
         if self.subcommand != "predict":
             problems += self.model.loss_problems()
@@ -254,7 +253,7 @@ class LitCLI(LightningCLI):
         if problems:
             raise ValueError("\n".join(problems))
         batch = getattr(self.datamodule, "batch_size", 1)
-        said = settle_threads(self.trainer, batch * of_an_image.get_total_flops())
+        said = settle_threads(self.trainer, batch * of_an_image.total)
         if is_first_process():
             print(said, flush=True)
 

@@ -4,9 +4,12 @@ import platform
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from lit_vae.threads import cores, in_words, is_ours, keep
 
@@ -39,6 +42,25 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products and convolutions within the block, in ``total``.
+
+    torch's own FlopCounterMode also follows modules, by hooks that fail under ``no_grad`` where a module is given a
+    parameter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count it."""
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def settle_threads(trainer: Trainer, operations: float) -> str:
