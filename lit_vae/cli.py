@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -32,8 +33,16 @@ from lit_vae.offline import keep_others_offline
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.callbacks import MonitoredInTraining, monitor_problems, twice
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
-from lit_vae.run.directory import CONFIG_FILE, RunDirectory, choose_run_dir
-from lit_vae.run.errors import PREEMPTED_EXIT_CODE, Preempted, TrainingStopped, in_few_words, without_noise
+from lit_vae.run.continuing import continuation, start
+from lit_vae.run.directory import RunDirectory, choose_run_dir, refuse_occupied
+from lit_vae.run.errors import (
+    INTERRUPTED_EXIT_CODE,
+    Preempted,
+    TrainingStopped,
+    in_few_words,
+    is_interrupt,
+    without_noise,
+)
 from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import CountOperations, settle_threads
 from lit_vae.run.limits import check_numbers
@@ -41,9 +50,11 @@ from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.loop_state import LoopState
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
+from lit_vae.run.preemption import signals_given_back
 from lit_vae.run.progress import progress_bar
 from lit_vae.run.record import RunRecord
 from lit_vae.run.resume import checkpoint_in, note_start
+from lit_vae.run.settings import with_home
 from lit_vae.run.trust import forget_classes, trust_classes_of
 from lit_vae.run.yaml_files import read_yaml, refuse_special_files, strictly
 
@@ -61,7 +72,9 @@ class Parser(LightningArgumentParser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration, if it is a file that can be read, and one configuration."""
-        check_sections(read_yaml(path), f"{path}: ")  # one by one: the next file may hide what is wrong in this one
+        check_sections(
+            read_yaml(os.path.expanduser(path)), f"{path}: "
+        )  # one by one: the next file may hide what is wrong in this one
         return super().parse_path(path, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
@@ -156,9 +169,10 @@ class LitCLI(LightningCLI):
         return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Hold every number to its range; remember the classes that the user names, which checkpoints may name, too."""
+        """Know the user's home; hold every number to its range; remember the classes that checkpoints may name, too."""
         super().parse_arguments(parser, args)
         check_sections(self.config[self.config.subcommand], "--")
+        self.config = with_home(self.config)
         try:
             check_numbers(self.config[self.config.subcommand].as_dict())
         except ValueError as error:
@@ -182,24 +196,33 @@ class LitCLI(LightningCLI):
         asked = config.ckpt_path
         self.source = checkpoint_in(self.run_dir, asked, fit)
         config.ckpt_path = self.source.path
-        fast_dev_run = bool(config.trainer.fast_dev_run)
-        starts = fit and not fast_dev_run and asked is None and is_first_process()
-        if starts and (self.run_dir / CONFIG_FILE).exists():
-            raise ValueError(
-                f"--run_dir {self.run_dir} already holds a run. Add --ckpt_path last to go on with it, or give"
-                " another directory; nothing was written."
-            )
-        self.config_text = self._config_text()
+        if fit and not config.trainer.fast_dev_run and is_first_process():
+            refuse_occupied(self.run_dir, self.source.path, asked)
+        settings = self._settings(config)
+        self.continuation = start(settings, __version__)
+        if fit and self.source.path is not None:
+            settings["seed_everything"] = self._seed_given
+            self.continuation = continuation(Path(self.source.path), self.run_dir, settings, self._complete)
         config.trainer.default_root_dir = str(self.run_dir)
         self._place_loggers(config.trainer)
 
-    def _config_text(self) -> str:
+    def _set_seed(self) -> None:
+        """Remember whether any seed would do."""
+        self._seed_given = self._get(self.config, "seed_everything")
+        super()._set_seed()
+
+    def _settings(self, config: Any) -> dict[str, Any]:
         """The complete configuration, which starts the run again."""
-        parser = self._parser(self.subcommand)
-        dump = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False, skip_validation=True))
-        for key in NOT_OF_THE_RUN:
-            dump.pop(key, None)
-        return f"# lit_vae {__version__}\n" + yaml.safe_dump(dump, sort_keys=False)
+        dump = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
+        return {key: value for key, value in dump.items() if key not in NOT_OF_THE_RUN}
+
+    def _complete(self, text: str) -> dict[str, Any]:
+        """A configuration with today's defaults; nothing, if it is none."""
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                return self._settings(self._parser(self.subcommand).parse_string(text))
+        except SystemExit:
+            return {}
 
     def _place_loggers(self, trainer: Any) -> None:
         """Give the run directory to every logger that takes one."""
@@ -221,7 +244,7 @@ class LitCLI(LightningCLI):
         self.other_ranks = OtherRanks()
         callbacks = [self.other_ranks, FiniteNumbers(), LoopState(), *(config.get("callbacks") or [])]
         resumed = self._get(self.config, "ckpt_path") is not None
-        callbacks += [RunDirectory(self.config_text, resumed), RandomState(), RunRecord(), PredictionFile()]
+        callbacks += [RunDirectory(self.continuation, resumed), RandomState(), RunRecord(), PredictionFile()]
         callbacks.append(MonitoredInTraining())
         if config.get("enable_progress_bar") in (None, True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(progress_bar())
@@ -260,7 +283,7 @@ class LitCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
         trains = subcommand == "fit" and not self.config[subcommand].trainer.fast_dev_run
-        with training_alone(self.run_dir) if trains else contextlib.nullcontext():
+        with training_alone(self.run_dir) if trains else contextlib.nullcontext(), signals_given_back():
             if trains and is_first_process():
                 note_start(self.run_dir, self.source.path)
                 self.source.set_aside()
@@ -321,7 +344,12 @@ def main() -> None:
         if said is None or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
         print(f"[rank{rank()}]: {said}" if world_size() > 1 else said, file=sys.stderr)
-        sys.exit(PREEMPTED_EXIT_CODE if isinstance(error, Preempted) else 1)
+        sys.exit(error.exit_code if isinstance(error, Preempted) else 1)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not is_interrupt(error):
+            raise
+        print("interrupted: nothing was saved since the last checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED_EXIT_CODE)
 
 
 if __name__ == "__main__":

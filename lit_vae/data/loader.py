@@ -5,6 +5,7 @@ state of a loader is where it stands: epoch and batches served. Lightning saves 
 No loader is a ``DataLoader``, so Lightning injects no ``DistributedSampler``: sharding is done here.
 """
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,11 +165,17 @@ class WorkerLoader(TensorLoader):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_interrupts,
         )
 
     def _read(self, epoch: int, first: int) -> Iterator[Raw]:
         self._plan.epoch, self._plan.first = epoch, first
         yield from self._workers
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the training, which a terminal tells, too: it saves first, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Plan:

@@ -88,6 +88,15 @@ class _RunCheckpoint(ModelCheckpoint):
         self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the file that lies here, wherever it lay: a run may have been moved. A fork has none yet."""
+        assert self.dirpath is not None  # by `setup`
+        here = Path(self.dirpath, f"{self.filename}.ckpt")
+        if here.is_file():
+            scores = {str(here): score for score in state_dict["best_k_models"].values()}
+            paths = {name: str(here) for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
+            super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
+
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:
         """A resumed run goes on in its directory: that it is not empty is as it should be."""
 
@@ -98,8 +107,9 @@ class LastCheckpoint(_RunCheckpoint):
     Written at the end of every epoch and after every validation, and in between as often as asked. ``previous.ckpt`` is
     what was ``last.ckpt`` until then: it is gone on from where the last one is found broken.
 
-    Where a run can be saved it can be stopped: asked by SIGUSR1, SIGTERM or a file ``STOP`` in the run directory, on
-    any rank, it saves after the step that is under way and ends. A validation that has begun is ended first.
+    Where a run can be saved it can be stopped: asked by Ctrl-C, SIGUSR1, SIGTERM or a file ``STOP`` in the run
+    directory, on any rank, it saves after the step that is under way and ends. A validation that has begun is
+    ended first.
 
     Args:
         every_n_steps: optimizer steps between two.

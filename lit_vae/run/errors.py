@@ -10,10 +10,11 @@ from typing import Literal
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_vae.ranks import world_size
+from lit_vae.run.files import DirectoryMoved
 from lit_vae.run.trust import is_named_by_user
 
-PREEMPTED_EXIT_CODE = 75
-"""Of a training that was asked to stop and did: ``EX_TEMPFAIL`` of ``sysexits.h``, "try again later"."""
+INTERRUPTED_EXIT_CODE = 130
+"""Of a program that Ctrl-C has ended, as shells have it: 128 + SIGINT."""
 
 _RANK_GONE = re.compile(r"(closed|reset) by peer|Broken pipe|remote process exiting")
 _RANK_SILENT = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout")
@@ -29,6 +30,15 @@ class TrainingStopped(ValueError):
 
 class Preempted(TrainingStopped):
     """Training was asked to stop and has saved where it is: it goes on from there."""
+
+    exit_code = 75
+    """``EX_TEMPFAIL`` of ``sysexits.h``, "try again later"."""
+
+
+class Interrupted(Preempted):
+    """Training was asked to stop by Ctrl-C, and has saved where it is."""
+
+    exit_code = INTERRUPTED_EXIT_CODE
 
 
 def of_the_disk(error: BaseException) -> OSError | None:
@@ -58,6 +68,11 @@ def lost_rank(error: BaseException) -> Literal["gone", "silent"] | None:
     return None
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C has ended it at once; Lightning leaves with exit code 1 in its place."""
+    return any(isinstance(seen, KeyboardInterrupt) for seen in _led_to(error))
+
+
 def _led_to(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and those that it came of."""
     while error is not None:
@@ -73,8 +88,8 @@ def in_few_words(error: Exception, begun: bool) -> str | None:
         begun: whether training or an evaluation was under way, so that a mistake of the user's is none any more.
     """
     if isinstance(error, Preempted):
-        return f"preempted: {error}"
-    if isinstance(error, TrainingStopped) or _is_a_setting(error):
+        return f"{type(error).__name__.lower()}: {error}"
+    if isinstance(error, (TrainingStopped, DirectoryMoved)) or _is_a_setting(error):
         return f"error: {error}"
     if lost_rank(error) == "gone":
         return f"ended, because another rank has; what it failed of stands in its own words ({error})"

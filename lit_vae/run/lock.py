@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from lit_vae.run.files import remove_partial, staying
+
 LOCK_FILE = "run.lock"
 HANDED_ON = "LIT_VAE_LOCK_FD"
 """The variable that names the open lock file to a program that is to hold it on."""
@@ -93,7 +95,9 @@ def training_alone(run_dir: Path) -> Iterator[None]:
             f"--run_dir {run_dir}: cannot be written to ({error}). Give a directory that can, or mend this one."
         ) from error
     try:
-        yield
+        remove_partial(run_dir)
+        with staying(run_dir):
+            yield
     finally:
         _leave_nothing(run_dir)
         holding.__exit__(None, None, None)
@@ -101,6 +105,6 @@ def training_alone(run_dir: Path) -> Iterator[None]:
 
 def _leave_nothing(run_dir: Path) -> None:
     """Remove a run directory in which nothing came to be but the lock: a mistake was found before training began."""
-    if [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
+    if run_dir.is_dir() and [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
         (run_dir / LOCK_FILE).unlink()
         run_dir.rmdir()

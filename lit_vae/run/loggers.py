@@ -4,15 +4,19 @@
 """
 
 import csv
+import os
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_vae.run.files import METRICS_FILE, replacing
+from lit_vae.ranks import rank
+from lit_vae.run.files import METRICS_FILE, DirectoryMoved, refuse_moved, replacing
 from lit_vae.run.wandb_logger import WandB, wandb_mode
 
 __all__ = ["METRICS_FILE", "MetricsCSV", "TensorBoard", "WandB", "wandb_mode"]
@@ -48,13 +52,10 @@ class MetricsCSV(Logger):
 
     def _read(self) -> list[dict[str, Any]]:
         if self._rows is None:
-            self._rows = []
+            self._rows, self._columns, self._on_disk = [], [], 0
             if self._path.exists():
-                with self._path.open(newline="") as file:
-                    reader = csv.DictReader(file)
-                    self._rows = [{k: v for k, v in row.items() if v} for row in reader]
-                    self._columns = list(reader.fieldnames or [])
-            self._on_disk = len(self._rows)
+                self._columns, self._rows, damaged = read_metrics(self._path)
+                self._on_disk = 0 if damaged else len(self._rows)
         return self._rows
 
     def rows(self) -> list[dict[str, Any]]:
@@ -64,6 +65,9 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Forget what was logged at ``step`` and later: training resumes there."""
+        if step == 0:
+            self._rows, self._columns, self._on_disk = [], [], 0  # whatever the file holds
+            return
         rows = [row for row in self._read() if int(row["step"]) < step]
         if len(rows) != len(self._read()):
             self._rows, self._on_disk = rows, 0
@@ -98,7 +102,8 @@ class MetricsCSV(Logger):
         rows = self._read()
         if self._on_disk == len(rows):
             return
-        if self._on_disk > 0:
+        refuse_moved(self._path)
+        if self._on_disk > 0 and self._path.exists():
             with self._path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(rows[self._on_disk :])
         else:
@@ -110,9 +115,77 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write what is left; nothing, where the run directory has gone."""
         if self._rows:
-            self.save()
+            with suppress(DirectoryMoved):
+                self.save()
+
+    def synced(self, before: int) -> dict[str, Any]:
+        """Have all rows on the disk, and say what a checkpoint of that step knows of them."""
+        if rank() == 0 and self._path.exists():
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+        return {"rows": self._count(before), "columns": list(self._columns)}
+
+    @rank_zero_only
+    def expect(self, known: Mapping[str, Any], before: int) -> None:
+        """Compare the file with what a checkpoint of that step knows of it; a file that is not there was moved away.
+
+        Raises:
+            ValueError: columns are missing.
+        """
+        if not self._path.exists():
+            return
+        if missing := set(known.get("columns", ())) - set(self._columns):
+            raise _damaged_header(self._path, ", ".join(sorted(missing)) + " among others")
+        if (lost := known.get("rows", 0) - self._count(before)) > 0:
+            warnings.warn(f"{self._path}: rows before step {before} are lost: {lost}.", stacklevel=2)
+
+    def _count(self, before: int) -> int:
+        return sum(int(row["step"]) < before for row in self._read())
+
+
+def read_metrics(path: Path) -> tuple[list[str], list[dict[str, Any]], int]:
+    """Read the columns and rows of a ``metrics.csv``, and how many rows are left out since they are damaged.
+
+    A machine that loses its power leaves a torn last row, or a tail of NULs: it warns of what it leaves out.
+
+    Raises:
+        ValueError: the header is not what it was, so that nothing is known of any row.
+    """
+    content = path.read_bytes().decode(errors="replace").replace("\0", _UNREADABLE)
+    whole, _, torn = content.rpartition("\n")
+    header, *lines = [next(csv.reader([line.rstrip("\r")]), []) for line in whole.split("\n")]
+    if header[:1] != ["step"] or len(set(header)) < len(header) or "" in header or _UNREADABLE in "".join(header):
+        raise _damaged_header(path, "step,epoch,...")
+    rows = [line for line in lines if len(line) == len(header) and _is_row(line)]
+    damaged = len(lines) - len(rows) + bool(torn)
+    if damaged:
+        warnings.warn(
+            f"{path}: {damaged} damaged row{'s' * (damaged > 1)} left out, {len(rows)} read. A run that is resumed from"
+            " before them writes them again.",
+            stacklevel=2,
+        )
+    return header, [{k: v for k, v in zip(header, row, strict=True) if v} for row in rows], damaged
+
+
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+def _damaged_header(path: Path, expected: str) -> ValueError:
+    return ValueError(
+        f"{path}: its first line is damaged, or the file is empty: expected {expected}. Mend it; or move the file away,"
+        " and the run goes on without the rows before."
+    )
+
+
+def _is_row(values: list[str]) -> bool:
+    try:
+        int(values[0])
+        [float(value) for value in values[1:] if value]
+    except ValueError:
+        return False
+    return True
 
 
 class TensorBoard(TensorBoardLogger):

@@ -1,16 +1,20 @@
-"""Being asked to stop, by a signal or a file, on any rank; stopping at the same step on all of them."""
+"""Being asked to stop, by a signal, Ctrl-C or a file, on any rank; stopping at the same step on all of them."""
 
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from lit_vae.ranks import all_agree, world_size
-from lit_vae.run.errors import Preempted
+from lit_vae.run.errors import Interrupted, Preempted
+from lit_vae.run.lock import is_first_process
 
 STOP_FILE = "STOP"
 """Asks a training to stop when it appears in the run directory: a batch script's way, or anybody's."""
@@ -18,8 +22,28 @@ STOP_FILE = "STOP"
 REQUEUE_FILE = "REQUEUE"
 """Left in the run directory by a training that has stopped as asked: there is more to do, and it can be."""
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 POLLING_SECONDS = 1.0
+
+_ONCE_MORE = (
+    "\ninterrupted: training saves and ends after this step, or this validation. Ctrl-C again ends it at once.\n"
+)
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Whoever had the signals has them again afterwards: Lightning ignores Ctrl-C once it has met one."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(handlers: dict[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other may
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
@@ -41,17 +65,20 @@ class StopRequest:
 
     def listen(self) -> None:
         """Take the signals from whoever had them."""
-        if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        _set(dict.fromkeys(SIGNALS, self._note))
 
     def leave(self) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _set(self._before)
         self._before = {}
 
     def _note(self, number: int, _: Any) -> None:
         self._by = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            if is_first_process():
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _ONCE_MORE.encode())  # print may be at work
 
     def here(self, first_rank: bool) -> bool:
         """Whether this rank has been asked."""
@@ -70,12 +97,15 @@ class StopRequest:
         """Take the request as met, leave the mark that says so, and end training; call it when all is saved.
 
         Raises:
-            Preempted: always.
+            Interrupted: it was Ctrl-C. Nobody is to requeue such a run, so there is no mark.
+            Preempted: it was anything else.
         """
+        interrupted = self._by == signal.SIGINT.name
         if first_rank:
             self._file.unlink(missing_ok=True)  # or the run would stop again when it is gone on with
-            self._file.with_name(REQUEUE_FILE).write_text(f"step {step}\n")
-        raise Preempted(
+            if not interrupted:
+                self._file.with_name(REQUEUE_FILE).write_text(f"step {step}\n")
+        raise (Interrupted if interrupted else Preempted)(
             f"asked to stop by {self._by or 'another rank'}: saved at step {step} in {os.fspath(self._file.parent)}."
             " The same command with --ckpt_path last goes on from there."
         )

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_vae.run.errors import Preempted, lost_rank
-from lit_vae.run.files import write_json
+from lit_vae.run.errors import Interrupted, Preempted, lost_rank
+from lit_vae.run.files import DirectoryMoved, write_json
 from lit_vae.run.hardware import device_name, peak_memory
 from lit_vae.run.protocols import protocols
 
 RECORD_FILE = "run.json"
 
 Status = Literal["running", "finished", "preempted", "interrupted", "failed"]
-"""``preempted``: asked to stop, and saved (`lit_vae.run.preemption`).
+"""``preempted``: asked to stop, and saved (`lit_vae.run.preemption`). ``interrupted``: by Ctrl-C.
 A run that was killed outright still reads ``running``; ``updated`` then lies behind.
 """
 
@@ -63,9 +63,9 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what it ended with."""
-        if self._started is None:
+        if self._started is None or isinstance(exception, DirectoryMoved):
             return
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, (KeyboardInterrupt, Interrupted)):
             self._write(trainer, "interrupted")
         elif isinstance(exception, Preempted):
             self._write(trainer, "preempted")

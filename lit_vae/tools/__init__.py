@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from lit_vae.offline import keep_others_offline
+from lit_vae.run.settings import with_home
 from lit_vae.run.trust import VARIABLE, forget_classes
 from lit_vae.run.yaml_files import refuse_special_files
 from lit_vae.tools.codes import encode
@@ -145,7 +146,7 @@ def main() -> None:
         arguments = given[given.verb].as_dict()
         keep_others_offline()
         with _trusting(arguments.pop("trust", None) or []):
-            VERBS[given.verb](**arguments)
+            VERBS[given.verb](**with_home(arguments))
     except (ValueError, OSError) as error:
         if os.environ.get("LIT_VAE_TRACEBACK"):
             raise

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningDataModule
 
 from lit_vae.cli import LitCLI, command_line, quieten_lightning
@@ -24,7 +23,7 @@ class ConfigReader(LitCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep the configuration as a run would write it."""
-        self.config_text = self._config_text()
+        self.content = self._settings(self.config[self.subcommand])
 
     def instantiate_classes(self) -> None:
         """Nothing."""
@@ -82,7 +81,7 @@ def complete_config(files: Sequence[Path], args: Sequence[str] = ()) -> dict[str
     Raises:
         ValueError: ``lightning fit`` would refuse them, with what it would say.
     """
-    return yaml.safe_load(_read(ConfigReader, files, args).config_text)
+    return _read(ConfigReader, files, args).content
 
 
 def config_of_run(file: Path) -> dict[str, Any]:
@@ -102,7 +101,7 @@ def build_components(files: Sequence[Path]) -> Components:
         ValueError: ``lightning fit`` would refuse them, with what it would say.
     """
     built = _read(ComponentBuilder, files)
-    return Components(files, yaml.safe_load(built.config_text), built.model, built.datamodule, built.callbacks)
+    return Components(files, built.content, built.model, built.datamodule, built.callbacks)
 
 
 def _read(kind: type[ConfigReader], files: Sequence[Path], args: Sequence[str] = ()) -> Any:

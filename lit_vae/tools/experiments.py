@@ -1,12 +1,12 @@
 """The experiments of a study: a configuration and the run directory that it fills, and what is next for it."""
 
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lit_vae.run.lock import LOCK_FILE
+from lit_vae.run.settings import differences
 from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.runs import Checkpoint
 
@@ -140,28 +140,3 @@ def configurations_in(folder: Path) -> list[Path]:
         remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
         raise ValueError(f"there is no configuration (*.yaml) in {folder}. {remedy}")
     return found
-
-
-def differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
-    """Settings that differ, each as ``key: old -> new`` with the key as the command line spells it."""
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        for name in dict.fromkeys((*was, *now)):
-            yield from differences(was.get(name), now.get(name), f"{key}.{name}".lstrip("."))
-    elif isinstance(was, list) and isinstance(now, list):
-        shared = min(len(was), len(now))
-        if len(was) == len(now):
-            for index in range(shared):
-                yield from differences(was[index], now[index], f"{key}.{index}")
-        else:
-            same = next((index for index in range(shared) if was[index] != now[index]), shared)
-            yield f"{key} from {same} on: {_short(was[same:])} -> {_short(now[same:])}"
-    elif was != now:
-        yield f"{key}: {_short(was)} -> {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    """In at most 100 characters; of a list of components, their names."""
-    if isinstance(value, list):
-        value = [part.get("class_path", part) if isinstance(part, Mapping) else part for part in value]
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -13,8 +13,11 @@ from typing import IO, Any
 
 from lit_vae.run.lock import handed_on
 
-PATIENCE = ((signal.SIGINT, 60.0), (signal.SIGTERM, 30.0), (signal.SIGKILL, None))
-"""How a program is ended: a signal, and the seconds that it has before the next one."""
+PATIENCE = ((signal.SIGINT, 600.0), (signal.SIGINT, 30.0), (signal.SIGKILL, None))
+"""How a program is ended: a signal, and the seconds that it has before the next one.
+
+A training saves at the first SIGINT, when its step or its validation is over, and ends at once at the second.
+"""
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, s
         while not _ended(program, within=1.0):
             _show(_last_line(log, start))
     except BaseException:
+        print("\nwaits until what runs has saved and ended; Ctrl-C again ends it at once", flush=True)
         _end(program)
         raise
     finally:

@@ -115,17 +115,18 @@ def test_what_a_checkpoint_cannot_go_on_with_is_one_clear_error(
     go_on = [*args, "--trainer.max_epochs=2", "--run_dir", run]
 
     message = fails(lightning, capsys, *go_on, "--ckpt_path=last")
-    assert "VAE: the checkpoint is of another one: 8 unexpected: realism.adversary" in message
-    assert "list callbacks.StartFrom in trainer.callbacks" in message
+    assert "these cannot change:\n  model.init_args.realism: " in message
+    assert "callbacks.StartFrom" in message
     family = ["fit", "--config", digits_config.parents[1] / "ae" / "digits.yaml", *FAST, callbacks()]
     message = fails(lightning, capsys, *family, "--run_dir", run, "--ckpt_path=last")
-    assert "AE: the checkpoint is of a VAE" in message
+    assert "  model.class_path: lit_vae.models.VAE -> lit_vae.models.AE\n" in message
     message = fails(lightning, capsys, *go_on, game, "--ckpt_path=last", "--model.encoder.hidden=[7]")
-    assert "of another shape: encoder.layers.0.weight" in message
+    assert "  model.init_args.encoder.init_args.hidden from 0 on: [256, 256] -> [7]\n" in message
     sgd = json.dumps(named("torch.optim.SGD", lr=0.1, momentum=0.9))
     message = fails(lightning, capsys, *go_on, game, "--ckpt_path=last", f"--model.optimizer={sgd}")
-    assert "model.init_args.optimizer (=SGD) cannot go on with the state of Adam" in message
+    assert "  model.init_args.optimizer.class_path: torch.optim.Adam -> torch.optim.SGD\n" in message
     assert "callbacks.StartFrom" in message
+    go_on[-1] = tmp_path / "other"
     message = fails(lightning, capsys, *go_on, game, "--ckpt_path", weights)
     assert "weights.pt holds weights alone" in message
     assert "callbacks.StartFrom" in message

@@ -31,7 +31,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     run = tmp_path / "resumed"
     part = ["--trainer.log_every_n_steps=1", "--trainer.max_epochs=-1", f"--trainer.max_steps={stop_at}"]
     lightning("fit", "--config", config, "--run_dir", run, *part)
-    seed = ["--seed_everything=5"] if stop_at == 9 else []  # a run goes on in its own noise
+    seed = ["--seed_everything=true"] if stop_at == 9 else []  # a run goes on in its own noise
     lightning("fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON, *seed)
     assert_same_run(reference, run)
 

@@ -1,5 +1,6 @@
 """Asked to stop, killed, out of disk, cut in half: what was trained and what is resumed make the uninterrupted run."""
 
+import itertools
 import json
 import os
 import resource
@@ -7,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, schedule_and_ema
+from torch.optim import Adam
 
 from lit_vae.cli import main
+from lit_vae.run.checkpoints import RandomState
 from lit_vae.run.preemption import StopRequest
 from lit_vae.run.resume import is_whole
 
@@ -79,7 +84,7 @@ SLOW = """if True:
 """
 
 
-@pytest.mark.parametrize("ask", ["SIGUSR1", "SIGTERM", "STOP"])
+@pytest.mark.parametrize("ask", ["SIGUSR1", "SIGINT", "STOP", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
     lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
 ) -> None:
@@ -91,13 +96,17 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
         else:
             process.send_signal(signal.Signals[ask])
         _, said = process.communicate(timeout=120)
-    assert process.returncode == 75
+    interrupted = ask == "SIGINT"
+    assert process.returncode == (130 if interrupted else 75)
     step = final_state(run)["global_step"]
     assert 0 < step < STEPS
     by = f"the file {run}/STOP" if ask == "STOP" else ask
-    assert f"preempted: asked to stop by {by}: saved at step {step} in {run}." in said
-    assert status(run) == "preempted"
-    assert (run / "REQUEUE").read_text() == f"step {step}\n"
+    became = "interrupted" if interrupted else "preempted"
+    assert f"{became}: asked to stop by {by}: saved at step {step} in {run}." in said
+    assert "Traceback" not in said
+    assert status(run) == became
+    marks = [path.read_text() for path in run.glob("REQUEUE")]
+    assert marks == ([] if interrupted else [f"step {step}\n"])
     assert not (run / "STOP").exists()
     assert not list(run.rglob("hpc_ckpt*"))
     if wandb:
@@ -112,6 +121,66 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
         lightning(*arguments(config, run))
     assert_same_run(straight, run)
     assert status(run) == "finished"
+
+
+@contextmanager
+def ctrl_c(*steps: int) -> Iterator[None]:
+    """Ctrl-C while these steps are under way: twice where a step is named twice."""
+    due, step = Counter(steps), Adam.step
+    taken = itertools.count(1)
+
+    def interrupted(self: Adam, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(due[next(taken)]):
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Adam, "step", interrupted)
+        yield
+
+
+def test_ctrl_c_saves_and_gives_the_signal_back(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    with ctrl_c(7), pytest.raises(SystemExit) as stopped:
+        lightning(*arguments(config, run))
+    assert stopped.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    said = capfd.readouterr().err
+    assert "interrupted: training saves and ends after this step, or this validation. Ctrl-C again" in said
+    assert f"interrupted: asked to stop by SIGINT: saved at step 7 in {run}." in said
+    assert (final_state(run)["global_step"], status(run)) == (7, "interrupted")
+    assert not (run / "REQUEUE").exists()
+    lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+
+
+def test_a_second_ctrl_c_ends_at_once(
+    lightning: Lightning, config: Path, straight: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    with ctrl_c(8, 8), pytest.raises(SystemExit) as stopped:
+        lightning(*arguments(config, run))
+    assert stopped.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "interrupted: nothing was saved since the last checkpoint\n" in capfd.readouterr().err
+    assert (final_state(run)["global_step"], status(run)) == (6, "interrupted")
+    lightning(*arguments(config, run))
+    assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_sanity_check_start"])
+def test_ctrl_c_before_training_leaves_nothing(
+    lightning: Lightning, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(RandomState, hook, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        lightning(*arguments(config, run))
+    assert stopped.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not run.exists()
 
 
 @pytest.mark.parametrize("step", [1, 21, 22, 23])

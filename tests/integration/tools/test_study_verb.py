@@ -223,18 +223,28 @@ def test_killed_and_restarted_equals_uninterrupted(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_study_ends_with_its_training(folder: Path, number: signal.Signals) -> None:
+def test_a_study_ends_with_its_training_and_goes_on(
+    tools: Tools, folder: Path, studied: Path, pages: Pages, number: signal.Signals
+) -> None:
     run = folder / "runs" / "vae"
     shutil.rmtree(run)
-    with study_beside_us(folder / "configs", "--out", folder / "runs", "--only", "vae") as (study, training):
-        wait_for((run / "checkpoints" / "last.ckpt").exists)
+    args = [folder / "configs", "--out", folder / "runs", "--only", "vae"]
+    with study_beside_us(*args) as (study, training):
+        wait_for((run / "run.json").exists)  # training has begun, and has saved nothing yet
         study.send_signal(number)
         out, _ = study.communicate(timeout=120)
         assert study.returncode == 130
         assert out.endswith("interrupted: the same command goes on from here\n")
         assert not alive(training)
-    assert record(run)["status"] == "interrupted"
+    stopped = record(run)
+    assert stopped["status"] == "interrupted"
+    assert 0 < stopped["step"] < 20 * EPOCHS
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped["step"]
     assert not (run / "test_metrics.json").exists()
+    assert "vae (1/1): trains on\n" in tools("study", *args)
+    expected = weights(studied / "runs" / "vae")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
+    assert (run / "metrics.csv").read_text() == (studied / "runs" / "vae" / "metrics.csv").read_text()
 
 
 def test_a_failing_configuration_does_not_stop_the_others(fails: Fails, folder: Path, pages: Pages) -> None:

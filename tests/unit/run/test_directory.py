@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae.run.directory import choose_run_dir
+from lit_vae.run.directory import choose_run_dir, refuse_occupied
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,46 @@ def test_torchrun_needs_a_given_directory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"started by torchrun cannot agree on a new name\. Give --run_dir"):
         choose_run_dir(None, [], None, fit=True)
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "problem"),
+    [
+        ("", "it is empty"),
+        ("  ", "it is empty"),
+        ("runs/a\nb", "control characters"),
+        ("runs/%j", "%j has a meaning in #SBATCH --output alone. Leave --run_dir out"),
+        ("runs/%A_%a", "%A has a meaning"),
+        ("~nobody-is-called-so/run", "no user of this machine is called so"),
+        ("runs/" + "ü" * 128, "longer than the 255 bytes"),
+        ("/".join(["d" * 200] * 21), "longer than the 255 bytes"),
+    ],
+)
+def test_a_name_that_was_not_meant_is_refused(run_dir: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=r"^--run_dir '.*': ") as refused:
+        choose_run_dir(run_dir, [], None, fit=True)
+    assert problem in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("run_dir", [".", "runs/50%_off", "runs/beta_100%", "a b", "~/x".replace("~", "/home/me")])
+def test_other_names_are_fine(run_dir: str) -> None:
+    assert choose_run_dir(run_dir, [], None, fit=True) == Path(run_dir)
+
+
+def test_a_directory_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "config.yaml").write_text("# of a start that failed in set-up\n")
+    (tmp_path / "metrics.csv").write_text("step,epoch\n")
+    refuse_occupied(tmp_path, None, None)
+    (tmp_path / "metrics.csv").write_text("step,epoch\n0,0\n")
+    with pytest.raises(ValueError, match=r"which came to no checkpoint\. Add --ckpt_path auto to start it anew"):
+        refuse_occupied(tmp_path, None, None)
+    refuse_occupied(tmp_path, None, "auto")
+    last.parent.mkdir()
+    last.touch()
+    with pytest.raises(ValueError, match=r"already holds a run\. Add --ckpt_path last to go on with it"):
+        refuse_occupied(tmp_path, None, None)
+    refuse_occupied(tmp_path, str(last), str(last))
+    with pytest.raises(ValueError, match=r"and --ckpt_path elsewhere/last\.ckpt is no checkpoint of it"):
+        refuse_occupied(tmp_path, "elsewhere/last.ckpt", "elsewhere/last.ckpt")

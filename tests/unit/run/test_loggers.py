@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,76 @@ def test_a_value_for_a_step_that_is_on_disk_is_added_to_its_row(tmp_path: Path) 
     logger.log_metrics({"b": 2.0}, step=1)
     logger.save()
     assert [(row["a"], row["b"]) for row in read(tmp_path)] == [("1.0", "1.0"), ("1.0", "2.0")]
+
+
+ROWS = b"step,epoch,a\r\n0,0,1.5\r\n1,0,2.5\r\n2,0,3.5\r\n"
+KNOWN = {"rows": 2, "columns": ["step", "epoch", "a"]}
+"""Of a checkpoint after step 2: its own row comes after it."""
+
+
+@pytest.mark.parametrize(
+    ("content", "damaged", "kept"),
+    [
+        pytest.param(ROWS + b"3,0,4.", 1, 3, id="torn last row"),
+        pytest.param(ROWS + b"3,0\r\n", 1, 3, id="row that is too short"),
+        pytest.param(ROWS + b"\0" * 4096, 1, 3, id="tail of NULs"),
+        pytest.param(ROWS[:30] + b"\0" * (len(ROWS) - 30) + b"\r\n3,0,4.5\r\n", 1, 2, id="NULs in the middle"),
+        pytest.param(ROWS + b"3,0,4.4,0,5.5\r\n", 1, 3, id="torn row glued to the next"),
+        pytest.param(ROWS.replace(b"2.5", b"\xff\xfe\xff"), 1, 2, id="bytes that are no text"),
+    ],
+)
+def test_damaged_rows_are_left_out_and_counted(tmp_path: Path, content: bytes, damaged: int, kept: int) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    logger = MetricsCSV(str(tmp_path))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        logger.rewind(3)
+        logger.expect(KNOWN, before=2)
+    first, *lost = [str(warning.message) for warning in caught]
+    assert first.startswith(f"{tmp_path}/metrics.csv: {damaged} damaged row left out, {kept} read.")
+    assert lost == ([] if b"1,0,2.5\r" in content else [f"{tmp_path}/metrics.csv: rows before step 2 are lost: 1."])
+    logger.log_metrics({"a": 4.5, "epoch": 0}, step=3)
+    logger.save()
+    assert [row["step"] for row in read(tmp_path)][-2:] == ["2" if b"3.5" in content else "0", "3"]
+    assert MetricsCSV(str(tmp_path)).rows() == [*logger.rows()[:-1], {"step": "3", "epoch": "0", "a": "4.5"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="emptied"),
+        pytest.param(b"step,ep", id="torn header"),
+        pytest.param(b"st\0p" + ROWS[4:], id="NUL in the header"),
+        pytest.param(b"0,0,1.5\r\n", id="no header"),
+        pytest.param(ROWS.replace(b"epoch", b"epo\xffh"), id="bytes that are no text"),
+        pytest.param(ROWS.replace(b"epoch", b"epocj"), id="another letter"),
+    ],
+)
+def test_a_damaged_header_is_an_error_but_not_to_a_new_start(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    logger = MetricsCSV(str(tmp_path))
+    with pytest.raises(ValueError, match=rf"{path}: its first line is damaged, or the file is empty: .* move the file"):
+        logger.expect(KNOWN, before=2) if logger.rows() else None
+    assert path.read_bytes() == content
+    new = MetricsCSV(str(tmp_path))
+    new.rewind(0)
+    new.log_metrics({"a": 1.0}, step=0)
+    new.save()
+    assert read(tmp_path) == [{"step": "0", "a": "1.0"}]
+
+
+def test_a_file_that_was_moved_away_is_begun_anew_with_its_header(tmp_path: Path) -> None:
+    logger = MetricsCSV(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.save()
+    assert logger.synced(before=9) == {"rows": 1, "columns": ["step", "a"]}
+    (tmp_path / "metrics.csv").unlink()
+    logger.log_metrics({"a": 2.0}, step=1)
+    logger.save()
+    assert [row["a"] for row in read(tmp_path)] == ["1.0", "2.0"]
+    resumed = MetricsCSV(str(tmp_path / "elsewhere"))
+    resumed.expect(KNOWN, before=2)  # a user's wish
 
 
 def test_a_resumed_run_drops_what_was_logged_after_its_checkpoint(tmp_path: Path) -> None:
