@@ -86,6 +86,7 @@ def child(tmp_path: Path, *arguments: Any, offline: str) -> subprocess.Completed
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Inception.*random")
 def test_a_run_that_was_prepared_touches_no_network(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -160,7 +160,9 @@ def test_two_ranks_are_one_process_when_the_game_starts_late(
     assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *LATE), bound=1e-8)
 
 
-@pytest.mark.parametrize(("name", "given"), [("kl_autoencoder/digits", LATE), ("vqvae/digits", [])])
+@pytest.mark.parametrize(
+    ("name", "given"), [pytest.param("kl_autoencoder/digits", LATE, marks=pytest.mark.slow), ("vqvae/digits", [])]
+)
 def test_two_ranks_are_one_process_with_the_overlay_ddp(
     name: str, given: list[str], lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_two_ranks_are_one_process_with_the_overlay_ddp(
     assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE, *given, strategy), bound=1e-8)
 
 
+@pytest.mark.slow
 def test_two_ranks_agree_in_half_precision(lightning: Lightning, feature_net: Path, tmp_path: Path) -> None:
     """Their losses are those of one process to the precision of bfloat16."""
     config = prepared("kl_autoencoder/digits", tmp_path, lightning, feature_net)

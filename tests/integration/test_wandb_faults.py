@@ -56,6 +56,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> None:
     """W&B lacks steps before the checkpoint that is gone on from."""
     run = tmp_path / "run"

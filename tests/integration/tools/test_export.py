@@ -113,6 +113,7 @@ def test_it_is_measured_and_goes_out_again_with_its_numbers(
     assert json.loads((imported / "b" / "config.json").read_text())["scaling_factor"] == 2.0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_its_rfid_is_measured(
     source: tuple[Any, Path], pictures: Path, tools: Tools, tmp_path: Path, lightning: Callable[..., None],

@@ -15,11 +15,12 @@ def repository_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))  # the package is not installed: it is for those who have the repository
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sections",
     [
         ["step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid"],
-        pytest.param(["ranks", "scaling"], marks=pytest.mark.slow),  # many processes
+        ["ranks", "scaling"],
     ],
     ids=" ".join,
 )

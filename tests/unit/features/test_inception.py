@@ -40,6 +40,7 @@ def images(folder: Path) -> Tensor:
     return torch.cat(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_distances_of_two_folders_are_those_of_torch_fidelity_and_torchmetrics(inception_file, folders):
     features = Inception(str(inception_file))
