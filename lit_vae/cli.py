@@ -48,6 +48,7 @@ from lit_vae.run.hardware import CountOperations, settle_threads
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
 from lit_vae.run.loop_state import LoopState
+from lit_vae.run.loggers import MetricsCSV, WandB
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.preemption import signals_given_back
@@ -178,6 +179,10 @@ class LitCLI(LightningCLI):
         except ValueError as error:
             parser.error(str(error))
         trust_classes_of(self.config.as_dict())
+        trainer = self.config[self.config["subcommand"]].trainer
+        for name in ("logger", "callbacks", "plugins"):
+            if isinstance(one := trainer.get(name), Namespace | str):
+                trainer[name] = [one]  # as Lightning takes it from Python
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration is complete, and a checkpoint does not overrule it."""
@@ -225,18 +230,20 @@ class LitCLI(LightningCLI):
             return {}
 
     def _place_loggers(self, trainer: Any) -> None:
-        """Give the run directory to every logger that takes one."""
+        """Give the run directory to every logger that takes one; add `MetricsCSV` where it is left out."""
         if self.subcommand != "fit":
             trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
-        elif trainer.logger in (None, True):
-            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
-        if not isinstance(trainer.logger, list):
             return
-        for logger in trainer.logger:
-            if logger["class_path"].startswith("lit_vae.run.loggers."):
+        if trainer.logger in (None, True):
+            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
+        # metrics.csv is part of a run: a resumed one, `compare` and W&B after a failure read it
+        loggers = [logger for logger in trainer.logger or [] if not _is_off(logger)]
+        if not any(issubclass(_class_of(logger), MetricsCSV) for logger in loggers):
+            loggers.insert(0, dict(DEFAULT_LOGGERS[0]))
+        for logger in loggers:
+            if "run_dir" in inspect.signature(_class_of(logger)).parameters:
                 logger["init_args"] = {**(logger.get("init_args") or {}), "run_dir": str(self.run_dir)}
-        if os.environ.get("WANDB_MODE") == "disabled":
-            trainer.logger = [logger for logger in trainer.logger if not logger["class_path"].endswith(".WandB")]
+        trainer.logger = loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
@@ -298,6 +305,15 @@ class LitCLI(LightningCLI):
         kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "ckpt_path": self.config[subcommand].ckpt_path}
         decided = {"predict": {"return_predictions": False}, "validate": {"verbose": True}, "test": {"verbose": False}}
         return {**kwargs, **decided.get(subcommand, {})}
+
+
+def _class_of(logger: Any) -> type:
+    module, _, name = logger["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _is_off(logger: Any) -> bool:
+    return os.environ.get("WANDB_MODE") == "disabled" and issubclass(_class_of(logger), WandB)
 
 
 def quieten_lightning() -> None:

@@ -11,10 +11,11 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
-for variable in [name for name in os.environ if name.startswith("SLURM_")]:
-    del os.environ[variable]  # a test within an allocation is not a job
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("WANDB_MODE", "disabled")
+# A test within an allocation is not a job, and nothing that a user has set for trainings of his own changes one.
+OF_A_USER = ("SLURM_", "WANDB_", "OMP_", "GOMP_", "KMP_", "LIT_VAE_", "HF_HUB_OFFLINE")
+for variable in [name for name in os.environ if name.startswith(OF_A_USER) and name != "LIT_VAE_DATA"]:
+    del os.environ[variable]
+os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 torch.set_num_threads(1)  # two threads and a busy neighbour slow small operations a hundredfold
 
 
@@ -24,6 +25,16 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIT_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """What a command sets for the processes that it starts is gone after a test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ |= before
 
 
 @pytest.fixture
@@ -44,10 +55,10 @@ def digits_config() -> Path:
 @pytest.fixture
 def real_data() -> Path:
     """Folder of real images, from LIT_VAE_DATA."""
-    folder = os.environ.get("LIT_VAE_DATA")
-    if not folder:
-        pytest.skip("LIT_VAE_DATA is not set")
-    return Path(folder)
+    folder = Path(os.environ.get("LIT_VAE_DATA") or "/nowhere")
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip("LIT_VAE_DATA does not name a folder of real images: MNIST/raw, cifar10-jpeg.tar, bsds500")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -36,15 +36,26 @@ class WandB(WandbLogger):
     Nothing that W&B does ends a training or holds it up for long: at the first failure there is one warning, and
     training goes on without W&B.
 
+    W&B's own variables hold where an argument is left out: ``WANDB_PROJECT``, ``WANDB_NAME``, ``WANDB_ENTITY``,
+    ``WANDB_RUN_GROUP``, ``WANDB_TAGS``, and what no argument sets (``WANDB_NOTES``, ``WANDB_JOB_TYPE``).
+
     Args:
-        project: W&B project.
+        project: W&B project; null: ``lit_vae``.
         group: runs that belong together.
         tags: labels of the run.
+        name: of the run; null: the last two folders of the run directory.
+        entity: user or team that the project belongs to.
         run_dir: given by the command line.
     """
 
     def __init__(
-        self, project: str = "lit_vae", group: str | None = None, tags: list[str] | None = None, run_dir: str = ""
+        self,
+        project: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        name: str | None = None,
+        entity: str | None = None,
+        run_dir: str = "",
     ) -> None:
         mode = wandb_mode()
         self._run_dir = Path(run_dir or ".")
@@ -59,13 +70,14 @@ class WandB(WandbLogger):
         except OSError as error:
             failure = error
         super().__init__(
-            project=project,
-            name="/".join(self._run_dir.parts[-2:]) or None,
+            project=project or wandb_project(),
+            name=name or os.environ.get("WANDB_NAME") or "/".join(self._run_dir.parts[-2:]) or None,
             save_dir=str(self._run_dir),
             id=run_id,
             resume="allow",
             group=group,
             tags=tags,
+            entity=entity,
             mode=mode,
         )
         self._lost = False  # whether it has failed
@@ -209,6 +221,11 @@ class WandB(WandbLogger):
 
 def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def wandb_project() -> str:
+    """``WANDB_PROJECT`` if set, else ``lit_vae``."""
+    return os.environ.get("WANDB_PROJECT") or "lit_vae"
 
 
 def wandb_mode() -> str:

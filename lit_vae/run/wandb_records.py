@@ -44,9 +44,9 @@ def mark_synced(segment: Path) -> None:
 
 
 def waiting(wandb_dir: Path) -> list[Path]:
-    """The starts of a run that were offline, have something in them, and are not known to be on the server."""
+    """The starts of a run that were offline, have logged a step, and are not known to be on the server."""
     found = segments(wandb_dir, offline_only=True)
-    return [segment for segment in found if not is_synced(segment) and next(records(segment), None) is not None]
+    return [segment for segment in found if not is_synced(segment) and next(history(segment), None) is not None]
 
 
 def records(segment: Path) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lit_vae.offline import VARIABLE, is_offline
 from lit_vae.run.lock import LOCK_FILE, is_held
-from lit_vae.run.wandb_records import is_offline_start, is_synced, last_step, mark_synced, records, segments
+from lit_vae.run.wandb_records import history, is_offline_start, is_synced, last_step, mark_synced, segments
 from lit_vae.tools.upload import step_on_server, upload
 
 
@@ -54,8 +54,8 @@ def _sync_run(folder: Path, dry_run: bool) -> Iterator[Path]:
             said = "is being written; give the command again when the training has ended"
         elif is_synced(segment):
             said = "is uploaded already"
-        elif next(records(segment), None) is None:
-            said = "is empty, killed before anything was written"
+        elif next(history(segment), None) is None:
+            said = "has no step: it ended before the first one"
         elif dry_run:
             said = (
                 "would be uploaded"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.loggers import wandb_mode
+from lit_vae.run.wandb_logger import wandb_mode, wandb_project
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Group, Pictures, psnr
 from lit_vae.tools.compare.sheets import coloured, to_picture
@@ -12,7 +12,6 @@ from lit_vae.tools.compare.study import Study
 if TYPE_CHECKING:
     from wandb import Run as WandbRun
 
-PROJECT = "lit_vae"
 JOB_TYPE = "compare"
 _LONGEST_TAG = 64  # letters that W&B takes
 COLUMNS = ("image", "original", "reconstruction", "error", "psnr")
@@ -44,7 +43,7 @@ def log_to_wandb(study: Study, folder: Path) -> None:
             f"lit-vae compare: --wandb true: {error}. The page is written, in {folder}. Set WANDB_MODE=offline to log"
             " without a connection, and upload later with wandb sync."
         ) from error
-    print(f"W&B ({mode}): project {PROJECT}, group {study.name}")
+    print(f"W&B ({mode}): project {wandb_project()}, group {study.name}")
     if mode == "offline":
         print(f"upload it from this machine with: wandb sync {folder / 'wandb'}/offline-run-*")
 
@@ -53,7 +52,7 @@ def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":
     import wandb
 
     return wandb.init(
-        project=PROJECT,
+        project=wandb_project(),
         group=study.name,
         tags=[study.name[:_LONGEST_TAG]],
         job_type=JOB_TYPE,

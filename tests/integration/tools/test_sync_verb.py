@@ -52,7 +52,7 @@ def test_all_starts_of_a_run_are_one_history(tools: Tools, start: Start, server:
     torn.write_bytes(torn.read_bytes()[:-20])
     (nothing,) = third.glob("*.wandb")
     nothing.write_bytes(nothing.read_bytes()[:7])
-    empty = f"{third}: is empty, killed before anything was written\n"
+    empty = f"{third}: has no step: it ended before the first one\n"
     told = f"{first}: would be uploaded\n{second}: would be uploaded\n{empty}"
     assert tools("sync", tmp_path, "--dry_run", "true") == told
     assert not server.rows

@@ -14,7 +14,7 @@ from lit_vae.data.loader import Tensors
 
 pytestmark = [
     pytest.mark.real_data,
-    pytest.mark.skipif("LIT_VAE_DATA" not in os.environ, reason="LIT_VAE_DATA does not name a folder of real images"),
+    pytest.mark.usefixtures("real_data"),  # skips where there is none
 ]
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -172,6 +174,53 @@ def test_a_resumed_run_is_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest
     assert WandB(run_dir=str(tmp_path)).version == first.version
     assert WandB(run_dir=str(tmp_path / "drawn")).version == "of-a-sweep"
     assert (tmp_path / "drawn" / "wandb" / "run_id").read_text() == "of-a-sweep\n"
+
+
+def settings_of(logger: WandB, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What W&B makes of its variables and of what the logger gives it."""
+    import wandb
+
+    told = {}
+    monkeypatch.setattr(wandb, "run", None)
+    monkeypatch.setattr(wandb, "init", lambda **given: told.update(given) or SimpleNamespace(define_metric=ignored))
+    _ = logger.experiment
+    merged = wandb.Settings()
+    merged.update_from_env_vars(dict(os.environ))
+    names = {"group": "run_group", "tags": "run_tags", "name": "run_name", "notes": "run_notes"}
+    names |= {"job_type": "run_job_type", "id": "run_id"}
+    return {
+        name: getattr(merged, names.get(name, name)) if told.get(name) is None else told[name]
+        for name in ("project", "name", "entity", "group", "tags", "notes", "job_type", "id")
+    }
+
+
+def ignored(*args: object, **kwargs: object) -> None:
+    """A method of W&B's that does nothing."""
+
+
+def test_wandbs_own_variables_hold_where_the_configuration_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "study" / "vae"
+    found = settings_of(WandB(run_dir=str(run)), monkeypatch)
+    assert (found["project"], found["name"]) == ("lit_vae", "study/vae")
+    assert [found[name] for name in ("entity", "group", "tags", "notes", "job_type")] == [None] * 5
+    variables = {
+        "PROJECT": "p", "NAME": "n", "ENTITY": "e", "TAGS": "a,b", "RUN_GROUP": "g", "NOTES": "why", "JOB_TYPE": "j",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    found = settings_of(WandB(run_dir=str(run)), monkeypatch)
+    found["tags"] = list(found["tags"])
+    run_id = found.pop("id")
+    expected = {"project": "p", "name": "n", "entity": "e", "tags": ["a", "b"], "group": "g"}
+    assert found == {**expected, "notes": "why", "job_type": "j"}
+    mine = WandB(project="mine", name="x", entity="y", tags=["z"], group="w", run_dir=str(run))
+    monkeypatch.setenv("WANDB_RUN_ID", "other")
+    found = settings_of(mine, monkeypatch)
+    expected = {"project": "mine", "name": "x", "entity": "y", "tags": ["z"], "group": "w"}
+    assert found == {**expected, "notes": "why", "job_type": "j", "id": run_id}
 
 
 @pytest.mark.slow
