@@ -47,8 +47,8 @@ from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import CountOperations, settle_threads
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
-from lit_vae.run.loop_state import LoopState
 from lit_vae.run.loggers import MetricsCSV, WandB
+from lit_vae.run.loop_state import LoopState
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.preemption import signals_given_back
@@ -309,7 +309,7 @@ class LitCLI(LightningCLI):
 
 def _class_of(logger: Any) -> type:
     module, _, name = logger["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(module), name)
 
 
 def _is_off(logger: Any) -> bool:

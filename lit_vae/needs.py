@@ -48,6 +48,10 @@ class Need(ABC):
     def measure(self) -> Measured:
         """How large it is, and a checksum; asked only where there is no `problem`."""
 
+    def is_damaged(self) -> bool:
+        """Whether what has a `problem` lies there all the same, and `provide` does not write over it."""
+        return False
+
     def provide(self) -> None:
         """Fetch or compute it, whole or not at all.
 

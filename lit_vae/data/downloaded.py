@@ -103,6 +103,10 @@ class DataSet(Need):
             return f"root (={str(self.where)!r}) does not hold the data set. {self.data.remedy}"
         return self.data.damage()
 
+    def is_damaged(self) -> bool:
+        """See `Need`; it may be somebody's own."""
+        return self.data.complete()
+
     def measure(self) -> Measured:
         """See `Need`."""
         return self.data.measure()

@@ -18,11 +18,19 @@ from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec
+from lit_vae.needs import sha256
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 
 _SIDE = 28
 _TEST_IDS = 1 << 32  # test images draw other noise than training images
 _PREFIX = {"train": "train", "test": "t10k"}
+_MNIST_SHA256 = {  # of the unpacked files, as TensorFlow's and others' copies of them have it
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+_PUBLISHED_COUNT = {"train": 60_000, "test": 10_000}
 
 
 class MNIST(DownloadedDataModule):
@@ -46,6 +54,8 @@ class MNIST(DownloadedDataModule):
     """
 
     dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
+    checksums: ClassVar[dict[str, str]] = _MNIST_SHA256
+    """SHA-256 of the files, which those of the published number of images must have; empty: not known."""
     binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
     class_names: ClassVar[tuple[str, ...]] = ()
 
@@ -98,7 +108,7 @@ class MNIST(DownloadedDataModule):
         return all(path.is_file() for path in self.files())
 
     def damage(self) -> str | None:
-        """See the base; checksums are published of the archives, which are compared where they lie beside the files."""
+        """See the base; archives are compared with their published checksums where they lie beside the files."""
         published = {} if self.larochelle else dict(self.dataset.resources)
         for path in self.files():
             archive = path.with_name(f"{path.name}.gz")
@@ -152,7 +162,14 @@ class MNIST(DownloadedDataModule):
                 f"{prefix}-labels-idx1-ubyte: {len(labels)} labels up to {int(labels.max())} do not belong to "
                 f"{len(images)} images of 10 classes. Delete the files and fetch them again."
             )
+        if len(images) == _PUBLISHED_COUNT[split]:
+            for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+                self._verify(Path(f"{prefix}-{kind}"))
         return pad_image(images[:, None], [self.pad] * 4), labels
+
+    def _verify(self, path: Path) -> None:
+        if self.checksums.get(path.name) not in (None, sha256([path])):
+            raise ValueError(f"{path}: its SHA-256 is not that of the data set. Delete it and fetch it again.")
 
     def _binarized(self, name: str) -> Tensors:
         """Read a file of lines of 784 characters 0 or 1, separated by spaces."""
@@ -173,6 +190,7 @@ class FashionMNIST(MNIST):
 
     dataset = datasets.FashionMNIST
     class_names = tuple(datasets.FashionMNIST.classes)
+    checksums: ClassVar[dict[str, str]] = {}
     binarizations = tuple(name for name in BINARIZATIONS if name != "larochelle")
 
 

@@ -1,6 +1,7 @@
 """Configuration files as ``lightning fit`` reads them, without a run: their settings, or the components they name."""
 
 import contextlib
+import inspect
 import io
 import sys
 from collections.abc import Sequence
@@ -94,13 +95,18 @@ def config_of_run(file: Path) -> dict[str, Any]:
         return complete_config([file])
 
 
-def build_components(files: Sequence[Path]) -> Components:
-    """What a run of these configuration files would build.
+def takes_root(data: LightningDataModule) -> bool:
+    """Whether a data module reads a folder that its argument ``root`` names."""
+    return "root" in inspect.signature(type(data).__init__).parameters
+
+
+def build_components(files: Sequence[Path], arguments: Sequence[str] = ()) -> Components:
+    """What a run of these configuration files, with these arguments of the command line, would build.
 
     Raises:
         ValueError: ``lightning fit`` would refuse them, with what it would say.
     """
-    built = _read(ComponentBuilder, files)
+    built = _read(ComponentBuilder, files, arguments)
     return Components(files, built.content, built.model, built.datamodule, built.callbacks)
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from lit_vae.tools.configurations import Components
 
 
-def prepare(what: list[str], config: list[str] | None = None, check: bool = False) -> None:
+def prepare(
+    what: list[str], config: list[str] | None = None, data_root: str | None = None, check: bool = False
+) -> None:
     """Fetch and compute what runs need: data, published weights, reference statistics. What is there is left alone.
 
     One line for each says where it lies, its size and checksum, and what was done. What is missing in spite of that is
@@ -22,17 +24,20 @@ def prepare(what: list[str], config: list[str] | None = None, check: bool = Fals
     Args:
         what: Configurations, folders of them, or names of published weights.
         config: Laid over each configuration.
+        data_root: Folder of the data, instead of the one that the configurations name.
         check: Look and verify alone: fetch and compute nothing, and touch no network.
     """
-    missing = Missing()
-    for need in _all_needs(what, [Path(overlay) for overlay in config or []]):
+    missing, need = Missing(), None
+    for need in _all_needs(what, [Path(overlay) for overlay in config or []], data_root):
         problem, did = _settle(need, check)
         if problem is None:
             print(_line(need, need.measure(), did), flush=True)
         else:
             missing.add(need, problem)
+    if need is None:
+        print(f"{' '.join(what)}: nothing needed")
     if missing.explained:
-        lines = missing.lines(what, config or []) if check else missing.explained
+        lines = missing.lines(what, config or [], data_root) if check or missing.damaged else missing.explained
         raise ValueError("\n".join([f"lit-vae prepare {' '.join(what)}: not all is there.", *lines]))
 
 
@@ -53,6 +58,7 @@ class Missing:
         self.explained: list[str] = []
         self._problems: list[str] = []
         self._can_be_had = False
+        self.damaged: list[str] = []
 
     def add(self, need: Need, problem: str) -> None:
         """Add a line, unless a component only stumbled over what the line of another one explains."""
@@ -60,15 +66,19 @@ class Missing:
             return
         self._problems.append(problem)
         where = "" if isinstance(need, Unknown) else f"{need.where}: "
-        self.explained.append(f"{need.what}: {where}missing: {problem}")
+        if damaged := need.is_damaged():
+            self.damaged.append(need.what)
+        self.explained.append(f"{need.what}: {where}{'damaged' if damaged else 'missing'}: {problem}")
         self._can_be_had |= need.provides is not None
 
-    def lines(self, what: Sequence[str], overlays: Sequence[str]) -> list[str]:
+    def lines(self, what: Sequence[str], overlays: Sequence[str], data_root: str | None = None) -> list[str]:
         """All lines; the last is the command that brings what can be had, if anything can."""
         if not self._can_be_had:
             return self.explained
         command = ["lit-vae", "prepare", *what, *(word for overlay in overlays for word in ("--config", overlay))]
-        last = f"Run  {shlex.join(command)}  where there is internet: it brings what can be fetched or computed."
+        command += ["--data_root", data_root] if data_root else []
+        first = f"Delete what is damaged of {', '.join(self.damaged)}, then run" if self.damaged else "Run"
+        last = f"{first}  {shlex.join(command)}  where there is internet: it brings what can be fetched or computed."
         return [*self.explained, last]
 
 
@@ -92,7 +102,7 @@ class Unknown(Need):
         return Measured(0, "")
 
 
-def _all_needs(what: list[str], overlays: list[Path]) -> Iterator[Need]:
+def _all_needs(what: list[str], overlays: list[Path], data_root: str | None) -> Iterator[Need]:
     """What all that was named needs, each thing once; every configuration is read before anything is done."""
     from lit_vae.features.weights import PUBLISHED, PublishedWeights
 
@@ -104,21 +114,26 @@ def _all_needs(what: list[str], overlays: list[Path]) -> Iterator[Need]:
         )
     weights = [PublishedWeights(name) for name in what if name in PUBLISHED]
     files = [file for name in what if name not in PUBLISHED for file in _configurations(Path(name))]
-    return _once(chain(weights, *_read_all([[file, *overlays] for file in files])))
+    return _once(chain(weights, *_read_all([[file, *overlays] for file in files], data_root)))
 
 
 def _configurations(path: Path) -> list[Path]:
     return configurations_in(path) if path.is_dir() else [path]
 
 
-def _read_all(configurations: list[list[Path]]) -> list[Iterator[Need]]:
+def _read_all(configurations: list[list[Path]], data_root: str | None) -> list[Iterator[Need]]:
     """What each configuration needs; no model is kept."""
-    from lit_vae.tools.configurations import build_components
+    from lit_vae.tools.configurations import build_components, takes_root
+
+    given = [] if data_root is None else [f"--data.init_args.root={data_root}"]
 
     found, problems = [], []
     for files in configurations:
         try:
-            found.append(_needs(build_components(files)))
+            components = build_components(files)
+            if given and takes_root(components.data):
+                components = build_components(files, given)
+            found.append(_needs(components))
         except ValueError as error:
             problems.append(f"{' with '.join(map(str, files))}: {error}")
     if problems:

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +55,25 @@ def submit(
     from lit_vae.tools.prepare import unprepared
 
     files = [Path(file) for file in (configuration, *(config or []))]
-    shape = Shape(nodes, gpus, ranks or max(gpus, 1))
+    shape = Shape(nodes, gpus, max(gpus, 1) if ranks is None else ranks)
     try:
         components = build_components(files)
     except ValueError as error:
         raise ValueError(f"{' with '.join(map(str, files))}: {error}") from error
     content = components.content
-    if problems := [*shape.problems(batch), *time_problems(content, time), *unprepared(components)]:
-        raise ValueError("\n".join(problems))
     run = choose_run_dir(run_dir, files, None, fit=True)
-    options = [*shape.options(), *([f"--time={time}"] if time else []), *([f"--array={array}"] if array else [])]
+    problems = [*shape.problems(batch), *time_problems(content, time), *array_problems(array), *site_problems(site)]
+    problems += run_problems(run, content, array)
+    lacking = unprepared(components)
+    if not problems and not lacking:
+        problems += batch_problems(components.data, shape.world, batch)
+    if problems or lacking:
+        raise ValueError("\n".join([*problems, *lacking]))
+    options = [
+        *shape.options(),
+        *([] if time is None else [f"--time={time}"]),
+        *([] if array is None else [f"--array={array}"]),
+    ]
     log = run / ("%A_%a.out" if array else "%j.out")
     fit = [argument for file in files for argument in ("--config", str(file))]
     fit += [f"--data.batch_size={batch // shape.world}"] if batch else []
@@ -110,6 +120,8 @@ class Shape:
         """What is wrong with it."""
         if self.nodes < 1 or self.ranks < 1 or self.gpus < 0:
             yield f"--nodes {self.nodes}, --ranks {self.ranks}, --gpus {self.gpus}: give at least 1, 1 and 0."
+        elif batch is not None and batch < 1:
+            yield f"--batch {batch}: give at least {self.world}, one image for each rank."
         elif self.gpus and self.ranks != self.gpus:
             yield f"--ranks {self.ranks}: a process has one GPU, and there are --gpus {self.gpus}. Leave --ranks out."
         elif batch is not None and batch % self.world:
@@ -118,6 +130,73 @@ class Shape:
                 f"--batch {batch} does not divide by {self.world}, the ranks of --nodes {self.nodes} with {self.ranks}"
                 f" each. Give --batch {near} or {near + self.world}."
             )
+
+
+def array_problems(array: str | None) -> Iterator[str]:
+    """What is wrong with seeds as sbatch takes them."""
+    if array is None:
+        return
+    seeds = re.fullmatch(r"(\d+(-\d+(:\d*[1-9]\d*)?)?,?)+(?<!,)(%\d*[1-9]\d*)?", array)
+    ranges = re.findall(r"(\d+)-(\d+)", array)
+    if seeds is None or any(int(first) > int(last) for first, last in ranges):
+        yield f"--array {array}: not seeds as sbatch takes them. Give such as 3, 0-4, 0,2,7 or 0-9%2 (two at a time)."
+
+
+def site_problems(site: str) -> Iterator[str]:
+    """What bash finds wrong with the file of a site."""
+    if not Path(site).exists():
+        return
+    if not Path(site).is_file():
+        yield f"--site {site}: not a file. Give one of variables, such as slurm/site.env."
+        return
+    checked = subprocess.run(["bash", "-n", site], capture_output=True, text=True, check=False)
+    if checked.returncode:
+        yield f"--site: {checked.stderr.strip().splitlines()[0]}. Mend the file."
+
+
+def run_problems(run: Path, content: Mapping[str, Any], array: str | None) -> list[str]:
+    """Why a run directory cannot be gone on in with a configuration: it holds another family, or is at its end."""
+    from lit_vae.run.directory import CONFIG_FILE
+    from lit_vae.run.files import read_json
+    from lit_vae.run.record import RECORD_FILE
+    from lit_vae.tools.configurations import config_of_run
+
+    problems = []
+    for saved in sorted(run.glob(f"*/{CONFIG_FILE}")) if array else [run / CONFIG_FILE]:
+        if not saved.is_file():
+            continue
+        was = config_of_run(saved)
+        of = {part: (was[part].get("class_path"), content[part].get("class_path")) for part in ("model", "data")}
+        other = [f"{part} {before}, not {now}" for part, (before, now) in of.items() if before != now]
+        same_end = all(was["trainer"][end] == content["trainer"][end] for end in ("max_epochs", "max_steps"))
+        if other:
+            problems.append(f"--run_dir {saved.parent}: it was trained with {' and '.join(other)}. Give another.")
+        elif same_end and read_json(saved.with_name(RECORD_FILE)).get("status") == "finished":
+            problems.append(
+                f"--run_dir {saved.parent}: this run has finished. Give another, or an overlay with more"
+                " trainer.max_epochs."
+            )
+    return problems
+
+
+def batch_problems(data: Any, world: int, batch: int | None) -> Iterator[str]:
+    """Whether all ranks together ask for more images in a step than there are; of a folder files are counted."""
+    per_rank, images = getattr(data, "batch_size", None), _images_to_train_on(data)
+    asked = batch or (None if per_rank is None else per_rank * world)
+    if asked is not None and images is not None and asked > images:
+        said = f"--batch {batch}" if batch else f"data.batch_size {per_rank} on {world} ranks"
+        remedy = f"Give --batch {images // world * world}." if images >= world else "Take fewer ranks."
+        yield f"{said}: {asked} images in a step, and there are {images} to train on. {remedy}"
+
+
+def _images_to_train_on(data: Any) -> int | None:
+    """How many there are, at most: files that would have to be decoded are only counted; None: not known."""
+    from lit_vae.data.image_folder import PictureDataModule
+    from lit_vae.data.pictures import find_files, is_image_name
+
+    if isinstance(data, PictureDataModule):
+        return sum(is_image_name(path) for path in find_files(Path(str(data.root))))  # type: ignore[attr-defined]
+    return len(data.source("train")) if hasattr(data, "source") else None
 
 
 def saves_within_epochs(content: Mapping[str, Any]) -> bool:

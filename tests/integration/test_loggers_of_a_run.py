@@ -69,7 +69,7 @@ def test_single_components_train_and_their_configuration_starts_the_run_again(
     monkeypatch.chdir(tmp_path)
     single = overlay(
         logger=False,
-        callbacks={"class_path": "callbacks.LatentStatistics"},
+        callbacks={"class_path": "callbacks.LatentStatistics", "init_args": {"every_n_epochs": 1}},
         plugins={"class_path": "lightning.pytorch.plugins.environments.LightningEnvironment"},
         limit_train_batches=2,
         limit_val_batches=1,

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from data_helpers import levels, write_idx, write_mnist
 
-from lit_vae.data import MNIST, FashionMNIST
+from lit_vae.data import MNIST, FashionMNIST, mnist
 from lit_vae.data.loader import Tensors
 from lit_vae.images import ImageSpec
 
@@ -176,3 +177,23 @@ def test_argument_errors(mnist_root: str) -> None:
         "MNIST: num_val (=200) must be less than the number of images in the training file (=200). "
         "Lower data.init_args.num_val."
     )
+
+
+def test_mnist_of_the_published_size_has_the_published_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path, num_train=60, num_test=20)
+    monkeypatch.setattr(mnist, "_PUBLISHED_COUNT", {"train": 60, "test": 20})
+    files = {path.name: path for path in (tmp_path / "MNIST" / "raw").iterdir()}
+    known = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert known.keys() == MNIST.checksums.keys()
+    monkeypatch.setattr(MNIST, "checksums", known)
+    assert MNIST(str(tmp_path), num_val=5).damage() is None
+    for name, path in files.items():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        said = f"{path}: its SHA-256 is not that of the data set. Delete it and fetch it again."
+        assert MNIST(str(tmp_path), num_val=5).damage() == said, name
+        with pytest.raises(ValueError, match="its SHA-256 is not that of the data set"):
+            MNIST(str(tmp_path), num_val=5).setup("fit" if name.startswith("train") else "test")
+        path.write_bytes(whole)

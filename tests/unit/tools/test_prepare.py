@@ -138,7 +138,9 @@ def test_the_references_are_those_that_a_test_looks_for(
     monkeypatch.setattr("callbacks.references._compute", None)  # computing them again would fail
     run = tmp_path / "run"
     quick = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
-    lightning("fit", "--config", config, "--run_dir", run, *quick, "--trainer.logger=false")
+    lightning(
+        "fit", "--config", config, "--run_dir", run, *quick, "--trainer.log_every_n_steps=1", "--trainer.logger=false"
+    )
     lightning("test", "--config", run / "config.yaml", "--ckpt_path", "last")
     assert "test/fd_corner" in json.loads((run / "test_metrics.json").read_text())["metrics"]
 
@@ -234,12 +236,33 @@ def test_damaged_mnist_is_told(fault: str, config: Path, prepare: Run, fails: Ru
     else:
         damaged.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     said = fails(config, "--check", "true")
-    assert f"MNIST: {tmp_path}/data: missing: {damaged}" in said
     assert {
         "archive": "does not have the checksum of the data set",
         "file": f"is not what {archive} holds",
         "truncated": "the file is truncated or damaged",
     }[fault] in said
+    assert f"MNIST: {tmp_path}/data: damaged: {damaged}" in said
+    assert f"Delete what is damaged of MNIST, then run  lit-vae prepare {config}  where there is internet" in said
+    assert "Delete what is damaged of MNIST" in fails(config)  # `prepare` does not write over it
+    damaged.unlink()
+    raw.unlink(missing_ok=True)
+    assert "MNIST: " in prepare(config)  # as it was told
+    prepare(config, "--check", "true")
+
+
+def test_the_data_may_lie_elsewhere(config: Path, prepare: Run, fails: Run, tmp_path: Path) -> None:
+    (tmp_path / "corner").write_text("weights")
+    said = fails(config, "--data_root", tmp_path / "else where", "--check", "true")
+    assert f"MNIST: {tmp_path}/else where: missing: root (='{tmp_path}/else where') does not hold the data set." in said
+    assert f"Run  lit-vae prepare {config} --data_root '{tmp_path}/else where'  where there is internet" in said
+    prepare(config, "--data_root", tmp_path / "else where")
+    assert (tmp_path / "else where" / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_configuration_that_needs_nothing_is_said_to(prepare: Run, digits_config: Path) -> None:
+    assert prepare(digits_config) == f"{digits_config}: nothing needed\n"
+    assert prepare(digits_config, "--data_root", "x", "--check", "true") == f"{digits_config}: nothing needed\n"
 
 
 def test_two_that_need_other_files_of_one_folder_are_two(config: Path, fails: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 from data_helpers import write_mnist
 
 from lit_vae.tools.slurm import SCRIPT as STUDY_SCRIPT
-from lit_vae.tools.submit import SCRIPT, SITE_TEMPLATE, Shape, minutes, submit, time_problems
+from lit_vae.tools.submit import SCRIPT, SITE_TEMPLATE, Shape, array_problems, minutes, submit, time_problems
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGITS = str(ROOT / "configs" / "vae" / "digits.yaml")
@@ -176,3 +176,57 @@ def test_a_job_waits_for_a_rank_as_long_as_the_overlay_says() -> None:
     timeout = overlay["trainer"]["strategy"]["init_args"]["timeout"]
     script = (root / "slurm" / "train.sbatch").read_text()
     assert f"--trainer.strategy DDPStrategy --trainer.strategy.timeout {timeout}" in script
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "said"),
+    [
+        ({"batch": -64}, "--batch -64: give at least 1, one image for each rank."),
+        ({"batch": 0}, "--batch 0: give at least 1, one image for each rank."),
+        ({"batch": 4096}, "--batch 4096: 4096 images in a step, and there are 1437 to train on. Give --batch 1437."),
+        ({"nodes": 32}, "data.batch_size 64 on 32 ranks: 2048 images in a step, and there are 1437 to train on."),
+        ({"ranks": 0}, "--nodes 1, --ranks 0, --gpus 1: give at least 1, 1 and 0."),
+        ({"nodes": 0}, "--nodes 0, --ranks 1, --gpus 1: give at least 1, 1 and 0."),
+        ({"gpus": -1}, "--nodes 1, --ranks 1, --gpus -1: give at least 1, 1 and 0."),
+        ({"time": "-5"}, "--time -5: not a time as sbatch takes it."),
+        ({"time": "12:00:00h"}, "--time 12:00:00h: not a time as sbatch takes it."),
+        ({"time": ""}, "--time : not a time as sbatch takes it."),
+        ({"array": "4-0"}, "--array 4-0: not seeds as sbatch takes them. Give such as 3, 0-4, 0,2,7 or 0-9%2"),
+        ({"array": "a"}, "--array a: not seeds"),
+        ({"array": ""}, "--array : not seeds"),
+        ({"array": "0-4,"}, "--array 0-4,: not seeds"),
+        ({"array": "0-4%0"}, "--array 0-4%0: not seeds"),
+        ({"site": "broken.env"}, "--site: broken.env: line "),
+        ({"site": "folder"}, "--site folder: not a file."),
+    ],
+)
+def test_every_argument_is_looked_at(asked: Path, tmp_path: Path, asked_for: dict[str, Any], said: str) -> None:
+    (tmp_path / "broken.env").write_text("SBATCH_PARTITION='gpu\n")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError) as error:
+        submit(DIGITS, run_dir="runs/x", **asked_for)
+    assert str(error.value).startswith(said)
+    assert len(str(error.value).splitlines()) == 1
+    assert not asked.exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("array", ["3", "0-4", "0,2,7", "0-9%2", "0-8:2", "0-2,5,7-9%3"])
+def test_seeds_as_sbatch_takes_them(array: str) -> None:
+    assert list(array_problems(array)) == []
+
+
+def test_a_run_of_another_family_or_at_its_end_is_not_gone_on_with(asked: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text((ROOT / "configs" / "vqvae" / "digits.yaml").read_text())
+    with pytest.raises(ValueError, match=r"runs/x: it was trained with model lit_vae\.models\.VQVAE, not lit_vae\.mod"):
+        submit(DIGITS, run_dir="runs/x")
+    (run / "config.yaml").write_text(Path(DIGITS).read_text())
+    (run / "run.json").write_text('{"status": "finished"}')
+    with pytest.raises(ValueError, match=r"runs/x: this run has finished\. Give another, or an overlay"):
+        submit(DIGITS, run_dir="runs/x")
+    assert not asked.exists()
+    (run / "run.json").write_text('{"status": "preempted"}')
+    submit(DIGITS, run_dir="runs/x")
+    assert asked.exists()
