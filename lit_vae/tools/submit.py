@@ -191,11 +191,13 @@ def batch_problems(data: Any, world: int, batch: int | None) -> Iterator[str]:
 
 def _images_to_train_on(data: Any) -> int | None:
     """How many there are, at most: files that would have to be decoded are only counted; None: not known."""
+    from lit_vae.data.folders import Walk
+    from lit_vae.data.formats import is_image_name
     from lit_vae.data.image_folder import PictureDataModule
-    from lit_vae.data.pictures import find_files, is_image_name
 
     if isinstance(data, PictureDataModule):
-        return sum(is_image_name(path) for path in find_files(Path(str(data.root))))  # type: ignore[attr-defined]
+        root = Path(str(data.root))  # type: ignore[attr-defined]
+        return sum(is_image_name(path) for path in Walk(root).files(root))
     return len(data.source("train")) if hasattr(data, "source") else None
 
 
