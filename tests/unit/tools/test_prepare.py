@@ -218,7 +218,7 @@ def test_a_mistake_in_any_configuration_is_said_before_anything_is_fetched(
     said = fails(config.parent)
     assert f"{wrong}: " in said
     assert f"{other}: " in said
-    assert "num_val (=0) must be a positive integer" in said
+    assert "num_val (=0) must be at least 1" in said
     assert not (tmp_path / "data").exists()
 
 
