@@ -1,0 +1,100 @@
+"""The parser of ``lightning``: what it reads, and what it says of a mistake."""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import Namespace, get_loader, set_loader
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_vae.run.errors import without_noise
+from lit_vae.run.yaml_files import read_yaml, strictly
+
+SECTIONS = ("trainer", "best_checkpoint", "last_checkpoint")
+set_loader("yaml", strictly(get_loader("yaml")), (yaml.YAMLError,))
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in few lines and names the nearest valid key when one is unknown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration, if it is a file that can be read, and one configuration."""
+        # one by one: the next file may hide what is wrong in this one
+        check_sections(read_yaml(os.path.expanduser(path)), f"{path}: ")
+        return super().parse_path(path, *args, **kwargs)
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse; a value that jsonargparse has read once and hands on as Python prints it is read as it was.
+
+        Of ``--model.realism.perceptual null`` the parser of the model's own arguments is given
+        ``--realism.perceptual=None`` (jsonargparse 4.53), and None is a word in YAML.
+        """
+        return super().parse_args(None if args is None else [_as_yaml(arg) for arg in args], *more, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message with a suggestion and leave with exit code 2."""
+        print(f"error: {with_suggestion(without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _as_yaml(arg: str) -> str:
+    """``--key=value`` with a value that Python has printed in the words of YAML; anything else as it is."""
+    key, is_given, value = arg.partition("=")
+    try:
+        return f"{key}={json.dumps(ast.literal_eval(value))}" if is_given else arg
+    except (ValueError, SyntaxError, TypeError):
+        return arg
+
+
+def check_sections(config: Mapping[str, Any] | Namespace, where: str) -> None:
+    """Refuse a number, a list or nothing in the place of a section; the parser takes them, and leaves the section out.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for key in SECTIONS:
+        if key in config and not isinstance(config[key], (Mapping, Namespace, str)):  # a text names a file of it
+            raise ValueError(
+                f"{where}{key} (={config[key]!r:.60}) must be a mapping of its settings. Change or remove it."
+            )
+
+
+def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
+    """Add the nearest valid key to a message about an unknown one.
+
+    Valid are the parser's keys and the arguments of every class that the given configuration files name.
+    """
+    missing = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
+    if missing:
+        near = difflib.get_close_matches(
+            missing.group(2), dir(importlib.import_module(missing.group(1))), n=1, cutoff=0.5
+        )
+        return f"{message}\nDid you mean {near[0]!r}?" if near else message
+    unknown = re.search(r"(?:Option '|unrecognized arguments: --|Key ')([\w.]+)", message, re.IGNORECASE)
+    if unknown is None or "Did you mean" in message:
+        return message
+    known = {part for action in parser._actions for part in action.dest.split(".")}
+    for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
+        for class_path in re.findall(
+            r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""
+        ):
+            with contextlib.suppress(ImportError, AttributeError, ValueError):
+                module, name = class_path.rsplit(".", 1)
+                known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    for part in unknown.group(1).split("."):
+        if part not in known and (near := difflib.get_close_matches(part, sorted(known), n=1)):
+            return f"{message}\nDid you mean {near[0]!r} instead of {part!r}?"
+    return message
