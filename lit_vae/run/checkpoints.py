@@ -20,6 +20,8 @@ from lit_vae.run.preemption import StopRequest
 
 CHECKPOINTS = "checkpoints"
 LAST, PREVIOUS, BROKEN = "last.ckpt", "previous.ckpt", "broken.ckpt"
+HANDED_OVER = ".temp.ckpt"
+"""Weights alone, which Lightning takes back from processes that it has started by fork or spawn."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,7 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ValueError: it is no checkpoint, as a file of weights alone is none.
         """
         content = self.read(path, map_location)
-        if "state_dict" not in content:
+        if "state_dict" not in content and Path(path).name != HANDED_OVER:
             held = "weights alone" if _are_weights(content) else f"{', '.join(map(repr, list(content)[:5]))}"
             raise ValueError(
                 f"checkpoint: {path} holds {held or 'nothing'}, and is no checkpoint of a run. To train from weights"
