@@ -57,6 +57,7 @@ class Model(LightningModule, ABC):
         self._share = Share()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
+        self._means_of_step: tuple[int, list[Tensor]] = (-1, [])
 
     @abstractmethod
     def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
@@ -234,20 +235,27 @@ class Model(LightningModule, ABC):
     def log_train(self, terms: dict[str, Tensor], **scalars: Tensor | float) -> None:
         """Log means of per-image terms over the batches of all ranks as ``train/<term>``, on logging steps only.
 
-        A logged key costs Lightning a third of a millisecond on *every* step, as much as a small network's backward.
+        Where a step accumulates the gradients of several batches, they are means over those batches. A logged key costs
+        Lightning a third of a millisecond on *every* step, as much as a small network's backward.
         """
         self.last_terms = {name: value.detach() for name, value in terms.items()}
         if not self.logs_this_step:
             return
         terms = self._reported(terms, self.data_spec)
         means = torch.stack([value.detach().mean() for value in terms.values()])
-        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        means = self._over_step(self.trainer.strategy.reduce(means, reduce_op="mean"))
         values = dict(zip(terms, means.unbind(), strict=True))
         self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True)
         numbers = {f"train/{name}": float(value) for name, value in scalars.items()}
         self.log_dict(numbers)
         # loggers get it after the step's checkpoint is written: a run killed in between would miss a row
         self.last_logged = self.global_step, {**{f"train/{name}": value for name, value in values.items()}, **numbers}
+
+    def _over_step(self, means: Tensor) -> Tensor:
+        """The mean of this and all earlier batches of the same optimizer step, which count alike in its gradient."""
+        step, earlier = self._means_of_step
+        self._means_of_step = self.global_step, [*(earlier if step == self.global_step else []), means]
+        return torch.stack(self._means_of_step[1]).mean(0)
 
     def evaluation_names(self, spec: Any) -> set[str]:
         """Names of the numbers that a validation on such data logs, ``val/<term>``."""

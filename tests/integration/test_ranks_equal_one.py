@@ -152,6 +152,17 @@ def test_two_ranks_are_one_process_with_accumulated_gradients(
     assert_close(*both_ways(config, tmp_path, lightning, *DOUBLE), bound=1e-8)
 
 
+def test_batches_that_accumulate_log_what_one_batch_does(
+    lightning: Lightning, feature_net: Path, tmp_path: Path
+) -> None:
+    """Of a family without noise: there two batches of half the size are one."""
+    config = prepared("ae/digits", tmp_path, lightning, feature_net)
+    for run, batch, accumulated in (("one", BATCHES["one"], 1), ("two", BATCHES["two"], 2)):
+        given = [f"--data.init_args.batch_size={batch}", f"--trainer.accumulate_grad_batches={accumulated}"]
+        lightning("fit", "--config", config, "--run_dir", tmp_path / run, *given, *DOUBLE)
+    assert_same_numbers(tmp_path, bound=1e-6)
+
+
 def test_two_ranks_are_one_process_when_the_game_starts_late(
     lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:
