@@ -241,6 +241,8 @@ def quieten_lightning() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # steps are counted through all epochs, so terms are logged however short an epoch is
+    warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
 

@@ -170,6 +170,14 @@ def test_a_second_ctrl_c_ends_at_once(
     assert_same_run(straight, run)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Also where the tests run in the background, where a shell lets SIGINT be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("hook", ["setup", "on_sanity_check_start"])
 def test_ctrl_c_before_training_leaves_nothing(
     lightning: Lightning, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str

@@ -36,12 +36,13 @@ GIVEN_BY_THE_MODEL = {
     "in_grid", "out_grid",
 }  # fmt: skip
 NO_COMPONENTS = re.compile(
-    r"(lit_vae\.)?(data\.(base|loader|orders|pictures|splits|code_files|downloaded|checks)"
+    r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|code_files|downloaded|checks)"
     r"|networks\.(layers|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(variational|discrete)$"
     r"|features\.(lpips|feature_net|inception)\b.*Network|data\.image_folder\.PictureDataModule|models\.base\.Autoencoder|callbacks\.references\.ReferenceStatistics"
     r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack)"
 )
 GIVEN_TO = {
+    "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }

@@ -44,7 +44,8 @@ def test_a_blank_image_has_a_finite_gradient() -> None:
 
 @pytest.mark.parametrize("given", [{"widths": []}, {"widths": [8, 0]}, {"blocks": 0}])
 def test_widths_and_blocks_that_make_no_network_are_refused(given: dict[str, list[int] | int]) -> None:
-    with pytest.raises(ValueError, match=r"ResidualFeatures: widths .* Set model.init_args.network.init_args"):
+    (argument,) = given
+    with pytest.raises(ValueError, match=rf"ResidualFeatures: {argument} \(=.*must be"):
         ResidualFeatures(1, 5, **given)  # type: ignore[arg-type]
 
 

@@ -217,5 +217,5 @@ def test_a_gradient_comes_through(augmentation):
 
 
 def test_bad_augmentations_are_refused():
-    with pytest.raises(ValueError, match=r"Cutout: ratio \(=0.0\) must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"Cutout: ratio \(=0.0\) must be greater than 0 and at most 1"):
         Cutout(0.0)

@@ -41,7 +41,7 @@ def make_run(
         (path / "metrics.csv").write_text(csv)
     for file, content in (checkpoints or {}).items():
         (path / "checkpoints").mkdir(exist_ok=True)
-        torch.save(content, path / "checkpoints" / f"{file}.ckpt")
+        torch.save({"state_dict": {}, **content}, path / "checkpoints" / f"{file}.ckpt")
     return str(path)
 
 
