@@ -63,6 +63,7 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
+OURS = ("lit_vae.", "callbacks.")  # classes of others may mean a default by an unsaid null
 _UNSAID = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # worth a word only where they are exceeded
 
 P = ParamSpec("P")
@@ -74,7 +75,7 @@ class NumberProblem:
 
     component: str
     argument: str
-    value: float
+    value: float | None
     expected: str
     key: str
 
@@ -131,7 +132,10 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
             arguments = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
         hints = _hints_of(kind, others)
         component = getattr(kind, "__name__", component)
+        own = _hints_of(kind, {}) if getattr(kind, "__module__", "").startswith(OURS) else {}
         for name, inner in arguments.items():
+            if inner is None and _is_number(own.get(name)):  # the parser takes a null for anything
+                yield NumberProblem(component, name, None, "a number, not null", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -147,6 +151,10 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
                 f"{_LIMITS[way][1]} {bound if isinstance(bound, int) else format(bound, 'g')}" for way, bound in said
             ]
             yield NumberProblem(component, argument, value, " and ".join(words), key)
+
+
+def _is_number(hint: Any) -> bool:
+    return (get_args(hint)[0] if get_origin(hint) is Annotated else hint) in (int, float)
 
 
 def _found(path: str) -> Any:

@@ -73,10 +73,15 @@ def check_sections(config: Mapping[str, Any] | Namespace, where: str) -> None:
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
-    """Add the nearest valid key to a message about an unknown one.
+    """Add the nearest valid key to a message about an unknown one, and whose arguments they are that are missing.
 
     Valid are the parser's keys and the arguments of every class that the given configuration files name.
     """
+    required = re.search(r"arguments are required: ([\w., ]+)", message)
+    if required is not None:
+        names = {name.rpartition(".")[2] for name in required.group(1).split(", ")}
+        whose = [path for path, its in _arguments_of_classes(args).items() if names <= its]
+        return f"{message}\nThey are arguments of {' or '.join(whose)}." if whose else message
     missing = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
     if missing:
         near = difflib.get_close_matches(
@@ -87,14 +92,19 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
     if unknown is None or "Did you mean" in message:
         return message
     known = {part for action in parser._actions for part in action.dest.split(".")}
-    for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
-        for class_path in re.findall(
-            r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""
-        ):
-            with contextlib.suppress(ImportError, AttributeError, ValueError):
-                module, name = class_path.rsplit(".", 1)
-                known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    known = known.union(*_arguments_of_classes(args).values())
     for part in unknown.group(1).split("."):
         if part not in known and (near := difflib.get_close_matches(part, sorted(known), n=1)):
             return f"{message}\nDid you mean {near[0]!r} instead of {part!r}?"
     return message
+
+
+def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:
+    """Names of the arguments of every class or function that the configuration files of a command line name."""
+    found: dict[str, set[str]] = {}
+    for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
+        for path in re.findall(r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""):
+            with contextlib.suppress(ImportError, AttributeError, ValueError, TypeError):
+                module, name = path.rsplit(".", 1)
+                found[path] = set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    return found

@@ -101,3 +101,15 @@ def test_a_wrapped_constructor_still_refuses_wrong_arguments_and_keeps_its_signa
         Part(width=1)
     assert Part(2.0, [3]).widths == [3]
     assert Part.__init__.__name__ == "__init__"
+
+
+def test_null_is_no_number_of_ours_unless_its_annotation_has_it():
+    given = {"steps": None, "every_n_epochs": None}
+    parts = ["callbacks.Interpolations", "callbacks.LatentReport"]
+    config = {"callbacks": [{"class_path": part, "init_args": given} for part in parts]}
+    problems = problems_in(config, {}, {})
+    assert [problem.key for problem in problems] == [
+        "callbacks.0.init_args.steps",
+        "callbacks.0.init_args.every_n_epochs",
+    ]
+    assert str(problems[0]) == "Interpolations: steps (=None) must be a number, not null."
