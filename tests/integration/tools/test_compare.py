@@ -55,7 +55,7 @@ def test_reconstructions_and_samples_are_those_of_the_runs(
 ) -> None:
     out = tmp_path / "out"
     printed = tools("compare", runs["VAE"], runs["CVAE"], two_stages.prior, "--out", out, "--num_images", 3)
-    written = ["index.html", "reconstructions.png", "samples.png", "metrics.csv"]
+    written = ["index.html", "reconstructions.png", "samples.png", "scatter.png", "metrics.csv"]
     assert set(printed.split()) == {str(out / name) for name in written} | {str(out / "curves.png")} & set(
         printed.split()
     )
@@ -261,6 +261,7 @@ def imageless(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             self.weight = torch.nn.Parameter(torch.zeros(1))
 
     monkeypatch.setattr(lit_vae.models, "Imageless", Imageless, raising=False)
+    monkeypatch.setenv("LIT_VAE_TRUST", __name__)
     content = {"hyper_parameters": {"_class_path": "lit_vae.models.Imageless"}, "state_dict": Imageless().state_dict()}
     versions = {"pytorch-lightning_version": "2.6.0", "global_step": 0, "epoch": 0}
     torch.save({**content, **versions}, run / "checkpoints" / "best.ckpt")

@@ -192,6 +192,7 @@ def test_another_checkpoint_is_measured_without_training(tools: Tools, folder: P
     assert "comparison: not done are vae\n" in out  # its numbers are of its last
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_equals_uninterrupted(
     tools: Tools, fails: Fails, folder: Path, studied: Path, pages: Pages
 ) -> None:
