@@ -1,6 +1,6 @@
 # make train   train the quickstart (scikit-learn's digits) and say where its pictures are
 # make test    the tests          make lint    style and types          make wheel   dist/*.whl
-# make slow, make slurm, make browser: the tests that take minutes, a SLURM (slurm-wlm, munge), a headless Chromium
+# make slow, make slurm, make browser: the tests that take minutes (with the mutated configurations), a SLURM (slurm-wlm, munge), a headless Chromium
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,17 @@ UNTRIED = {"ddp": ("strategy", "ddp"), "compile": ("callbacks", "callbacks.Compi
 """Overlays that need several devices, or a compiler for a minute, and what they set."""
 
 
-MARKED = [pytest.param(p, marks=pytest.mark.slow if name(p) in HEAVY else (), id=name(p)) for p in CONFIGS]
+LONG = {f"compare/bsds/{row}.yaml" for row in ("mse", "learned_variance", "perceptual", "perceptual_gan")} | {
+    f"compare/cifar10/{row}.yaml" for row in ("mse", "learned_variance", "perceptual", "vector_perceptual_gan")
+}
+"""As compare/mnist, and compare/cifar10/perceptual_gan, of larger images: ten seconds each."""
+
+
+def marks(path: Path) -> Any:
+    return pytest.mark.slow if name(path) in HEAVY | LONG else ()
+
+
+MARKED = [pytest.param(p, marks=marks(p), id=name(p)) for p in CONFIGS]
 
 
 @pytest.mark.parametrize("path", MARKED)

@@ -1,0 +1,27 @@
+"""Mutated configurations: each trains on what it was given, or is refused in few words that name what is wrong.
+
+300 cases, the same ones each time. Others: ``pytest -m fuzz --hypothesis-seed=7``.
+"""
+
+from pathlib import Path
+
+import pytest
+from fuzz_campaign import campaign, table
+
+COUNT, PROCESSES = 300, 2
+
+pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
+
+
+@pytest.mark.timeout(1800)  # 3 minutes on two cores that do nothing else
+def test_a_mutated_configuration_trains_as_it_says_or_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
+    start = request.config.getoption("--hypothesis-seed")
+    outcomes = list(campaign(tmp_path, COUNT, PROCESSES, None if start is None else int(start)))
+    print(table(outcomes))  # seen with -rP
+    wrong = [f"{outcome.case}\n    {'; '.join(outcome.faults)}" for outcome in outcomes if outcome.faults]
+    assert not wrong, "\n".join(wrong)
+    accepted = sum(outcome.ended.code == 0 for outcome in outcomes)
+    assert accepted >= COUNT // 20, "nearly all were refused: a mistake of this test"
