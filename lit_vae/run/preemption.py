@@ -64,9 +64,10 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals from whoever had them."""
+        """Take the signals from whoever had them; leave Ctrl-C alone where a shell had it ignored: in the background."""
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
-        _set(dict.fromkeys(SIGNALS, self._note))
+        ignored = {signal.SIGINT} if self._before[signal.SIGINT] is signal.SIG_IGN else set()
+        _set(dict.fromkeys(set(SIGNALS) - ignored, self._note))
 
     def leave(self) -> None:
         """Give the signals back."""
