@@ -64,7 +64,7 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals from whoever had them; leave Ctrl-C alone where a shell had it ignored: in the background."""
+        """Take the signals from whoever had them; leave Ctrl-C ignored where it was: in the background."""
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
         ignored = {signal.SIGINT} if self._before[signal.SIGINT] is signal.SIG_IGN else set()
         _set(dict.fromkeys(set(SIGNALS) - ignored, self._note))
