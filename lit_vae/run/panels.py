@@ -52,7 +52,8 @@ def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = ""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             captions = {"caption": [caption]} if caption else {}
-            logger.log_image(f"{MEDIA}/{name}", [image], step=step, **captions)
+            # the file itself: an upload then sends the same bytes under the same name
+            logger.log_image(f"{MEDIA}/{name}", [str(path)], step=step, **captions)
         elif isinstance(logger, TensorBoardLogger):
             import numpy as np
 

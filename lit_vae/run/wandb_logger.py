@@ -1,5 +1,6 @@
 """Weights & Biases, which may fail, hang or be killed without harm to a run, and has each step of a run once."""
 
+import json
 import os
 import sys
 import warnings
@@ -9,32 +10,42 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_vae.offline import is_offline
 from lit_vae.run.bounded import within
-from lit_vae.run.files import METRICS_FILE
+from lit_vae.run.files import METRICS_FILE, replacing
 from lit_vae.run.panels import caption_of, pictures_by_step
-from lit_vae.run.wandb_records import STEP, last_step, segments, waiting
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
-"""Seconds that W&B has to start a run, to take a row, to finish the run, and to go when it has failed."""
+"""Time limits of W&B in seconds: to start a run, to take a row, to finish the run, and to exit after a failure."""
+
+STEP = "trainer/global_step"
+"""Lightning's name for the step of a row. W&B's own step, ``_step``, has the same value."""
+
+SETTINGS_FILE = Path("wandb") / "settings.yaml"
+"""The project, name, group, tags and configuration of the W&B run, for an upload on another machine."""
+
+SETTINGS = ("project", "entity", "name", "group", "tags", "notes", "job_type")
+"""The arguments of ``wandb.init`` that `SETTINGS_FILE` keeps."""
 
 
 class WandB(WandbLogger):
     """Weights & Biases: online where the user is logged in or ``WANDB_MODE`` says so, else offline; never a prompt.
 
-    The id of the run, ``WANDB_RUN_ID`` (an agent of a sweep sets it) or one of its own, is kept in
-    ``RUN/wandb/run_id``, so that a resumed run is the same W&B run. ``lit-vae sync RUN`` uploads an offline one later;
-    until then a run that has been offline stays so, for its steps arrive in their order or not at all.
+    The id of the run is ``WANDB_RUN_ID`` (an agent of a sweep sets it) or random. ``RUN/wandb/run_id`` keeps it, so a
+    resumed run is the same W&B run.
 
-    What is logged for a step is one row, sent when the step is over. W&B has each step once and takes none back: a
-    resumed run, which is the same bit by bit, sends what W&B has not got and no more.
+    W&B gets one row a step, when the step is over, and cannot change a row later. A resumed run repeats its steps bit
+    by bit, so it sends only the rows that W&B lacks. Online, the server says what it has. Offline, each start begins a
+    new folder ``RUN/wandb/offline-run-*`` and sends the whole run, so the last folder is complete. ``lit-vae sync RUN``
+    does not read these folders: it uploads ``metrics.csv`` and ``media``.
 
-    Nothing that W&B does ends a training or holds it up for long: at the first failure there is one warning, and
-    training goes on without W&B.
+    No failure of W&B ends a training or delays it for long: the first one is a warning, and training continues without
+    W&B.
 
     W&B's own variables hold where an argument is left out: ``WANDB_PROJECT``, ``WANDB_NAME``, ``WANDB_ENTITY``,
     ``WANDB_RUN_GROUP``, ``WANDB_TAGS``, and what no argument sets (``WANDB_NOTES``, ``WANDB_JOB_TYPE``).
@@ -69,17 +80,22 @@ class WandB(WandbLogger):
             run_id = id_file.read_text().strip() if id_file.exists() else run_id
         except OSError as error:
             failure = error
+        variable = os.environ.get
         super().__init__(
             project=project or wandb_project(),
-            name=name or os.environ.get("WANDB_NAME") or "/".join(self._run_dir.parts[-2:]) or None,
+            name=name or variable("WANDB_NAME") or "/".join(self._run_dir.parts[-2:]) or None,
             save_dir=str(self._run_dir),
             id=run_id,
             resume="allow",
-            group=group,
-            tags=tags,
-            entity=entity,
+            group=group or variable("WANDB_RUN_GROUP"),
+            tags=variable("WANDB_TAGS", "").split(",") if tags is None and variable("WANDB_TAGS") else tags,
+            entity=entity or variable("WANDB_ENTITY"),
+            notes=variable("WANDB_NOTES"),
+            job_type=variable("WANDB_JOB_TYPE"),
             mode=mode,
+            settings={} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": STARTING / 3},
         )
+        self._finishing = FINISHING
         self._lost = False  # whether it has failed
         self._row: dict[str, Any] = {}
         self._row_step = self._sent = -1  # of the row that is being filled, and of the last one that W&B has
@@ -95,34 +111,25 @@ class WandB(WandbLogger):
         return DummyLogger().experiment if self._lost else self._experiment
 
     def _start(self) -> None:
-        import wandb
-
-        if "WANDB_INIT_TIMEOUT" not in os.environ:
-            self._wandb_init["settings"] = wandb.Settings(init_timeout=STARTING / 3)
-        if self._wandb_init["mode"] == "online" and waiting(self._run_dir / "wandb"):
-            self._stay_offline(
-                "There are steps of this run that were logged offline, and W&B takes none after later ones"
-            )
-        online = self._wandb_init["mode"] == "online"
         try:
             run = super().experiment
         except Exception as error:
-            if not online:
+            if self._wandb_init["mode"] != "online":
                 raise
-            online = False
-            self._stay_offline(f"W&B cannot be reached ({_in_a_line(error)})")
-            wandb.teardown()  # or the id of the run counts as in use
+            self._go_offline(error)
             run = super().experiment
-        own = last_step(segments(self._run_dir / "wandb", offline_only=online))
-        server = run.starting_step - 1 if online else -1  # online, what came to the server counts
-        self._sent = max(self._sent, own, server)
+        self._sent = max(self._sent, run.starting_step - 1)
 
-    def _stay_offline(self, why: str) -> None:
-        self._wandb_init["mode"] = "offline"
+    def _go_offline(self, error: Exception) -> None:
+        import wandb
+
         warnings.warn(
-            f"{why}: what is logged stays in {self._run_dir}/wandb, and lit-vae sync {self._run_dir} uploads it later.",
+            f"W&B cannot be reached ({in_a_line(error)}): training continues offline, and lit-vae sync {self._run_dir}"
+            " uploads the run later.",
             stacklevel=3,
         )
+        self._wandb_init["mode"] = "offline"
+        wandb.teardown()  # or the id of the run counts as in use
 
     def _attempt(self, what: str, function: Callable[[], Any], seconds: float = LOGGING) -> None:
         """Do something with W&B, or give W&B up."""
@@ -136,8 +143,8 @@ class WandB(WandbLogger):
     def _give_up(self, what: str, error: Exception) -> None:
         self._lost, self._row = True, {}
         warnings.warn(
-            f"W&B failed at {what} ({_in_a_line(error)}); training goes on without it. All numbers are in"
-            f" {self._run_dir / METRICS_FILE}, the pictures beside it; a run that is resumed sends W&B what it lacks.",
+            f"W&B failed at {what} ({in_a_line(error)}); training goes on without it. All numbers are in"
+            f" {self._run_dir / METRICS_FILE}, the pictures beside it; lit-vae sync {self._run_dir} uploads them.",
             stacklevel=3,
         )
         if wandb := sys.modules.get("wandb"):
@@ -165,7 +172,12 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Send the configuration."""
+        """Send the configuration, and keep it for an upload."""
+        given = params if isinstance(params, dict) else vars(params)
+        plain = json.loads(json.dumps(given, skipkeys=True, default=str))
+        settings = {name: self._wandb_init[name] for name in SETTINGS}
+        with suppress(OSError), replacing(self._run_dir / SETTINGS_FILE) as partial:  # training meets the error, too
+            partial.write_text(yaml.safe_dump({**settings, "config": plain}, sort_keys=False))
         _ = self.experiment
         self._attempt("sending the configuration", lambda: super(WandB, self).log_hyperparams(params))
 
@@ -180,28 +192,28 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Send what W&B has not got of the rows of ``metrics.csv``, with the pictures that were drawn with them.
+        """Send the rows of ``metrics.csv`` that W&B lacks, and the pictures up to the last of them.
 
-        It lacks what its process had in memory when it was killed, and everything since a failure.
+        W&B lacks what its process had in memory when it was killed, and everything since a failure.
         """
         _ = self.experiment
+        values = {int(row["step"]): row for row in rows}
         pictures = pictures_by_step(self._run_dir)
-        for row in rows:
-            step = int(row["step"])
-            if step <= self._sent:
-                continue
+        last = max(values, default=-1)
+        for step in sorted(step for step in values.keys() | pictures.keys() if self._sent < step <= last):
             for panel, path, taken in pictures.get(step, ()):
                 self.log_image(panel, [str(path)], taken, caption=[caption_of(path)])
-            values = {name: float(value) for name, value in row.items() if name not in ("step", "epoch")}
-            self.log_metrics({**values, **({"epoch": int(row["epoch"])} if "epoch" in row else {})}, step)
+            if row := values.get(step):
+                numbers = {name: float(value) for name, value in row.items() if name not in ("step", "epoch")}
+                self.log_metrics({**numbers, **({"epoch": int(row["epoch"])} if "epoch" in row else {})}, step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Send what is left and end W&B's run.
 
-        Of a run that failed or was preempted the last row is not sent: a validation may still belong to it, W&B takes a
-        row once, and Lightning logs a step after the checkpoint that a preemption leaves. The resumed run sends it; of
-        one that is never resumed W&B lacks it.
+        The last row of a run that failed or was preempted is not sent: a validation may still belong to it, W&B cannot
+        change a row, and Lightning logs a step after the checkpoint that a preemption leaves. The resumed run sends the
+        row. W&B lacks it if the run is never resumed.
         """
         if self._experiment is None:
             return
@@ -209,17 +221,18 @@ class WandB(WandbLogger):
             self.send()
         self._row = {}
         run, self._row_step = self._experiment, -1
-        self._attempt("finishing", lambda: self._finish(run, int(status == "failed")), FINISHING)
+        self._attempt("finishing", lambda: self._finish(run, int(status == "failed")), self._finishing)
         self._experiment = None  # who trains on begins it again
 
     def _finish(self, run: Any, exit_code: int) -> None:
         run.finish(exit_code=exit_code)
-        record = Path(run.dir).parent
-        if run.settings.mode == "offline" and not any(record.glob("*.wandb")):
-            raise FileNotFoundError(f"its record {record} is gone")
+        folder = Path(run.dir).parent
+        if run.settings.mode == "offline" and not any(folder.glob("*.wandb")):
+            raise FileNotFoundError(f"its folder {folder} is gone")
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """The kind of an error and its message, without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 

@@ -1,99 +1,73 @@
-"""Uploading what W&B has kept of runs on nodes without internet."""
+"""Uploading runs of nodes without internet to W&B."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from lit_vae.offline import VARIABLE, is_offline
-from lit_vae.run.lock import LOCK_FILE, is_held
-from lit_vae.run.wandb_records import history, is_offline_start, is_synced, last_step, mark_synced, segments
-from lit_vae.tools.upload import step_on_server, upload
+from lit_vae.run.lock import LOCK_FILE, is_held, locked
+
+SYNC_LOCK_FILE = Path("wandb") / "sync.lock"
 
 
 def sync(runs: list[str], dry_run: bool = False) -> None:
-    """Upload to Weights & Biases what it has not got of runs: of starts that were offline, or lost their connection.
+    """Upload to Weights & Biases what its server lacks of runs that were offline or lost their connection.
 
-    A run that was preempted has one record for each start, all of one id; they are uploaded one after the other, the
-    oldest first, and are one run there. What fails is said at the end, and does not keep back the other runs.
+    Each run is one W&B run, however often it was started: its id is kept in the run directory. The rows come from
+    ``metrics.csv``, the pictures from ``media``. The last row of an unfinished run is uploaded when the run has
+    continued, since a validation may still add to it. An upload that fails is named at the end, and the other runs are
+    uploaded.
 
     Args:
         runs: Run directories, or folders above them.
-        dry_run: Say what would be uploaded.
+        dry_run: List the runs, without a connection.
     """
+    from lit_vae.run.wandb_logger import SETTINGS_FILE, logged_in
+
     if is_offline() and not dry_run:
         raise ValueError(
             f"lit-vae sync: {VARIABLE} (=1) says that the network is not touched, and an upload does. Unset it, or set"
             " it to 0, where there is internet; --dry_run true works without."
         )
-    found = [folder for given in runs for folder in wandb_folders(Path(given))]
+    found = {file.parent.parent: None for given in runs for file in sorted(Path(given).rglob(str(SETTINGS_FILE)))}
     if not found:
-        given = " ".join(runs)
         raise ValueError(
-            f"lit-vae sync: there is no wandb/[offline-]run-* in {given}. Give run directories, or a folder above them."
+            f"lit-vae sync: there is no {SETTINGS_FILE} in {' '.join(runs)}. Give run directories that were trained"
+            " with the W&B logger, or a folder above them."
         )
-    if not dry_run:
-        _need_login()
-    failed = [segment for folder in dict.fromkeys(found) for segment in _sync_run(folder, dry_run)]
+    if not dry_run and not logged_in():
+        raise ValueError("lit-vae sync: nobody is logged in to W&B here. Give wandb login, or set WANDB_API_KEY.")
+    failed: list[Path] = []
+    left = list(found)
+    while left:
+        run = left.pop(0)
+        try:
+            said = _sync_run(run, dry_run)
+        except Exception as error:  # of W&B or of the files of this run; the other runs go on
+            said = f"failed: {error}"
+            failed.append(run)
+            if isinstance(error, TimeoutError):  # W&B hangs, and its process cannot be used for another run
+                failed, left = failed + left, []
+        print(f"{run}: {said}", flush=True)
     if failed:
         raise ValueError(
-            f"lit-vae sync: not uploaded: {', '.join(map(str, failed))}. Give the same command again when what is said"
-            " above is mended; what is uploaded is passed over."
+            f"lit-vae sync: not uploaded: {', '.join(map(str, failed))}. Fix the errors above and give the same command"
+            " again; what was uploaded is not sent twice."
         )
 
 
-def wandb_folders(given: Path) -> list[Path]:
-    """The folders ``wandb`` of all runs at or below a folder."""
-    return sorted(path for path in given.rglob("wandb") if path.is_dir() and segments(path))
+def _sync_run(run: Path, dry_run: bool) -> str:
+    """Upload one run; returns what to print of it."""
+    from lit_vae.tools.upload import Upload
 
-
-def _sync_run(folder: Path, dry_run: bool) -> Iterator[Path]:
-    """Upload what is left of a run; yields what is not uploaded. After a failure the later ones wait for it."""
-    failed, on_server = False, None
-    found = segments(folder)
-    for segment in found:
-        if segment == found[-1] and is_held(folder.parent / LOCK_FILE):
-            said = "is being written; give the command again when the training has ended"
-        elif is_synced(segment):
-            said = "is uploaded already"
-        elif next(history(segment), None) is None:
-            said = "has no step: it ended before the first one"
-        elif dry_run:
-            said = (
-                "would be uploaded"
-                if is_offline_start(segment)
-                else "was online; what the server lacks would be uploaded"
-            )
-        elif failed:
-            said = "waits for the one before it"
-            yield segment
-        else:
-            said, on_server = _bring(segment, on_server)
-            if failed := on_server is None:
-                yield segment
-        print(f"{segment}: {said}", flush=True)
-
-
-def _bring(segment: Path, on_server: int | None) -> tuple[str, int | None]:
-    """Upload a start; what is to be said of it, and the last step that the server has then, none after a failure.
-
-    The server is asked for it once a run: afterwards it has what we have sent.
-    """
-    if on_server is None:
-        try:
-            on_server = step_on_server(segment)
-        except Exception as error:
-            return f"failed: what the server has of it is not known ({error})", None
-    last = last_step([segment])
-    if not is_offline_start(segment) and last <= on_server:
-        mark_synced(segment)
-        return "is uploaded already", on_server
-    if problem := upload(segment, on_server):
-        return f"failed: {problem}", None
-    return "uploaded", max(on_server, last)
-
-
-def _need_login() -> None:
-    """Raise a ValueError where nobody is logged in, before W&B asks."""
-    from lit_vae.run.wandb_logger import logged_in
-
-    if not logged_in():
-        raise ValueError("lit-vae sync: nobody is logged in to W&B here. Give wandb login, or set WANDB_API_KEY.")
+    if is_held(run / LOCK_FILE):
+        return "is being trained; give the command again when the training has ended"
+    upload = Upload(run)
+    if upload.last_step < 0:
+        return "has no finished step"
+    if dry_run:
+        return f"what the server lacks would be uploaded, up to step {upload.last_step}"
+    try:
+        with locked(run / SYNC_LOCK_FILE):
+            sent = upload.send_lacking()
+    except BlockingIOError as error:
+        return f"is being uploaded already ({error})"
+    return f"uploaded up to step {upload.last_step} ({sent})" if any(sent) else "is uploaded already"

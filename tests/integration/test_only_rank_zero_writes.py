@@ -51,6 +51,7 @@ def test_only_rank_zero_writes_into_the_run_directory(tmp_path: Path) -> None:
     )  # fmt: skip
     assert not (seen / "1").exists(), (seen / "1").read_text()
     first = (seen / "0").read_text()  # the oracle works: the first rank's files are all there
-    written = ("config.yaml", "metrics.csv", "run.json", "last.ckpt", "best.ckpt", "step_3.png", "run_id", "run.lock")
+    written = ("config.yaml", "metrics.csv", "run.json", "last.ckpt", "best.ckpt", "step_3.png", "run_id", "run.lock",
+               "settings.yaml")  # fmt: skip
     assert [name for name in written if name not in first] == []
     assert list((run / "media").glob("*/step_*.png"))

@@ -6,16 +6,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from exact_helpers import STEPS, final_state, rows
+from fake_wandb import FakeWandb, fake_wandb
 from test_preemption import ROOT, arguments, training
-from wandb_helpers import assert_wandb_has_each_step_once, ended, service_of
+from wandb_files import records as records_of
+from wandb_files import service_of, starts, values_of
+from wandb_helpers import (
+    assert_server_has_each_step_once,
+    assert_upload_has_each_step_once,
+    assert_wandb_has_each_step_once,
+    online,
+)
 
-from lit_vae.run.wandb_records import last_step, segments
+from lit_vae.tools.sync import sync
 
 OFFLINE = {"WANDB_MODE": "offline"}
 SELDOM = "--last_checkpoint.every_n_steps=6"
@@ -49,6 +57,12 @@ def assert_warned_and_finished(code: int, said: str, run: Path, what: str) -> No
     assert final_state(run)["global_step"] == STEPS
 
 
+def last_step(run: Path) -> int:
+    """The last step that W&B has written of the last start, which may be at work."""
+    rows = [values_of(record) for record in records_of(starts(run)[-1])]
+    return max((int(row["_step"]) for row in rows if row), default=-1)
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -63,23 +77,63 @@ def test_killed_and_resumed_wandb_has_no_seam(config: Path, tmp_path: Path) -> N
     with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
         process.kill()
         process.wait()
-    assert last_step(segments(run / "wandb")) < final_state(run)["global_step"] - 1, "the case is not met"
+    assert last_step(run) < final_state(run)["global_step"] - 1, "the case is not met"
     assert fit(config, run, **OFFLINE).returncode == 0
     assert_wandb_has_each_step_once(run)
 
 
+@pytest.fixture
+def server() -> Iterator[FakeWandb]:
+    with fake_wandb() as (state, _):
+        yield state
+
+
 @pytest.mark.slow
-def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path) -> None:
-    """Its process writes 32 KiB at a time: some seventy rows."""
+def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path, server: FakeWandb) -> None:
+    """The server has steps after the checkpoint from which the run is resumed."""
     run, longer = tmp_path / "run", ["--trainer.max_steps=200", "--last_checkpoint.every_n_steps=60"]
-    with training([*arguments(config, run), *longer], run, **OFFLINE) as process:
-        wait_for(lambda: last_step(segments(run / "wandb")) > final_state(run)["global_step"] + 3)
+    with training([*arguments(config, run), *longer], run, **online(server.address)) as process:
+        wait_for(lambda: last_on(server) > final_state(run)["global_step"] + 3, 120.0)
         process.kill()
         process.wait()
+    wait_until_quiet(server)
+    assert final_state(run)["global_step"] + 3 < last_on(server) < 199
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), *longer]
+    subprocess.run(command, env={**os.environ, **online(server.address)}, check=True, capture_output=True)
+    assert_server_has_each_step_once(run, server)
+    assert len(rows(run)) == 200
+
+
+@pytest.mark.slow
+def test_killed_offline_and_resumed_online_the_server_has_all(config: Path, tmp_path: Path, server: FakeWandb) -> None:
+    """And offline once more, with an upload before and after: an upload in between sends nothing twice."""
+    run, longer = tmp_path / "run", ["--trainer.max_steps=60"]
+    with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
+        process.kill()
+        process.wait()
+    assert not server.rows
+    assert fit(config, run, **online(server.address)).returncode == 0
+    assert_server_has_each_step_once(run, server)
     command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), *longer]
     subprocess.run(command, env={**os.environ, **OFFLINE}, check=True, capture_output=True)
-    assert_wandb_has_each_step_once(run)
-    assert len(rows(run)) == 200
+    assert len(rows(run)) == 60
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in online(server.address).items():
+            patch.setenv(name, value)
+        for _ in range(2):
+            sync([str(run)])
+            assert_server_has_each_step_once(run, server)
+
+
+def last_on(server: FakeWandb) -> int:
+    return max((row["_step"] for found in server.rows.values() for row in found), default=-1)
+
+
+def wait_until_quiet(server: FakeWandb) -> None:
+    """W&B's process outlives a training that is killed by a moment."""
+    before = None
+    while before != (before := last_on(server)):
+        time.sleep(3.0)
 
 
 @pytest.mark.slow
@@ -98,19 +152,18 @@ def test_preempted_and_cut_in_half_wandb_has_no_seam(config: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "training goes on from" in done.stderr
     assert_wandb_has_each_step_once(run)
-    assert [segment.name.rpartition("-")[2] for segment in ended(run)] == [
-        (run / "wandb/run_id").read_text().strip()
-    ] * 3
+    assert [start.name.rpartition("-")[2] for start in starts(run)] == [(run / "wandb/run_id").read_text().strip()] * 3
 
 
 @pytest.mark.slow
 def test_the_service_is_killed_in_mid_training(config: Path, tmp_path: Path) -> None:
-    """What W&B then lacks it has after the next start."""
+    """W&B has the rest after an upload, or after the next start."""
     run = tmp_path / "run"
     with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
         os.kill(service_of(process.pid), signal.SIGKILL)
         _, said = process.communicate(timeout=120)
     assert_warned_and_finished(process.returncode, said, run, "logging step ")
+    assert_upload_has_each_step_once(run)
     assert fit(config, run, **OFFLINE).returncode == 0
     assert_wandb_has_each_step_once(run)
 
@@ -121,7 +174,7 @@ def test_the_directory_is_removed_in_mid_training(config: Path, tmp_path: Path) 
     with training(arguments(config, run), run, **OFFLINE) as process:
         shutil.rmtree(run / "wandb")
         _, said = process.communicate(timeout=120)
-    assert_warned_and_finished(process.returncode, said, run, "finishing (FileNotFoundError: its record")
+    assert_warned_and_finished(process.returncode, said, run, "finishing (FileNotFoundError: its folder")
 
 
 def test_the_directory_cannot_be_made(config: Path, tmp_path: Path) -> None:
@@ -143,11 +196,10 @@ def test_wandb_raises_as_it_starts(config: Path, tmp_path: Path) -> None:
 def test_there_is_no_server(config: Path, tmp_path: Path) -> None:
     """Nobody listens at that port; it is offline then, and the whole run is there to be uploaded."""
     run = tmp_path / "run"
-    online = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "k" * 40, "WANDB_INIT_TIMEOUT": "3"}
-    done = fit(config, run, WANDB_MODE="online", **online)
+    done = fit(config, run, WANDB_INIT_TIMEOUT="3", **online("http://127.0.0.1:9"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("W&B cannot be reached") == 1
-    assert f"lit-vae sync {run} uploads it later" in done.stderr
+    assert f"lit-vae sync {run} uploads the run later" in done.stderr
     assert_wandb_has_each_step_once(run)
 
 

@@ -1,44 +1,55 @@
-"""What W&B has of a run on disk, beside what ``metrics.csv`` has."""
+"""What W&B has of a run, beside what ``metrics.csv`` and ``media`` have."""
 
-import subprocess
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from exact_helpers import rows
+from fake_wandb import FakeWandb, fake_wandb
+from wandb_files import rows_of, starts
 
-from lit_vae.run.wandb_records import STEP, history, records, segments
-
-
-def ended(run: Path) -> list[Path]:
-    """All segments of a run; W&B's own process writes the last of them when `finish` has returned already."""
-    found = segments(run / "wandb")
-    deadline = time.monotonic() + 30.0
-    while not any(record.HasField("exit") for record in records(found[-1])):
-        assert time.monotonic() < deadline, "the record has no end"
-        time.sleep(0.05)
-    return found
+from lit_vae.run.wandb_logger import STEP
+from lit_vae.tools.sync import sync
 
 
-def logged(run: Path) -> list[dict[str, Any]]:
-    """The rows of all segments, one after the other."""
-    return [row for segment in ended(run) for row in history(segment)]
+def online(address: str) -> dict[str, str]:
+    """Variables of a user of that server, to whom rows are sent soon."""
+    return {"WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40, "WANDB_MODE": "online"}
 
 
 def assert_wandb_has_each_step_once(run: Path) -> None:
+    """In the folder of the last offline start, and on a server after ``lit-vae sync``."""
+    assert_each_step_once(run, rows_of(starts(run)[-1]))
+    assert_upload_has_each_step_once(run)
+
+
+def assert_upload_has_each_step_once(run: Path) -> None:
+    """On a server that has nothing else."""
+    with fake_wandb() as (server, address), pytest.MonkeyPatch.context() as patch:
+        for name, value in online(address).items():
+            patch.setenv(name, value)
+        sync([str(run)])
+        assert_server_has_each_step_once(run, server)
+
+
+def assert_server_has_each_step_once(run: Path, server: FakeWandb) -> None:
+    """And the files of all pictures, to the byte."""
+    (found,) = server.rows.values()
+    assert_each_step_once(run, found)
+    (files,) = server.files.values()
+    arrived = sorted(content for name, content in files.items() if name.startswith("media/"))
+    assert arrived == sorted(path.read_bytes() for path in (run / "media").glob("*/*.png"))
+    shown = {name for row in found for value in row.values() if isinstance(value, dict) for name in value["filenames"]}
+    assert shown == {name for name in files if name.startswith("media/")}
+
+
+def assert_each_step_once(run: Path, theirs: Sequence[dict[str, Any]]) -> None:
     """One row for each of ``metrics.csv``, with its numbers, and with the pictures that were drawn then."""
-    ours, theirs = rows(run), logged(run)
+    ours = rows(run)
     assert [int(row["step"]) for row in ours] == [row[STEP] for row in theirs] == [row["_step"] for row in theirs]
     for one, other in zip(ours, theirs, strict=True):
         numbers = {name: float(value) for name, value in one.items() if value and name != "step"}
         pictures = {path.parent.name for path in (run / "media").glob(f"*/step_{int(one['step']) + 1}.png")}
         assert {name: value for name, value in other.items() if name in numbers} == numbers
         assert {name.split("/")[1] for name in other if name.startswith("media/")} == pictures
-
-
-def service_of(pid: int) -> int:
-    """The process of W&B that a training has started."""
-    listing = ["ps", "-o", "pid=,args=", "--ppid", str(pid)]
-    children = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
-    (service,) = [int(line.split()[0]) for line in children.splitlines() if "wandb-core" in line]
-    return service

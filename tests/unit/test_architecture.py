@@ -168,11 +168,11 @@ def test_an_import_that_follows_the_arrows_is_not_complained_of(module, source):
 
 
 def test_importing_is_light():
-    """The package costs nothing, and its mathematics no more than torch."""
+    """The package and the parser of ``lit-vae`` cost nothing, and its mathematics no more than torch."""
     code = """if True:
         import sys
         heavy = ("lightning", "wandb", "scipy", "sklearn", "matplotlib", "torchvision", "torchmetrics")
-        import lit_vae
+        import lit_vae, lit_vae.tools
         print([name for name in ("torch", *heavy) if name in sys.modules])
         import lit_vae.distributions, lit_vae.likelihoods, lit_vae.networks, lit_vae.objectives, lit_vae.priors
         print([name for name in heavy if name in sys.modules])

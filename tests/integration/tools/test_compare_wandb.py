@@ -1,27 +1,15 @@
 """What ``lit-vae compare --wandb true`` leaves in W&B's offline records, read back."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
+from wandb_files import ended, values_of
 
 from lit_vae.images import to_uint8
-from lit_vae.run.wandb_records import records
-
-
-def ended(directory: Path) -> list[Any]:
-    """All records of an offline run; W&B's own process writes the last of them when `finish` has returned already."""
-    deadline = time.monotonic() + 30.0
-    while True:
-        found = list(records(directory))
-        if found and found[-1].HasField("exit"):
-            return found
-        assert time.monotonic() < deadline, "the record has no end"
-        time.sleep(0.05)
 
 
 class Logged:
@@ -38,8 +26,7 @@ class Logged:
                 self.config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
             for file in record.artifact.manifest.contents:
                 self.uploads[file.path] = Path(file.local_path)
-            row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            if row:
+            if row := values_of(record):
                 self.history.setdefault(row["_step"], {}).update(row)
             for item in record.summary.update:
                 self.summary["/".join(item.nested_key) or item.key] = json.loads(item.value_json)

@@ -45,9 +45,11 @@ def test_every_logger_that_takes_images_gets_it_under_the_same_key(tmp_path, col
 
     pixels = np.stack([PIXELS, PIXELS + 1, PIXELS + 2], -1) if colour else PIXELS
     wandb, board, csv = RecordingWandb(), TensorBoardLogger(tmp_path, name="tb"), CSVLogger(tmp_path)
-    picture = Image.fromarray(pixels)
-    log_panel(trainer(tmp_path, csv, wandb, board), "curves", picture, "caption")
-    assert wandb.logged == [("media/curves", [picture], 7, {"caption": ["caption"]})]
+    log_panel(trainer(tmp_path, csv, wandb, board), "curves", Image.fromarray(pixels), "caption")
+    path = tmp_path / "media" / "curves" / "step_7.png"
+    assert wandb.logged == [("media/curves", [str(path)], 7, {"caption": ["caption"]})]
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
     board.experiment.close()
     events = EventAccumulator(board.log_dir)
     events.Reload()

@@ -182,7 +182,9 @@ def settings_of(logger: WandB, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
 
     told = {}
     monkeypatch.setattr(wandb, "run", None)
-    monkeypatch.setattr(wandb, "init", lambda **given: told.update(given) or SimpleNamespace(define_metric=ignored))
+    monkeypatch.setattr(
+        wandb, "init", lambda **given: told.update(given) or SimpleNamespace(define_metric=ignored, starting_step=0)
+    )
     _ = logger.experiment
     merged = wandb.Settings()
     merged.update_from_env_vars(dict(os.environ))

@@ -1,66 +1,132 @@
-"""When W&B is online, and what it is taken to have."""
+"""What is sent to W&B, and what is kept for an upload."""
 
-import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import wandb
-from wandb.proto import wandb_internal_pb2
+import yaml
+from PIL import Image
 
-from lit_vae.run.wandb_logger import WandB
-from lit_vae.run.wandb_records import in_blocks, mark_synced
+import lit_vae
+from lit_vae.run.wandb_logger import STEP, WandB
+
+ROWS = [{"step": str(step), "epoch": "0", "x": f"{step}.5"} for step in range(6)]
 
 
-def kept(run: Path, name: str, steps: int) -> Path:
-    """A start of a run, as W&B keeps it, of steps from 0 on."""
-    rows = [wandb_internal_pb2.Record() for _ in range(steps)]  # type: ignore[attr-defined]
-    for step, row in enumerate(rows):
-        item = row.history.item.add()
-        item.key, item.value_json = "_step", json.dumps(step)
-    segment = run / "wandb" / name
-    segment.mkdir(parents=True)
-    (segment / "run-a.wandb").write_bytes(in_blocks(bytes(7), [row.SerializeToString() for row in rows]))
-    return segment
+class Begun:
+    """W&B in the place of its package: how it was started, and the rows that it got."""
+
+    def __init__(self, on_server: int) -> None:
+        self.settings: list[dict[str, Any]] = []
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.on_server = on_server
+        self.fails = False
+
+    def init(self, **settings: Any) -> SimpleNamespace:
+        self.settings.append(settings)
+        if self.fails and settings["mode"] == "online":
+            raise wandb.errors.CommError("no answer")
+        start = self.on_server + 1 if settings["mode"] == "online" else 0
+        ignored: Callable[..., None] = lambda *_, **__: None  # noqa: E731
+        return SimpleNamespace(
+            starting_step=start, define_metric=ignored, log=self.log, config=SimpleNamespace(update=ignored)
+        )
+
+    def log(self, row: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, row))
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modes in which W&B is started: online it can be, and its server has four steps."""
-    modes: list[str] = []
-
-    def init(**settings: object) -> SimpleNamespace:
-        modes.append(str(settings["mode"]))
-        return SimpleNamespace(starting_step=4, define_metric=lambda *_, **__: None)
-
+def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
+    """Online, and the server has four steps."""
+    begun = Begun(on_server=3)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "run", None)
-    monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr("lightning.pytorch.loggers.wandb.Run", SimpleNamespace, raising=False)
-    return modes
+    monkeypatch.setattr(wandb, "init", begun.init)
+    return begun
 
 
-def test_a_run_that_has_been_offline_stays_so_until_it_is_uploaded(tmp_path: Path, begun: list[str]) -> None:
-    start = kept(tmp_path, "offline-run-20260101_000000-a", 9)
+def test_online_the_rows_that_the_server_lacks_are_sent(tmp_path: Path, begun: Begun) -> None:
+    """Also if the run was offline before: what it logged then is in ``metrics.csv``."""
     logger = WandB(run_dir=str(tmp_path))
-    with pytest.warns(UserWarning, match=f"logged offline, .* and lit-vae sync {tmp_path} uploads it later"):
-        _ = logger.experiment
-    assert begun == ["offline"]
-    assert logger._sent == 8
-    mark_synced(start)
-    _ = WandB(run_dir=str(tmp_path)).experiment
-    assert begun == ["offline", "online"]
+    logger.catch_up(ROWS)
+    logger.log_metrics({"val": 1.0}, 5)  # of a validation after the step
+    logger.log_metrics({"x": 6.5}, 6)
+    logger.send()
+    expected = [
+        {"x": 4.5, "epoch": 0, STEP: 4},
+        {"x": 5.5, "epoch": 0, "val": 1.0, STEP: 5},
+        {"x": 6.5, STEP: 6},
+    ]
+    assert begun.rows == [(4, expected[0]), (5, expected[1]), (6, expected[2])]
 
 
-def test_of_online_starts_the_server_is_asked_and_offline_all_of_them_are_to_be_sent(
-    tmp_path: Path, begun: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept(tmp_path, "run-20260101_000000-a", 9)
-    logger = WandB(run_dir=str(tmp_path))
-    _ = logger.experiment
-    assert logger._sent == 3
+def test_offline_each_start_has_the_whole_run(tmp_path: Path, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for _ in range(2):
+        logger = WandB(run_dir=str(tmp_path))
+        logger.catch_up(ROWS)
+        logger.send()
+    assert [step for step, _ in begun.rows] == [*range(6), *range(6)]
+    assert [settings["mode"] for settings in begun.settings] == ["offline", "offline"]
+    assert begun.settings[0]["id"] == begun.settings[1]["id"]
+
+
+def test_without_a_server_it_is_offline_with_one_warning(tmp_path: Path, begun: Begun) -> None:
+    begun.fails = True
     logger = WandB(run_dir=str(tmp_path))
-    _ = logger.experiment
-    assert logger._sent == 8  # lit-vae sync sends what the server lacks of them
-    assert begun == ["online", "offline"]
+    with pytest.warns(UserWarning, match=rf"cannot be reached \(CommError: no answer\).*lit-vae sync {tmp_path} upl"):
+        logger.catch_up(ROWS)
+    logger.send()
+    assert [settings["mode"] for settings in begun.settings] == ["online", "offline"]
+    assert [step for step, _ in begun.rows] == list(range(6))
+
+
+def test_pictures_are_sent_with_the_row_of_their_step(tmp_path: Path, begun: Begun) -> None:
+    """Those after the last row are drawn again; those between two rows are rows of their own."""
+    for taken in (2, 5, 6, 7):
+        path = tmp_path / "media" / "samples" / f"step_{taken}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2)).save(path)
+    logger = WandB(run_dir=str(tmp_path))
+    logger.catch_up([row for row in ROWS if row["step"] != "4"])
+    logger.send()
+    found = [(step, "x" in row, "media/samples" in row) for step, row in begun.rows]
+    assert found == [(4, False, True), (5, True, True)]
+
+
+def test_an_upload_finds_what_wandb_was_started_with(
+    tmp_path: Path, begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "a,b")
+    monkeypatch.setenv("WANDB_NOTES", "why")
+    config = {"lr": 0.1, "bound": float("inf"), "path": tmp_path, "prior": {"init_args": {"shape": (8,)}}}
+    WandB(run_dir=str(tmp_path), name="n", group="g").log_hyperparams(config)
+    assert yaml.safe_load((tmp_path / "wandb" / "settings.yaml").read_text()) == {
+        "project": "lit_vae", "entity": None, "name": "n", "group": "g", "tags": ["a", "b"], "notes": "why",
+        "job_type": None, "config": {**config, "path": str(tmp_path), "prior": {"init_args": {"shape": [8]}}},
+    }  # fmt: skip
+
+
+def test_what_is_kept_for_an_upload_does_not_depend_on_wandb(
+    tmp_path: Path, begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "shared")  # which has no other way
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(ValueError("refused")))
+    with pytest.warns(UserWarning, match=rf"W&B failed at starting \(ValueError: refused.*lit-vae sync {tmp_path} upl"):
+        WandB(run_dir=str(tmp_path)).log_hyperparams({"lr": 0.1})
+    assert yaml.safe_load((tmp_path / "wandb" / "settings.yaml").read_text())["config"] == {"lr": 0.1}
+
+
+def test_the_package_imports_none_of_wandbs_private_modules() -> None:
+    """Nor reads its files, for which it would need them."""
+    private = re.compile(r"wandb\.(sdk|proto|apis|old|vendor|util)\b")
+    package = Path(lit_vae.__file__).parent
+    found = [*package.rglob("*.py"), *package.with_name("callbacks").rglob("*.py")]
+    assert len(found) > 100
+    assert [path.name for path in found if private.search(path.read_text())] == []

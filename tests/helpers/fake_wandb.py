@@ -1,11 +1,13 @@
-"""A server of W&B's, as far as an upload needs one: it takes everything, and keeps the rows of history."""
+"""A server of W&B's, as far as a run needs one: it takes everything, and keeps the rows of history and the files."""
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 
 class FakeWandb:
@@ -13,12 +15,21 @@ class FakeWandb:
 
     Attributes:
         rows: of each run, by its id, as they came; an offset in the middle writes over what is there, as W&B's does.
+        files: of each run, by their names.
+        runs: what each run was last said to be: project, name, group, tags, notes, job type and configuration.
         fails: ids of runs that are refused.
+        drops_files: whether files get lost on their way.
+        hangs: set while it answers nobody who sends rows.
     """
 
     def __init__(self) -> None:
+        self.address = ""
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.runs: dict[str, dict[str, Any]] = {}
         self.fails: set[str] = set()
+        self.drops_files = False
+        self.hangs = threading.Event()
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         run = variables.get("name") or ""
@@ -31,10 +42,13 @@ class FakeWandb:
             if run in self.fails:
                 return {"errors": [{"message": "permission denied"}]}
             self.rows.setdefault(run, [])
+            self.runs.setdefault(run, {}).update({name: value for name, value in variables.items() if value})
             return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
         if "viewer" in query:
             me = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
             return {"data": {"viewer": me}}
+        if "query RunFiles" in query:
+            return {"data": {"project": {"internalId": "1", "run": self._files(run)}}}
         if "query Run(" in query or "query RunHistoryKeys" in query:
             last = self.rows.get(run, [])[-1:]
             found = bucket | {
@@ -46,8 +60,19 @@ class FakeWandb:
         if "RunResumeStatus" in query:
             return {"data": {"model": {"id": "p", "name": "lit_vae", "bucket": self._resume(run, bucket)}}}
         if "CreateRunFiles" in query:
-            return {"data": {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": []}}}
+            run = variables["run"]
+            files = [{"name": name, "uploadUrl": f"{self.address}/put/{run}/{name}"} for name in variables["files"]]
+            return {"data": {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}}
         return {"data": {}}
+
+    def _files(self, run: str) -> dict[str, Any]:
+        nodes = [
+            {"id": name, "name": name, "url": "", "directUrl": "", "sizeBytes": len(content), "mimetype": "",
+             "updatedAt": "2026-01-01T00:00:00", "md5": ""}
+            for name, content in self.files.get(run, {}).items()
+        ]  # fmt: skip
+        edges = [{"node": node, "cursor": node["id"]} for node in nodes]
+        return {"fileCount": len(nodes), "files": {"edges": edges, "pageInfo": {"hasNextPage": False}}}
 
     def _resume(self, run: str, bucket: dict[str, Any]) -> dict[str, Any] | None:
         if run not in self.rows:
@@ -64,6 +89,10 @@ class FakeWandb:
             rows = [json.loads(line) for line in history["content"]]
             self.rows[run][history["offset"] :] = rows
 
+    def put(self, path: str, content: bytes) -> None:
+        _, _, run, name = path.split("/", 3)
+        self.files.setdefault(run, {})[unquote(name)] = b"" if self.drops_files else content
+
 
 @contextmanager
 def fake_wandb() -> Iterator[tuple[FakeWandb, str]]:
@@ -78,7 +107,13 @@ def fake_wandb() -> Iterator[tuple[FakeWandb, str]]:
                 asked = json.loads(body)
                 answer = state.graphql(asked["query"], asked.get("variables") or {})
             elif self.path.endswith("/file_stream"):
+                if state.hangs.is_set():
+                    while state.hangs.is_set():
+                        time.sleep(0.05)
+                    return
                 state.stream(self.path.split("/")[-2], json.loads(body))
+            elif self.path.startswith("/put/"):
+                state.put(self.path, body)
             content = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -92,8 +127,10 @@ def fake_wandb() -> Iterator[tuple[FakeWandb, str]]:
             """Nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        state.address = f"http://127.0.0.1:{server.server_port}"
         try:
-            yield state, f"http://127.0.0.1:{server.server_port}"
+            yield state, state.address
         finally:
             server.shutdown()
