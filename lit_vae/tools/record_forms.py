@@ -102,4 +102,4 @@ class WandbSettings(Form):
     tags: list[str] | None = None
     notes: str | None = None
     job_type: str | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 
 class FakeWandb:
@@ -61,7 +61,9 @@ class FakeWandb:
             return {"data": {"model": {"id": "p", "name": "lit_vae", "bucket": self._resume(run, bucket)}}}
         if "CreateRunFiles" in query:
             run = variables["run"]
-            files = [{"name": name, "uploadUrl": f"{self.address}/put/{run}/{name}"} for name in variables["files"]]
+            files = [
+                {"name": name, "uploadUrl": f"{self.address}/put/{run}/{quote(name)}"} for name in variables["files"]
+            ]
             return {"data": {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}}
         return {"data": {}}
 

@@ -171,6 +171,34 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     assert_whole(server, damaged, 2)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("wandb/settings.yaml", "project: 3\n", "wandb/settings.yaml: project (=3): Input should be a valid string"),
+        ("wandb/settings.yaml", "- a\n", "wandb/settings.yaml: holds a list, and must hold keys and values"),
+        ("metrics.csv", "st", "metrics.csv: its first line is damaged"),
+        ("run.json", "[1]", "run.json holds a list, and must hold keys and values"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    keep: Keep, server: FakeWandb, capsys: pytest.CaptureFixture[str], file: str, content: str, said: str
+) -> None:
+    run = keep("a", 2)
+    (run / file).write_text(content)
+    with pytest.raises(ValueError, match="not uploaded"):
+        sync([str(run)])
+    assert capsys.readouterr().out.startswith(f"{run}: failed: {run}/{said}")
+    assert not server.rows
+
+
+def test_a_panel_may_have_any_name(tools: Tools, keep: Keep, server: FakeWandb) -> None:
+    run = keep("a", 2, (1,))
+    (run / "media" / "samples").rename(run / "media" / "p\xe4nel 1_3 50%")
+    assert "(rows: 2, pictures: 1)" in tools("sync", run)
+    assert tools("sync", run) == f"{run}: is uploaded already\n"
+    assert "media/p\xe4nel 1_3 50%" in server.rows["a"][1]
+
+
 def test_the_reason_of_a_failure_is_said(keep: Keep, server: FakeWandb, capsys: pytest.CaptureFixture[str]) -> None:
     run = keep("a", 2)
     server.fails = {"a"}
