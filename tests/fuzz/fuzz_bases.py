@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from data_helpers import write_mnist
-from fake_configs import FEW, HEAVY, ROOT, name, on_fake_data
+from fake_configs import FEW, HEAVY, ROOT, name, narrowed, on_fake_data
 from fuzz_workers import lightning
 from PIL import Image
 
@@ -19,26 +19,12 @@ SKIPPED = {"overlays", "sweeps"}
 LARGE = {path for path in HEAVY if path.split("/")[0] != "compare"}
 """Of these every setting is also set by a smaller one, but for what `test_every_setting...` names."""
 SHORT = {"max_steps": 2, "limit_val_batches": 1, "limit_train_batches": 2}
-NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}
-NARROW |= {"num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
-"""The most of each setting of a network or a panel."""
 
 
 def shipped() -> list[Path]:
     """The configurations of experiments, but for those that take seconds a step whatever is made small."""
     paths = sorted((ROOT / "configs").rglob("*.yaml"))
     return [path for path in paths if path.parent.name not in SKIPPED and name(path) not in LARGE]
-
-
-def covering(paths: list[Path]) -> list[Path]:
-    """Few of the configurations, which set together what all of them set: every key of every class."""
-    left = set().union(*map(_settings, paths))
-    chosen = []
-    while left:
-        best = max(paths, key=lambda path: len(_settings(path) & left))
-        chosen.append(best)
-        left -= _settings(best)
-    return sorted(chosen)
 
 
 def few_callbacks(paths: list[Path]) -> dict[Path, list[str]]:
@@ -52,7 +38,8 @@ def few_callbacks(paths: list[Path]) -> dict[Path, list[str]]:
     return kept
 
 
-def _settings(path: Path) -> set[tuple[str, str]]:
+def settings(path: Path) -> set[tuple[str, str]]:
+    """Every key of every class that a configuration sets."""
     return set(_set_in(yaml.safe_load(path.read_text()), ""))
 
 
@@ -84,7 +71,7 @@ def completed(path: Path, folder: Path, feature_net: Path, callbacks: list[str])
     shipped_data = yaml.safe_load(path.read_text())["data"]
     if shipped_data["class_path"] in OWN_DATA and name(path) not in HEAVY:
         small["data"] = OWN_DATA[shipped_data["class_path"]](shipped_data, folder)
-    small = _narrow(small)
+    small = narrowed(small)
     kept = [callback for callback in small["trainer"]["callbacks"] if callback["class_path"] in callbacks]
     small["trainer"] |= {**SHORT, "callbacks": kept}
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
@@ -92,24 +79,6 @@ def completed(path: Path, folder: Path, feature_net: Path, callbacks: list[str])
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
         lightning("fit", "--config", folder / "small.yaml", "--print_config")
     (folder / "base.yaml").write_text(said.getvalue())
-
-
-def _narrow(tree: Any) -> Any:
-    if isinstance(tree, list):
-        return [_narrow(part) for part in tree]
-    if not isinstance(tree, dict):
-        return tree
-    kept = {key: _narrow(value) for key, value in tree.items()}
-    if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "callbacks.")):
-        init_args = kept.get("init_args", {})
-        kept["init_args"] = {k: _least(v, NARROW.get(k)) for k, v in init_args.items()}
-    return kept
-
-
-def _least(value: Any, most: int | None) -> Any:
-    if most is None:
-        return value
-    return [min(number, most) for number in value] if isinstance(value, list) else min(value, most)
 
 
 def _folder_of_images(data: dict[str, Any], folder: Path) -> dict[str, Any]:

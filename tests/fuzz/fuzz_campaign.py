@@ -11,10 +11,10 @@ from typing import Any
 
 import fuzz_bases
 import yaml
-from fake_configs import ROOT, name
+from fake_configs import ROOT, covering, name
 from fuzz_mutations import Case, Places, cases, written
 from fuzz_oracle import faults
-from fuzz_workers import Ended, in_a_process, lightning, server
+from fuzz_workers import Ended, in_a_process, lightning
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 settings.register_profile(
@@ -42,7 +42,7 @@ def bases(folder: Path, pool: ThreadPoolExecutor) -> dict[str, Any]:
     assert ended.code == 0, ended.err
     checkpoint = folder / "feature_net" / "run" / "checkpoints" / "last.ckpt"
 
-    paths = fuzz_bases.covering(fuzz_bases.shipped())
+    paths = covering(fuzz_bases.shipped(), fuzz_bases.settings)
     callbacks = fuzz_bases.few_callbacks(paths)
 
     def completed(path: Path) -> Any:
@@ -54,8 +54,17 @@ def bases(folder: Path, pool: ThreadPoolExecutor) -> dict[str, Any]:
     return dict(zip(map(name, paths), pool.map(completed, paths), strict=True))
 
 
+ALL = 300
+"""Of fewer cases each is one of this many, evenly: the first ones that hypothesis draws are much alike."""
+
+
 def drawn(trees: dict[str, Any], count: int, start: int | None = None) -> list[Case]:
     """The cases: the same ones each time, or those of a seed. No edit comes twice."""
+    every = _drawn(trees, max(count, ALL), start)
+    return [every[i * len(every) // count] for i in range(count)]
+
+
+def _drawn(trees: dict[str, Any], count: int, start: int | None) -> list[Case]:
     found: list[Case] = []
     seen: set[str] = set()
 
@@ -84,7 +93,7 @@ def outcome(case: Case, trees: dict[str, Any], folder: Path, overlays: Path) -> 
 
 def campaign(folder: Path, count: int, processes: int, start: int | None = None) -> Iterable[Outcome]:
     """Run so many cases; in the order in which they end."""
-    with server(), ThreadPoolExecutor(processes) as pool:
+    with ThreadPoolExecutor(processes) as pool:
         trees = bases(folder / "bases", pool)
         run = partial(outcome, trees=trees, overlays=ROOT / "configs" / "overlays")
         folders = (folder / f"{number:04d}" for number in range(count))

@@ -1,29 +1,24 @@
-"""Commands in processes of their own, forked from one that has everything imported: 30 ms a start, and no state shared.
+"""Commands in processes of their own, with limits.
 
 A command that hangs is killed, and one that asks for too much memory meets a limit and not the machine's end.
 """
 
-import multiprocessing
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import pytest
+from warm import forked
 
 SECONDS = 120.0
 """Of the clock until a command counts as hanging; most take one. A busy machine is no hang: see `PROCESSOR_SECONDS`."""
 PROCESSOR_SECONDS = 30
 MORE_MEMORY = 4 << 30
 """Bytes of address space beyond what the imports have taken."""
-
-_server = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -43,29 +38,12 @@ class Ended:
     seconds: float
 
 
-@contextmanager
-def server() -> Iterator[None]:
-    """Start the process that all others are forked from.
-
-    It finds modules by ``PYTHONPATH`` alone, and says nothing of one that it does not find (Python 3.11).
-    """
-    _server.set_forkserver_preload(["fuzz_preload"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        forkserver.ensure_running()
-    try:
-        yield
-    finally:
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
-
-
 def in_a_process(folder: Path, function: Callable[..., Any], *args: Any) -> Ended:
     """Call a function in a process whose current directory is ``folder``, which keeps what it says."""
     folder.mkdir(parents=True, exist_ok=True)
     said = folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
-    process = _server.Process(target=_begin, args=(folder, *said, function, *args))
     began = time.monotonic()
-    process.start()
+    process = forked(_begin, folder, *said, function, *args)
     process.join(SECONDS)
     hung = process.is_alive() or process.exitcode == -24  # SIGXCPU
     if process.is_alive():

@@ -39,6 +39,22 @@ HEAVY = {  # seconds a step on a processor
     "vae/celeba64.yaml",
     "vqvae2/imagenet256.yaml",
 }
+NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}
+NARROW |= {"num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
+"""The most of each setting of a network or a panel that is made small."""
+SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}
+"""What has sides of images or of maps, and from which place of each list on."""
+
+
+def covering(paths: list[Path], of: Callable[[Path], set[Any]]) -> list[Path]:
+    """Few of the configurations, which have together what all of them have."""
+    left = set().union(*map(of, paths))
+    chosen = []
+    while left:
+        best = max(paths, key=lambda path: len(of(path) & left))
+        chosen.append(best)
+        left -= of(best)
+    return sorted(chosen)
 
 
 def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: Path) -> Path:
@@ -46,6 +62,8 @@ def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: 
     config: dict[str, Any] = yaml.safe_load(path.read_text())
     if config["data"]["class_path"] != "lit_vae.data.Codes":
         return on_fake_images(path, tmp_path, feature_net)
+    if name(path) in HEAVY:
+        config["model"] = quartered(narrowed(config["model"]))
     config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
     config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
     config["trainer"].update(SHORT)
@@ -100,6 +118,34 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
     return {key: with_small_networks(part, feature_net) for key, part in config.items()}
 
 
+def narrowed(tree: Any) -> Any:
+    """The configuration with small networks of the same kinds, and small pictures."""
+    if isinstance(tree, list):
+        return [narrowed(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    kept = {key: narrowed(value) for key, value in tree.items()}
+    if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "callbacks.")):
+        kept["init_args"] = {key: _least(value, NARROW.get(key)) for key, value in kept.get("init_args", {}).items()}
+    return kept
+
+
+def _least(value: Any, most: int | None) -> Any:
+    if most is None:
+        return value
+    return [min(number, most) for number in value] if isinstance(value, list) else min(value, most)
+
+
+def quartered(tree: Any, start: int | None = None) -> Any:
+    """The model of images, or maps of codes, with a quarter of the height and the width."""
+    if isinstance(tree, list):
+        first = start or 0
+        return [*tree[:first], *(quartered(part, start) for part in tree[first:])]
+    if isinstance(tree, dict):
+        return {key: quartered(value, SIDES.get(key)) for key, value in tree.items()}
+    return tree // 4 if start is not None else tree
+
+
 def _is(part: Any, class_path: str) -> bool:
     return isinstance(part, dict) and str(part.get("class_path", "")).startswith(class_path)
 
@@ -115,7 +161,11 @@ def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) 
     spec = getattr(importlib.import_module(module), cls)(**config["data"].get("init_args", {})).spec
     assert spec.height == spec.width
     init_args = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}
-    few = {**FEW, "batch_size": 2} if name(path) in HEAVY else FEW
+    few = FEW
+    if name(path) in HEAVY:
+        config, few = narrowed(config), {**FEW, "batch_size": 2}
+        if spec.height > 64:
+            config["model"], init_args["size"] = quartered(config["model"]), spec.height // 4
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}
     config["trainer"].update(SHORT)
     config["trainer"].pop("val_check_interval", None)

@@ -2,16 +2,36 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from fake_configs import SHORT, Lightning, name, on_fake_data
+from fake_configs import SHORT, Lightning, covering, name, on_fake_data
 from test_configs import CONFIGS
 
 OF_A_BATCH = {"vae/mnist_binary_cyclical.yaml", "vqvae/digits_gradient.yaml", "vqvae/digits_lfq.yaml"}
 """Free bits, and the entropy penalties: of these training minimises what only a batch has."""
 
-MARKED = [pytest.param(p, marks=() if name(p) in OF_A_BATCH else pytest.mark.slow, id=name(p)) for p in CONFIGS]
+DRAW = ("Curves", "Reconstructions", "Samples", "Interpolations", "Traversals", "Draws", "ClassSheet", "GANHealth")
+ONLY_TRAIN = ("lit_vae.data.", "torch.", *(f"callbacks.{panel}" for panel in DRAW))
+
+
+def classes(part: Any) -> set[str]:
+    """Every class that a configuration names and that an evaluation meets."""
+    if isinstance(part, Path):
+        return classes(yaml.safe_load(part.read_text()))
+    if isinstance(part, str) and part.startswith(("lit_vae.", "callbacks.")) and not part.startswith(ONLY_TRAIN):
+        return {part}
+    parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return set().union(*map(classes, parts))
+
+
+CHOSEN = covering(CONFIGS, classes)
+"""A number depends on batches by what makes it: each class is in one of these configurations at least."""
+MARKED = [
+    pytest.param(path, marks=() if name(path) in OF_A_BATCH else pytest.mark.slow, id=name(path))
+    for path in sorted({*CHOSEN, *(path for path in CONFIGS if name(path) in OF_A_BATCH)})
+]
 
 
 @pytest.mark.parametrize("path", MARKED)

@@ -1,13 +1,17 @@
 """Every configuration of the repository runs: two batches of training, a validation with all pictures, and a test."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from fake_configs import HEAVY, ROOT, Lightning, name, on_fake_data, on_fake_images, with_small_networks
+
+from lit_vae.tools.configurations import build_components
 
 NO_EXPERIMENTS = ("overlays", "sweeps")
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in NO_EXPERIMENTS)
@@ -49,6 +53,14 @@ def test_a_configuration_trains_draws_and_tests(
     if "callbacks.ImportanceSampledNLL" in wanted:
         # a tighter bound of the same quantity; three samples of a handful of images can miss by chance, not by much
         assert metrics["test/nll_iw3"] < -metrics["test/elbo"] + 0.05 * abs(metrics["test/elbo"])
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if name(path) in HEAVY], ids=name)
+def test_the_networks_of_a_large_configuration_fit_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are: above they are made small. Of tensors without values, which cost nothing."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for such tensors
+    with torch.device("meta"):
+        assert build_components([path]).model.check_networks() == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, schedule_and_ema
 
 Lightning = Callable[..., None]
@@ -43,7 +44,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "lit_vae.cli", "fit", "--config", str(config), "--run_dir", str(run)]
     command += [*COMMON, "--last_checkpoint.every_n_steps=3"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = run / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:

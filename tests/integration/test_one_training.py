@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 
 
 def test_a_second_training_in_a_run_directory_is_refused(
@@ -17,7 +18,7 @@ def test_a_second_training_in_a_run_directory_is_refused(
     run = tmp_path / "run"
     args = ["fit", "--config", str(digits_config), "--run_dir", str(run), "--trainer.callbacks=[]"]
     args.append("--last_checkpoint.every_n_steps=5")
-    first = subprocess.Popen(
+    first = warm.Popen(
         [sys.executable, "-m", "lit_vae.cli", *args, "--trainer.max_epochs=2000"],
         stdout=subprocess.DEVNULL,
     )

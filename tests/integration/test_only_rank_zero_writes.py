@@ -1,11 +1,11 @@
 """Of two ranks the first alone writes into the run directory; a prediction has a file of each rank by design."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def test_only_rank_zero_writes_into_the_run_directory(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     environment = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": f"{path}:{ROOT}", "AUDITED_RUN": str(run)}
     command = [sys.executable, "-m", "lit_vae.cli", "fit", "--config", f"{tmp_path}/config.yaml", "--run_dir", str(run)]
-    subprocess.run(
+    warm.run(
         [*command, "--last_checkpoint.every_n_steps=2"],
         env=environment | {"AUDITED_SEEN": str(seen)}, check=True, capture_output=True,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, schedule_and_ema
 from torch.optim import Adam
 
@@ -53,14 +54,14 @@ def status(run: Path) -> str:
 
 
 @contextmanager
-def training(arguments: list[str], run: Path, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+def training(arguments: list[str], run: Path, **variables: str) -> Iterator[warm.Popen]:
     """A training in another process, slowed down so that it can be caught; it has a checkpoint when we go on."""
     (run.parent / "path").mkdir(exist_ok=True)
     (run.parent / "path" / "sitecustomize.py").write_text(SLOW)
     variables = {"PYTHONPATH": f"{run.parent}/path:{ROOT}", **variables}
     command = [sys.executable, "-m", "lit_vae.cli", *arguments]
     environment = {**os.environ, **variables}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = warm.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 180
         while not (run / "checkpoints" / "last.ckpt").exists():
@@ -110,10 +111,8 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
     assert not (run / "STOP").exists()
     assert not list(run.rglob("hpc_ckpt*"))
     if wandb:
-        resumed = subprocess.run(
-            [sys.executable, "-m", "lit_vae.cli", *arguments(config, run)],
-            env={**os.environ, **wandb}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run)]
+        resumed = warm.run(command, env={**os.environ, **wandb}, capture_output=True)
         assert resumed.returncode == 0, resumed.stderr
         parts = [folder.name.rpartition("-")[2] for folder in (run / "wandb").glob("offline-run-*")]
         assert parts == [(run / "wandb" / "run_id").read_text().strip()] * 2  # two parts of one run
@@ -293,7 +292,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(
 def test_two_ranks_stop_at_one_step_when_one_is_asked(config: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, whole), *TWO_RANKS]
-    subprocess.run(command, check=True, capture_output=True)
+    warm.run(command, check=True, capture_output=True)
     with training([*arguments(config, run), *TWO_RANKS], run) as process:
         (second,) = [
             int(pid)
@@ -306,5 +305,5 @@ def test_two_ranks_stop_at_one_step_when_one_is_asked(config: Path, tmp_path: Pa
     assert "preempted: asked to stop by another rank: saved at step " in said
     assert final_state(run)["global_step"] < STEPS
     command[command.index(str(whole))] = str(run)
-    subprocess.run(command, check=True, capture_output=True)
+    warm.run(command, check=True, capture_output=True)
     assert_same_run(whole, run)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from exact_helpers import COMMON, assert_same_run, schedule_and_ema
 from injected_faults import fault
@@ -58,7 +58,7 @@ def train(config: Path, run: Path, **variables: str) -> Ended:
     arguments = ["fit", "--config", config, "--run_dir", run, "--ckpt_path=auto", *COMMON]
     variables |= {"PYTHONPATH": f"{ROOT}/tests/integration:{ROOT}"}
     with log.open("w") as out:
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, "-m", "lit_vae.cli", *map(str, arguments)],
             env={**os.environ, **variables}, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from PIL import Image
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
@@ -282,7 +283,7 @@ def test_a_run_that_is_killed_in_the_middle_is_compared_with_what_it_has_left(
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "lit_vae.cli", "fit", "--config", str(digits_config), "--run_dir", str(killed)]
     often = ["--trainer.max_epochs=100000", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"]
-    with subprocess.Popen([*command, *often], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as training:
+    with warm.Popen([*command, *often], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as training:
         deadline = time.monotonic() + 120.0
         while not list(killed.glob("media/*/step_66.png")):  # three validations
             assert training.poll() is None

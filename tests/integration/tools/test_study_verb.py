@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import warm
 import yaml
 from tools_helpers import Fails, Tools
 
@@ -58,10 +59,13 @@ class Pages:
 
 @contextmanager
 def stand_in() -> Iterator[Pages]:
+    """No page is made, and what a study in this process starts is forked."""
     pages, module = Pages(), ModuleType(COMPARE)
     module.compare = pages  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, COMPARE, module)
+        forking = SimpleNamespace(**{**vars(subprocess), "Popen": warm.Popen})
+        patch.setattr("lit_vae.tools.processes.subprocess", forking)
         yield pages
 
 
@@ -112,10 +116,10 @@ def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 
 @contextmanager
-def study_beside_us(*args: Any) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def study_beside_us(*args: Any) -> Iterator[tuple[warm.Popen, int]]:
     """A study in another process and the id of its training; nothing of them is left afterwards."""
     command = [sys.executable, "-m", "lit_vae.tools", "study", *map(str, args)]
-    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    study = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     training = None
     try:
         training = wait_for(lambda: training_of(study.pid))

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import warm
 
 from lit_vae.run.loggers import MetricsCSV, WandB, wandb_mode
 
@@ -229,8 +230,6 @@ def test_wandbs_own_variables_hold_where_the_configuration_says_nothing(
 def test_wandb_offline_keeps_numbers_and_pictures(
     digits_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import subprocess
-
     environment = {**os.environ, "WANDB_MODE": "offline"}
     command = [
         sys.executable,
@@ -243,9 +242,9 @@ def test_wandb_offline_keeps_numbers_and_pictures(
         str(tmp_path / "run"),
     ]
     fast = ["--trainer.limit_train_batches=3", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"]
-    subprocess.run([*command, *fast, "--trainer.max_epochs=1"], env=environment, check=True, stdin=subprocess.DEVNULL)
+    warm.run([*command, *fast, "--trainer.max_epochs=1"], env=environment, check=True)
     resume = ["--trainer.max_epochs=2", "--ckpt_path=last"]
-    subprocess.run([*command, *fast, *resume], env=environment, check=True, stdin=subprocess.DEVNULL)
+    warm.run([*command, *fast, *resume], env=environment, check=True)
     records = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert len(records) == 2
     assert len({record.name.rsplit("-", 1)[1] for record in records}) == 1  # one W&B run, in two parts

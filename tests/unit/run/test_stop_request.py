@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+import torch.multiprocessing as mp
 from torch import distributed
 
 from lit_vae.run.errors import Preempted
@@ -58,5 +58,5 @@ def _decide(rank: int, folder: Path) -> None:
 
 
 def test_what_one_rank_is_asked_all_do(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_decide, (tmp_path,), nprocs=2)
+    mp.start_processes(_decide, args=(tmp_path,), nprocs=2, start_method="fork")
     assert [(tmp_path / f"decided_{rank}").read_text() for rank in range(2)] == ["False True", "False True"]

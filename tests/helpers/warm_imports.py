@@ -1,4 +1,4 @@
-"""What the processes of `fuzz_workers` are forked with: what `lightning` imports, in its order, then the rest."""
+"""What the processes of `warm` are forked with: what ``lightning`` imports, in its order, then the rest."""
 
 # ruff: noqa: F401
 import lit_vae.cli  # isort: skip
@@ -6,6 +6,7 @@ import lit_vae.cli  # isort: skip
 import matplotlib.pyplot
 import sklearn.datasets
 import torch
+import wandb
 
 import callbacks
 import lit_vae.data
