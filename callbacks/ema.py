@@ -1,17 +1,20 @@
 """Exponential moving average of the weights."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lit_vae.ranges import BelowOne, PositiveInt, checked
 
+_WRAPPED = "module."  # what torch's AveragedModel puts before the names of the model's weights
 
-class EMA(WeightAveraging):
+
+class EMA(Callback):
     """Keeps ``average <- decay average + (1 - decay) weights``, and validates, draws and tests with it.
 
     The average is in the model for the whole of a validation: from ``on_validation_start`` to ``on_validation_end``,
@@ -22,9 +25,9 @@ class EMA(WeightAveraging):
 
     Buffers are copied: a codebook is a moving average already, and a revived code must not lag behind.
 
-    Lightning's `WeightAveraging` does the bookkeeping. This class differs from its ``EMAWeightAveraging`` where that
-    one puts the weights back before other callbacks have seen the average, tests a checkpoint after a fit with the
-    wrong weights, averages on the CPU for a model on a GPU, and updates one parameter at a time.
+    The keys of a checkpoint are those of Lightning's ``WeightAveraging``. That one puts the weights back before other
+    callbacks have seen the average, tests a checkpoint after a fit with the wrong weights, and averages on the CPU for
+    a model on a GPU.
 
     Args:
         decay: after warm-up; 0.999 averages over about the last 1000 updates.
@@ -34,43 +37,42 @@ class EMA(WeightAveraging):
 
     @checked
     def __init__(self, decay: BelowOne = 0.999, warmup: bool = True, every_n_steps: PositiveInt = 1) -> None:
-        super().__init__(multi_avg_fn=self._update, use_buffers=False)
         self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
+        self._average: AveragedModel | None = None
+        self._updated_at_step = 0
         self._average_in_model = False
 
     def decay_at(self, num_updates: int) -> float:
         """Decay of the update after ``num_updates`` others (the first one copies the weights)."""
         return min(self.decay, (1 + num_updates) / (10 + num_updates)) if self.warmup else self.decay
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """After every n-th optimizer step, the first one included."""
-        return step_idx is not None and step_idx % self.every_n_steps == 0
-
-    @torch.no_grad()
     def _update(self, average: Any, current: Any, num_updates: Tensor | int) -> None:
         """One update of all parameters of a dtype."""
-        torch._foreach_lerp_(average, current, 1.0 - self.decay_at(int(num_updates)))
+        get_ema_multi_avg_fn(self.decay_at(int(num_updates)))(average, current, num_updates)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start an average for a fit; outside a fit there is none, and the model's weights are used as they are."""
-        self._average_model = None
         self._average_in_model = False
-        super().setup(trainer, pl_module, stage)
+        self._average = AveragedModel(pl_module, multi_avg_fn=self._update) if stage == "fit" else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow the model to its device, where it only now is."""
-        assert self._average_model is not None
-        self._average_model.to(pl_module.device)
+        assert self._average is not None  # by `setup`
+        self._average.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update after every n-th optimizer step, the first one included."""
+        step = trainer.global_step
+        if step > self._updated_at_step and (step - 1) % self.every_n_steps == 0:
+            assert self._average is not None  # by `setup`
+            self._average.update_parameters(pl_module)
+            self._updated_at_step = step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the model."""
         self._exchange(pl_module, average_in_model=True)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done in `on_validation_start`."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done in `on_validation_end`."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the trained weights back."""
@@ -80,22 +82,51 @@ class EMA(WeightAveraging):
         """Leave the average in the model."""
         self._exchange(pl_module, average_in_model=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The step of the last update."""
+        return {"latest_update_step": self._updated_at_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from that step."""
+        self._updated_at_step = state_dict["latest_update_step"]
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average as ``state_dict``, the trained weights as ``current_model_state``, wherever they are now."""
-        if self._average_model is None:  # a model loaded for a test: its weights are all there is
+        if self._average is None:  # a model loaded for a test: its weights are all there is
             return
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._average_in_model:
-            average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
-            checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
+        held = self._average.state_dict()
+        apart = {name.removeprefix(_WRAPPED): value for name, value in held.items() if name.startswith(_WRAPPED)}
+        in_model = checkpoint["state_dict"]
+        average, trained = (in_model, apart) if self._average_in_model else (apart, in_model)
+        counts = {name: value for name, value in held.items() if not name.startswith(_WRAPPED)}
+        checkpoint.update(state_dict=average, current_model_state=trained, averaging_state=counts)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume both in a fit; anywhere else the average, which ``state_dict`` is, has been loaded already."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        """Resume both in a fit; anywhere else the average, which ``state_dict`` is, has been loaded already.
+
+        A checkpoint of a run without this callback has no average: its weights are where one begins.
+        """
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        assert self._average is not None  # by `setup`
+        if "current_model_state" in checkpoint:
+            average = {_WRAPPED + name: value for name, value in checkpoint["state_dict"].items()}
+            self._average.load_state_dict(average | checkpoint["averaging_state"])
+            pl_module.load_state_dict(checkpoint["current_model_state"])
+        else:
+            self._average.module.load_state_dict(checkpoint["state_dict"])
 
     def _exchange(self, pl_module: LightningModule, average_in_model: bool) -> None:
         """Have the average in the model, or the trained weights; the average model holds the others."""
-        if self._average_model is not None and self._average_in_model != average_in_model:
-            self._swap_models(pl_module)
-            self._average_in_model = average_in_model
+        if self._average is None or self._average_in_model == average_in_model:
+            return
+        for apart, in_model in zip(_tensors(self._average.module), _tensors(pl_module), strict=True):
+            kept = apart.clone()
+            apart.copy_(in_model)
+            in_model.copy_(kept)
+        self._average_in_model = average_in_model
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, of which no gradient is taken."""
+    return (tensor.detach() for tensor in chain(module.parameters(), module.buffers()))

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,68 +89,68 @@ class LitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Know the user's home; hold every number to its range; remember the classes that checkpoints may name, too."""
         super().parse_arguments(parser, args)
-        check_sections(self.config[self.config.subcommand], "--")
+        check_sections(self.settings, "--")
         self.config = with_home(self.config)
         try:
-            check_numbers(self.config[self.config.subcommand].as_dict())
+            check_numbers(self.settings.as_dict())
         except ValueError as error:
             parser.error(str(error))
         trust_classes_of(self.config.as_dict())
-        trainer = self.config[self.config["subcommand"]].trainer
+        trainer = self.settings.trainer
         for name in ("logger", "callbacks", "plugins"):
             if isinstance(one := trainer.get(name), Namespace | str):
                 trainer[name] = [one]  # as Lightning takes it from Python
+        self.seed_given = self.settings.seed_everything  # True: any; Lightning then puts one in its place
+        # Lightning would let the checkpoint's hyper-parameters overrule the configuration, which is complete
+        self.checkpoint_given, self.settings.ckpt_path = self.settings.ckpt_path, None
 
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: the configuration is complete, and a checkpoint does not overrule it."""
+    @property
+    def settings(self) -> Namespace:
+        """The configuration, of this subcommand if there are any."""
+        return self.config[self.config.subcommand] if "subcommand" in self.config else self.config
 
     def before_instantiate_classes(self) -> None:
         """Choose the run directory, keep the configuration as it was given, then fill in what follows from the two."""
-        config = self.config[self.subcommand]
+        config, asked = self.settings, self.checkpoint_given
         files = [Path(str(file)) for file in config.config or [] if file is not None]
         fit = self.subcommand == "fit"
-        if not fit and config.ckpt_path is None:
+        if not fit and asked is None:
             raise ValueError(
                 f"lightning {self.subcommand}: untrained weights would be used."
                 " Give --ckpt_path RUN/checkpoints/last.ckpt."
             )
-        self.run_dir = choose_run_dir(config.run_dir, files, config.ckpt_path, fit)
-        asked = config.ckpt_path
+        self.run_dir = choose_run_dir(config.run_dir, files, asked, fit)
         self.source = checkpoint_in(self.run_dir, asked, fit)
-        config.ckpt_path = self.source.path
         if fit and not config.trainer.fast_dev_run and is_first_process():
             refuse_occupied(self.run_dir, self.source.path, asked)
-        settings = self._settings(config)
+        settings = self.written(self.config)
         self.continuation = start(settings, __version__)
         if fit and self.source.path is not None:
-            settings["seed_everything"] = self._seed_given
+            settings["seed_everything"] = self.seed_given
             self.continuation = continuation(Path(self.source.path), self.run_dir, settings, self._complete)
         config.trainer.default_root_dir = str(self.run_dir)
-        self._place_loggers(config.trainer)
+        if fit:
+            self.place_loggers(config.trainer)
+        else:
+            config.trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
 
-    def _set_seed(self) -> None:
-        """Remember whether any seed would do."""
-        self._seed_given = self._get(self.config, "seed_everything")
-        super()._set_seed()
+    def written(self, config: Namespace) -> dict[str, Any]:
+        """A complete configuration as ``config.yaml`` holds it, which starts the run again."""
+        dump = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
+        settings = dump.get(config.get("subcommand"), dump)
+        return {key: value for key, value in settings.items() if key not in NOT_OF_THE_RUN}
 
-    def _settings(self, config: Any) -> dict[str, Any]:
-        """The complete configuration, which starts the run again."""
-        dump = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
-        return {key: value for key, value in dump.items() if key not in NOT_OF_THE_RUN}
-
-    def _complete(self, text: str) -> dict[str, Any]:
+    def _complete(self, settings: dict[str, Any]) -> dict[str, Any]:
         """A configuration with today's defaults; nothing, if it is none."""
+        given = {"subcommand": self.subcommand, self.subcommand: settings}
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                return self._settings(self._parser(self.subcommand).parse_string(text))
+                return self.written(self.parser.parse_object(given))
         except SystemExit:
             return {}
 
-    def _place_loggers(self, trainer: Any) -> None:
+    def place_loggers(self, trainer: Any) -> None:
         """Give the run directory to every logger that takes one; add `MetricsCSV` where it is left out."""
-        if self.subcommand != "fit":
-            trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
-            return
         if trainer.logger in (None, True):
             trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
         # metrics.csv is part of a run: a resumed one, `compare` and W&B after a failure read it
@@ -163,12 +164,11 @@ class LitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
-        config = self._get(self.config_init, "trainer")
+        config = self.config_init[self.subcommand].trainer
         self.other_ranks = OtherRanks()
         callbacks = [self.other_ranks, FiniteNumbers(), LoopState(), *(config.get("callbacks") or [])]
-        resumed = self._get(self.config, "ckpt_path") is not None
-        callbacks += [RunDirectory(self.continuation, resumed), RandomState(), RunRecord(), PredictionFile()]
-        callbacks.append(MonitoredInTraining())
+        callbacks.append(RunDirectory(self.continuation, resumed=self.source.path is not None))
+        callbacks += [RandomState(), RunRecord(), PredictionFile(), MonitoredInTraining()]
         if config.get("enable_progress_bar") in (None, True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(progress_bar())
         if problems := twice(callbacks):
@@ -203,24 +203,35 @@ class LitCLI(LightningCLI):
         if is_first_process():
             print(said, flush=True)
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def fit(self, **kwargs: Any) -> None:
         """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
-        trains = subcommand == "fit" and not self.config[subcommand].trainer.fast_dev_run
-        with training_alone(self.run_dir) if trains else contextlib.nullcontext(), signals_given_back():
-            if trains and is_first_process():
+        if self.settings.trainer.fast_dev_run:
+            return self._run(self.trainer.fit, **kwargs)
+        with training_alone(self.run_dir):
+            if is_first_process():
                 note_start(self.run_dir, self.source.path)
                 self.source.set_aside()
+            return self._run(self.trainer.fit, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Lightning calls these methods in place of the trainer's."""
+        self._run(self.trainer.validate, verbose=True, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Leave Lightning's table of results out: the run directory prints one."""
+        self._run(self.trainer.test, verbose=False, **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """The predictions are in a file."""
+        self._run(self.trainer.predict, return_predictions=False, **kwargs)
+
+    def _run(self, method: Callable[..., Any], **kwargs: Any) -> None:
+        with signals_given_back():
             try:
-                super()._run_subcommand(subcommand)
+                method(ckpt_path=self.source.path, **kwargs)
             except BaseException as error:
                 self.other_ranks.end(error)
                 raise
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Add the checkpoint; leave Lightning's table of results out, since the run directory prints one."""
-        kwargs = {**super()._prepare_subcommand_kwargs(subcommand), "ckpt_path": self.config[subcommand].ckpt_path}
-        decided = {"predict": {"return_predictions": False}, "validate": {"verbose": True}, "test": {"verbose": False}}
-        return {**kwargs, **decided.get(subcommand, {})}
 
 
 def _class_of(logger: Any) -> type:
@@ -246,9 +257,10 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
 
-def command_line(kind: type[LitCLI]) -> LitCLI:
-    """What ``lightning`` does with ``sys.argv``, all the way."""
+def command_line(kind: type[LitCLI], run: bool = True) -> LitCLI:
+    """What ``lightning`` does with ``sys.argv``, all the way; without ``run`` up to the built components."""
     return kind(
+        run=run,
         model_class=Model,
         subclass_mode_model=True,
         datamodule_class=LightningDataModule,

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,6 +20,7 @@ from lit_vae.factories import Shared
 from lit_vae.metrics.split_mean import SplitMean
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.ranks import Share, rank, world_size
+from lit_vae.run.lightning_internals import CLASS_PATH, batch_index, is_built_from_configuration
 from lit_vae.weights import differences, shapes_of
 
 EVALUATION_SEED = 2**31 - 1
@@ -45,7 +45,7 @@ class Model(LightningModule, ABC):
         super().__init__()
         # From the command line the plain configuration is kept, and a checkpoint alone builds the model again. From
         # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
-        if _given_hyperparameters.get() is not None:
+        if is_built_from_configuration():
             self.save_hyperparameters()
         self._optimizer = Shared(optimizer)
         self._lr_scheduler = None if lr_scheduler is None else Shared(lr_scheduler)
@@ -173,10 +173,10 @@ class Model(LightningModule, ABC):
             ValueError: naming what is missing, unexpected or of another shape.
         """
         self.class_names = tuple(checkpoint.get("class_names", ()))
-        if self._trainer is None:
+        if self.trainer_or_none is None:
             return
         different = differences(shapes_of(checkpoint["state_dict"]), shapes_of(self.state_dict()))
-        theirs = str(checkpoint.get("hyper_parameters", {}).get("_class_path", "")).rpartition(".")[2]
+        theirs = str(checkpoint.get("hyper_parameters", {}).get(CLASS_PATH, "")).rpartition(".")[2]
         if different:
             own = type(self).__name__
             whose = (
@@ -214,18 +214,26 @@ class Model(LightningModule, ABC):
         It belongs to a batch of all ranks and to a place in it: ``W`` ranks of ``B`` images draw what one process of
         ``W B`` draws.
         """
-        if self._trainer is None or self.noise_seed is None:
+        trainer = self.trainer_or_none
+        if trainer is None or self.noise_seed is None:
             return None
         places = rank() * n + torch.arange(n, device=self.device)
-        return Draws(self.noise_seed, self._trainer.fit_loop.total_batch_idx, places)
+        return Draws(self.noise_seed, batch_index(trainer), places)
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
 
     @property
     def data_spec(self) -> Any:
         """What the data module at hand says of its data (`ImageSpec`, `CodeSpec`); None without one."""
-        trainer = self._trainer
-        return getattr(getattr(trainer, "datamodule", None), "spec", None) if trainer is not None else None
+        return getattr(getattr(self.trainer_or_none, "datamodule", None), "spec", None)
+
+    @property
+    def trainer_or_none(self) -> Trainer | None:
+        """The trainer that runs this model; None outside of a trainer, where ``trainer`` raises."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     @property
     def logs_this_step(self) -> bool:

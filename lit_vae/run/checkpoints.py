@@ -2,20 +2,22 @@
 
 import os
 import random
-from datetime import timedelta
+import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveFloat, PositiveInt, checked
 from lit_vae.run.files import replacing, why_unreadable
+from lit_vae.run.lightning_internals import batch_index, validation_interval
 from lit_vae.run.preemption import StopRequest
 
 CHECKPOINTS = "checkpoints"
@@ -79,31 +81,7 @@ def _are_weights(content: dict[str, Any]) -> bool:
     return bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
 
 
-class _RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of fixed name in the run directory's ``checkpoints``."""
-
-    def __init__(self, filename: str, **kwargs: Any) -> None:
-        super().__init__(filename=filename, auto_insert_metric_name=False, enable_version_counter=False, **kwargs)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run directory."""
-        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
-        super().setup(trainer, pl_module, stage)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the file that lies here, wherever it lay: a run may have been moved. A fork has none yet."""
-        assert self.dirpath is not None  # by `setup`
-        here = Path(self.dirpath, f"{self.filename}.ckpt")
-        if here.is_file():
-            scores = {str(here): score for score in state_dict["best_k_models"].values()}
-            paths = {name: str(here) for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
-            super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
-
-    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:
-        """A resumed run goes on in its directory: that it is not empty is as it should be."""
-
-
-class LastCheckpoint(_RunCheckpoint):
+class LastCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``, and the one before it.
 
     Written at the end of every epoch and after every validation, and in between as often as asked. ``previous.ckpt`` is
@@ -120,19 +98,18 @@ class LastCheckpoint(_RunCheckpoint):
 
     @checked
     def __init__(self, every_n_steps: PositiveInt | None = None, every_n_minutes: PositiveFloat | None = None) -> None:
-        within_epoch = bool(every_n_steps or every_n_minutes)
-        super().__init__(
-            "last",
-            every_n_train_steps=every_n_steps,
-            train_time_interval=timedelta(minutes=every_n_minutes) if every_n_minutes else None,
-            every_n_epochs=None if within_epoch else 1,
-            save_on_train_epoch_end=True,
-        )
+        if every_n_steps and every_n_minutes:
+            raise ValueError(
+                f"LastCheckpoint: every_n_steps (={every_n_steps}) and every_n_minutes (={every_n_minutes}) cannot both"
+                " be set. Set last_checkpoint.every_n_steps or last_checkpoint.every_n_minutes to null."
+            )
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self._saved_at_step, self._saved_at = 0, time.monotonic()
         self._request: StopRequest | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal asks for a stop; until now there was nothing to lose."""
-        super().on_train_start(trainer, pl_module)
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
         self._request = StopRequest(Path(trainer.default_root_dir))
         self._request.listen()
 
@@ -150,10 +127,8 @@ class LastCheckpoint(_RunCheckpoint):
         if trainer.is_last_batch and validates:
             return
         asked = not validates and self._is_asked_to_stop(trainer)
-        if ends or asked:
+        if ends or asked or self._is_due(trainer):
             self._save(trainer)
-        else:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if asked:
             self._stop(trainer)
 
@@ -164,12 +139,8 @@ class LastCheckpoint(_RunCheckpoint):
             if self._is_asked_to_stop(trainer):
                 self._stop(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saved already."""
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
-        super().on_exception(trainer, pl_module, exception)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -177,15 +148,29 @@ class LastCheckpoint(_RunCheckpoint):
         if self._request is not None:
             self._request.leave()
 
-    def _save(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether it is time for one in between; the first rank's clock decides for all."""
+        step = trainer.global_step
+        if step == self._saved_at_step:
+            return False
+        if self.every_n_steps is not None:
+            return step % self.every_n_steps == 0
+        if self.every_n_minutes is None:
+            return False
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60.0 * self.every_n_minutes))
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Keep the one that was there: a second name for it, and the new one then takes the first name only."""
+    def _save(self, trainer: Trainer) -> None:
+        """Save, and keep the one that was there: a second name for it, and the new one then takes the first name only.
+
+        A collective.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        path = Path(trainer.default_root_dir, CHECKPOINTS, LAST)
         if trainer.is_global_zero:
-            _name_also(Path(filepath), Path(filepath).with_name(PREVIOUS))
-        super()._save_checkpoint(trainer, filepath)
+            _name_also(path, path.with_name(PREVIOUS))
+        trainer.save_checkpoint(path)
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _is_asked_to_stop(self, trainer: Trainer) -> bool:
         """A collective. A training that is at its end is not stopped but ends."""
@@ -225,15 +210,15 @@ def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
 
     In doubt it does not: then the epoch's end is saved, and a validation saves again.
     """
-    every, interval = trainer.check_val_every_n_epoch, getattr(trainer, "val_check_batch", None)
+    every, interval = trainer.check_val_every_n_epoch, validation_interval(trainer)
     if interval is None:
         return False
     if every is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % interval == 0
+        return (batch_index(trainer) + 1) % interval == 0
     return (trainer.current_epoch + 1) % every == 0 and (interval == float("inf") or (batch_idx + 1) % interval == 0)
 
 
-class BestCheckpoint(_RunCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``: the weights of the validation with the best ``monitor``.
 
     Of validations at which the model `is_settled`: one with an adversary has its best distortion just before the
@@ -245,7 +230,30 @@ class BestCheckpoint(_RunCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
-        super().__init__("best", monitor=monitor, mode=mode, save_on_train_epoch_end=False)
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=False,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run directory."""
+        self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
+        with warnings.catch_warnings():  # that of a resumed run holds its checkpoints
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the file that lies here, wherever it lay: a run may have been moved. A fork has none yet."""
+        assert self.dirpath is not None  # by `setup`
+        here = Path(self.dirpath, f"{self.filename}.ckpt")
+        if here.is_file():
+            scores = {str(here): score for score in state_dict["best_k_models"].values()}
+            paths = {name: str(here) for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
+            super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is the best so far."""

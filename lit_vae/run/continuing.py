@@ -36,8 +36,8 @@ _OF_THE_CHECKPOINT = re.compile(
 )
 _OF_THE_OPTIMIZER = re.compile(r"model\..*(optimizer|lr_scheduler)")
 
-Complete = Callable[[str], dict[str, Any]]
-"""A configuration as YAML text, completed by today's parser; nothing, where it cannot be. What a checkpoint says is not
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
+"""A configuration completed by today's parser; nothing, where it cannot be. What a checkpoint says is not
 parsed so: the parser imports what a configuration names."""
 
 
@@ -119,7 +119,7 @@ def is_of(checkpoint: Path, run_dir: Path) -> bool:
 
 def _changes(before: dict[str, Any], after: dict[str, Any], complete: Complete) -> list[str]:
     if (known := known_to(before, after)) != after:  # an option that is new since is no change at its default
-        before = filled(before, complete(_dump(known)))
+        before = filled(before, complete(known))
     return list(differences(before, after))
 
 

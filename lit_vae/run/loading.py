@@ -10,9 +10,9 @@ import torch
 
 from lit_vae.models.module import Model
 from lit_vae.run.errors import without_noise
+from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_vae.run.trust import check_classes, class_named, only_trusted
 
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 _MOST_LINES = 8  # of what jsonargparse says of an argument
 
 
@@ -83,19 +83,19 @@ def class_in(checkpoint: Path, key: str, base: type, what: str) -> Any:
 
     content = AtomicCheckpointIO().load_checkpoint(checkpoint)
     given = content.get(key)
-    if not isinstance(given, Mapping) or given.get("_class_path") is None:
+    if not isinstance(given, Mapping) or given.get(CLASS_PATH) is None:
         raise ValueError(
             f"{checkpoint} does not say what its {what} is: it was not written by a run of the command line"
             " (lightning fit). Draw it from Python, with callbacks.Samples(...).draw(model) and the like."
         )
-    found = class_named(given["_class_path"], checkpoint, f"its {what}")
+    found = class_named(given[CLASS_PATH], checkpoint, f"its {what}")
     if not issubclass(found, base):
         raise ValueError(
-            f"{checkpoint}: its {what} {given['_class_path']} is no {base.__name__}. Give another checkpoint."
+            f"{checkpoint}: its {what} {given[CLASS_PATH]} is no {base.__name__}. Give another checkpoint."
         )
     check_classes(given, checkpoint, key)
-    if given.get("_instantiator", _INSTANTIATOR) != _INSTANTIATOR:
-        raise ValueError(f"{checkpoint}: {key}._instantiator must be {_INSTANTIATOR}. Give another checkpoint.")
+    if given.get(INSTANTIATOR, INSTANTIATE_MODULE) != INSTANTIATE_MODULE:
+        raise ValueError(f"{checkpoint}: {key}.{INSTANTIATOR} must be {INSTANTIATE_MODULE}. Give another checkpoint.")
     return found
 
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lit_vae.run.errors import Preempted, TrainingStopped, lost_rank
+from lit_vae.run.lightning_internals import started_processes
 from lit_vae.run.lock import is_first_process
 
 WHERE_SIGNAL = signal.SIGUSR2
@@ -48,10 +48,10 @@ class OtherRanks(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the processes over from Lightning, which looks at a list of them."""
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, Preempted):
-            self._started = [*launcher.procs]
-            launcher.procs.clear()
+        if not isinstance(exception, Preempted):
+            processes = started_processes(trainer)
+            self._started = [*processes]
+            processes.clear()
 
     def end(self, error: BaseException) -> None:
         """End them, when all else is done. Where one of them has failed it is given the time to say so.

@@ -91,7 +91,7 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
     unknown = re.search(r"(?:Option '|unrecognized arguments: --|Key ')([\w.]+)", message, re.IGNORECASE)
     if unknown is None or "Did you mean" in message:
         return message
-    known = {part for action in parser._actions for part in action.dest.split(".")}
+    known = {part for option in re.findall(r"--([\w.]+)", parser.format_usage()) for part in option.split(".")}
     known = known.union(*_arguments_of_classes(args).values())
     for part in unknown.group(1).split("."):
         if part not in known and (near := difflib.get_close_matches(part, sorted(known), n=1)):

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lit_vae.run.lightning_internals import CLASS_PATH, import_rules_given_back
+
 VARIABLE = "LIT_VAE_TRUST"
 OURS = ("lit_vae", "callbacks", "torch.nn", "torch.optim", "lightning.pytorch.cli.ReduceLROnPlateau")
 """Packages whose classes a checkpoint may name, and the one class that Lightning's command line adds to schedules."""
@@ -121,7 +123,7 @@ def class_paths(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         seen.add(id(value))
         for name, below in inside:
             path = f"{where}.{name}" if where else str(name)
-            if name in ("class_path", "_class_path"):
+            if name in ("class_path", CLASS_PATH):
                 yield path, below
             pending.append((path, below))
 
@@ -134,20 +136,18 @@ def only_trusted(file: Path) -> Iterator[None]:
         ValueError: on leaving, if something else was named.
     """
     from jsonargparse import set_parsing_settings
-    from jsonargparse._common import parsing_settings  # the settings are global, and cannot be taken back otherwise
 
-    global _restricted  # noqa: PLW0603  (as the settings are)
-    before = {name: parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
+    global _restricted  # noqa: PLW0603  (as jsonargparse's rules are)
     outer, _restricted = _restricted, True
     try:
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(trusted()))
-        yield
+        with import_rules_given_back():
+            set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(trusted()))
+            yield
     except Exception as error:
         if denied := _DENIED.search(str(error)):
             raise ValueError(_refusal(file, denied.group(1), "a value")) from error
         raise
     finally:
-        parsing_settings.update(before)
         _restricted = outer
 
 

@@ -82,7 +82,7 @@ class Parser(ArgumentParser):
         """Print the message and leave with exit code 2."""
         message = _plainly(message)
         unknown = re.search(r"unrecognized arguments: (--\w+)", message)
-        options = [string for action in self._actions for string in action.option_strings]
+        options = re.findall(r"--\w+", self.format_help())
         if unknown and (near := difflib.get_close_matches(unknown.group(1), options, n=1)):
             message += f"\nDid you mean {near[0]} instead of {unknown.group(1)}?"
         print(f"error: {message}\nSee {self.prog.replace(' [options]', '')} --help.", file=sys.stderr)

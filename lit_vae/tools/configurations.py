@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_vae.cli import LitCLI, command_line, quieten_lightning
 from lit_vae.models.module import Model
@@ -19,12 +20,14 @@ from lit_vae.run.trust import only_trusted
 class ConfigReader(LitCLI):
     """Reads the arguments of a run and stops there: nothing is built or written."""
 
-    def _set_seed(self) -> None:
-        """Nothing: nothing is drawn."""
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keep the configuration as a run would write it; no random generator is touched."""
+        super().parse_arguments(parser, args)
+        self.content = self.written(self.config)
+        self.settings.seed_everything = False
 
     def before_instantiate_classes(self) -> None:
-        """Keep the configuration as a run would write it."""
-        self.content = self._settings(self.config[self.subcommand])
+        """Nothing."""
 
     def instantiate_classes(self) -> None:
         """Nothing."""
@@ -32,17 +35,13 @@ class ConfigReader(LitCLI):
     def after_instantiate_classes(self) -> None:
         """Nothing: no model is there to have problems."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
-
 
 class ComponentBuilder(ConfigReader):
     """Builds model, data module and callbacks, and stops there: there is no trainer, and loggers open no file."""
 
     def before_instantiate_classes(self) -> None:
         """Leave the loggers out."""
-        super().before_instantiate_classes()
-        self.config[self.subcommand].trainer.logger = False
+        self.settings.trainer.logger = False
 
     def instantiate_classes(self) -> None:
         """What a run builds, less what `instantiate_trainer` leaves out."""
@@ -50,7 +49,7 @@ class ComponentBuilder(ConfigReader):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The callbacks alone: a login node may not have the devices."""
-        self.callbacks: list[Callback] = list(self._get(self.config_init, "trainer").get("callbacks") or [])
+        self.callbacks: list[Callback] = list(self.config_init.trainer.callbacks or [])
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,11 @@ def build_components(files: Sequence[Path], arguments: Sequence[str] = ()) -> Co
 
 def _read(kind: type[ConfigReader], files: Sequence[Path], args: Sequence[str] = ()) -> Any:
     said = io.StringIO()
-    given, sys.argv = sys.argv, ["lightning", "fit", *(f"--config={file}" for file in files), *args]
+    given, sys.argv = sys.argv, ["lightning", *(f"--config={file}" for file in files), *args]
     try:
         with contextlib.redirect_stderr(said):  # jsonargparse has parsers within parsers, and any of them may exit
             quieten_lightning()
-            return command_line(kind)
+            return command_line(kind, run=False)
     except SystemExit:
         raise ValueError(said.getvalue().strip().removeprefix("error: ")) from None
     finally:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import replacing
+from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_vae.tools.runs import check_arguments
 
 if TYPE_CHECKING:
     from lit_vae.interop import Architecture
-
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 def import_autoencoder(
@@ -56,8 +55,8 @@ def import_autoencoder(
         "global_step": 0,
         "pytorch-lightning_version": lightning_version,
         "state_dict": model.state_dict(),
-        "hyper_parameters": {**_hyperparameters(config["model"]), "_instantiator": _INSTANTIATOR},
-        "datamodule_hyper_parameters": {**_hyperparameters(config["data"]), "_instantiator": _INSTANTIATOR},
+        "hyper_parameters": {**_hyperparameters(config["model"]), INSTANTIATOR: INSTANTIATE_MODULE},
+        "datamodule_hyper_parameters": {**_hyperparameters(config["data"]), INSTANTIATOR: INSTANTIATE_MODULE},
         "published_scaling": {"scaling_factor": imported.scaling_factor, "shift_factor": imported.shift_factor},
     }
     AtomicCheckpointIO().save_checkpoint(checkpoint, run / CHECKPOINTS / "last.ckpt")
@@ -68,7 +67,7 @@ def import_autoencoder(
 
 def _hyperparameters(component: dict[str, Any]) -> dict[str, Any]:
     """A class and its arguments as Lightning keeps them in a checkpoint."""
-    return {"_class_path": component["class_path"], **component["init_args"]}
+    return {CLASS_PATH: component["class_path"], **component["init_args"]}
 
 
 def _config(architecture: "Architecture", data: str, size: int, lpips: bool, rfid: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_vae.cli import LitCLI, command_line, quieten_lightning
+from lit_vae.cli import command_line, quieten_lightning
 from lit_vae.tools.configurations import ConfigReader
 
 CSV, WANDB = "lit_vae.run.loggers.MetricsCSV", "lit_vae.run.loggers.WandB"
@@ -19,7 +19,10 @@ BOARD = "lit_vae.run.loggers.TensorBoard"
 class Placer(ConfigReader):
     """Places the loggers and stops there."""
 
-    before_instantiate_classes = LitCLI.before_instantiate_classes
+    def before_instantiate_classes(self) -> None:
+        """As a fit does."""
+        self.run_dir = self.settings.run_dir
+        self.place_loggers(self.settings.trainer)
 
 
 @pytest.fixture
@@ -53,10 +56,10 @@ def test_every_logger_writes_into_the_run_and_one_writes_metrics(
 ) -> None:  # fmt: skip
     run = str(tmp_path / "run")
     monkeypatch.setenv("WANDB_MODE", mode)
-    args = ["lightning", "fit", "--config", str(digits_config), "--config", str(overlay(logger=given))]
+    args = ["lightning", "--config", str(digits_config), "--config", str(overlay(logger=given))]
     monkeypatch.setattr(sys, "argv", [*args, "--run_dir", run])
     quieten_lightning()
-    placed = command_line(Placer).config.fit.trainer.logger
+    placed = command_line(Placer, run=False).config.trainer.logger
     last = [logger["class_path"].rpartition(".")[2] for logger in placed]
     assert last == [path.rpartition(".")[2] for path in expected]
     assert [logger["init_args"]["run_dir"] for logger in placed] == [run] * len(placed)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FREE = (
+    "lit_vae.run.lightning_internals",
     "lit_vae.images", "lit_vae.codes", "lit_vae.noise", "lit_vae.ranks", "lit_vae.factories", "lit_vae.needs",
     "lit_vae.offline", "lit_vae.staging", "lit_vae.threads", "lit_vae.forms", "lit_vae.weights", "lit_vae.ranges",
 )  # fmt: skip

@@ -83,7 +83,7 @@ def test_panels_see_the_average_in_either_order_of_callbacks(first, new_model, n
     order = [ema, watch] if first == "ema" else [watch, ema]
     new_trainer(*order, max_epochs=1).fit(model, datamodule=data)
     average = next(model.decoder.parameters())  # what fit leaves in the model
-    trained = next(ema._average_model.module.decoder.parameters())
+    trained = next(ema._average.module.decoder.parameters())
     ((_, seen),) = watch.seen
     torch.testing.assert_close(seen, average, rtol=0, atol=0)
     assert not torch.equal(seen, trained)
