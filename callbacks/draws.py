@@ -14,7 +14,7 @@ from callbacks.periodic import data_spec
 from lit_vae.codes import CodeSpec
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
-from lit_vae.ranges import Depth, PositiveInt, Seed, checked
+from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
 from lit_vae.run.loading import load_stage1
 from lit_vae.sampling import CodeSampling
 
@@ -39,7 +39,7 @@ class Draws(Panel):
     @checked
     def __init__(
         self,
-        num_images: Depth = 64,
+        num_images: SmallCount = 64,
         every_n_epochs: PositiveInt = 1,
         sampling: CodeSampling | None = None,
         seed: Seed = 0,

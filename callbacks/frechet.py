@@ -11,8 +11,8 @@ from lit_vae.features import ImageFeatures
 from lit_vae.images import Batch
 from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
-from lit_vae.needs import Need
 from lit_vae.ranges import PositiveInt, checked
+from lit_vae.run.needs import Need
 
 
 class ReconstructionFrechet(Measurement):

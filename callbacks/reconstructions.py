@@ -6,7 +6,7 @@ from PIL import Image
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, to_model
 from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class Reconstructions(Panel):
@@ -24,7 +24,7 @@ class Reconstructions(Panel):
     caption = "Validation images (upper row of each pair) and their reconstructions (lower row)"
 
     @checked
-    def __init__(self, num_images: Depth = 16, every_n_epochs: PositiveInt = 1, columns: Depth = 8) -> None:
+    def __init__(self, num_images: SmallCount = 16, every_n_epochs: PositiveInt = 1, columns: SmallCount = 8) -> None:
         super().__init__(every_n_epochs)
         self.num_examples, self.columns = num_images, columns
 

@@ -15,9 +15,9 @@ from callbacks.panel import Images, Split
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
-from lit_vae.needs import Measured, Need, of_contents
 from lit_vae.ranks import Share, all_agree, rank
 from lit_vae.run.files import replacing
+from lit_vae.run.needs import Measured, Need, of_contents
 
 VERSION = 1
 """Of what this file makes of images and features: a higher one finds no older files."""

@@ -19,10 +19,10 @@ from lit_vae.features import ImageFeatures
 from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
 from lit_vae.models.module import Model
-from lit_vae.needs import Need, needs_of
 from lit_vae.ranges import AtLeastTwo, PositiveInt, Seed, checked
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.loading import images_of, load_stage1
+from lit_vae.run.needs import Need, needs_of
 
 AT_ONCE, PIXELS_AT_ONCE = 100, 100 * 64 * 64
 """The most images and pixels that are drawn together, from a seed of their own: the same on any number of ranks."""

@@ -8,7 +8,7 @@ from PIL import Image
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, decode_draws, decode_means, prior_latents
 from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import Depth, NotNegativeFloat, PositiveInt, Seed, checked
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, Seed, SmallCount, checked
 
 Pixels = Literal["mean", "sample", "both"]
 
@@ -33,7 +33,7 @@ class Samples(Panel):
     @checked
     def __init__(
         self,
-        num_images: Depth = 64,
+        num_images: SmallCount = 64,
         every_n_epochs: PositiveInt = 1,
         temperature: NotNegativeFloat = 1.0,
         pixels: Pixels = "mean",
@@ -87,7 +87,7 @@ class ClassSheet(Panel):
     @checked
     def __init__(
         self,
-        columns: Depth = 10,
+        columns: SmallCount = 10,
         every_n_epochs: PositiveInt = 1,
         temperature: NotNegativeFloat = 1.0,
         pixels: Literal["mean", "sample"] = "mean",

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lit_vae.interop import load_into
 from lit_vae.models.base import Autoencoder
-from lit_vae.needs import Need, NeededFile
 from lit_vae.run.checkpoints import AtomicCheckpointIO
-from lit_vae.weights import differences, shapes_of
+from lit_vae.run.needs import Need, NeededFile
+from lit_vae.run.weights import differences, shapes_of
 
 OF_A_RECIPE = ("likelihood", "objective", "realism")
 """Parts that a recipe may change: they start anew where the checkpoint has others, or none."""

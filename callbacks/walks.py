@@ -12,7 +12,7 @@ from callbacks.panel import Images, Panel, decode_means, example_images, prior_o
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import Depth, NotNegativeInt, PositiveFloat, PositiveInt, Steps, checked
+from lit_vae.ranges import NotNegativeInt, PositiveFloat, PositiveInt, SmallCount, Steps, checked
 
 Path = Literal["linear", "slerp"]
 
@@ -103,7 +103,7 @@ class Interpolations(Panel):
 
     @checked
     def __init__(
-        self, pairs: Depth = 6, steps: Steps = 9, path: Path = "linear", every_n_epochs: PositiveInt = 1
+        self, pairs: SmallCount = 6, steps: Steps = 9, path: Path = "linear", every_n_epochs: PositiveInt = 1
     ) -> None:
         super().__init__(every_n_epochs)
         self.pairs, self.steps, self.path = pairs, steps, path

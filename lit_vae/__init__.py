@@ -1,6 +1,6 @@
 """Image autoencoders in PyTorch Lightning. Importing it is light: nothing heavy is loaded until it is used."""
 
-from lit_vae.threads import set_defaults
+from lit_vae.run.threads import set_defaults
 
 __version__ = "0.1.0"
 

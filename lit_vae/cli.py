@@ -4,8 +4,6 @@ Names no family: models, data and callbacks are found by the ``class_path`` of a
 """
 
 import contextlib
-import importlib
-import inspect
 import io
 import logging
 import os
@@ -25,10 +23,9 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvi
 
 from lit_vae import __version__
 from lit_vae.models.module import Model
-from lit_vae.offline import keep_others_offline
 from lit_vae.ranks import rank, world_size
 from lit_vae.run.callbacks import MonitoredInTraining, monitor_problems, twice
-from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, RandomState
+from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from lit_vae.run.continuing import continuation, start
 from lit_vae.run.directory import RunDirectory, choose_run_dir, refuse_occupied
 from lit_vae.run.errors import (
@@ -42,20 +39,21 @@ from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import CountOperations, settle_threads
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import is_first_process, training_alone
-from lit_vae.run.loggers import MetricsCSV, WandB
+from lit_vae.run.loggers import place_loggers
 from lit_vae.run.loop_state import LoopState
+from lit_vae.run.offline import keep_others_offline
 from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
 from lit_vae.run.parser import Parser, check_sections
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.preemption import signals_given_back
 from lit_vae.run.progress import progress_bar
+from lit_vae.run.random_state import RandomState
 from lit_vae.run.record import RunRecord
 from lit_vae.run.resume import checkpoint_in, note_start
 from lit_vae.run.settings import with_home
 from lit_vae.run.trust import forget_classes, trust_classes_of
 from lit_vae.run.yaml_files import refuse_special_files
 
-DEFAULT_LOGGERS = [{"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"}]
 NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
 
 
@@ -130,7 +128,7 @@ class LitCLI(LightningCLI):
             self.continuation = continuation(Path(self.source.path), self.run_dir, settings, self._complete)
         config.trainer.default_root_dir = str(self.run_dir)
         if fit:
-            self.place_loggers(config.trainer)
+            place_loggers(config.trainer, self.run_dir)
         else:
             config.trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
 
@@ -148,19 +146,6 @@ class LitCLI(LightningCLI):
                 return self.written(self.parser.parse_object(given))
         except SystemExit:
             return {}
-
-    def place_loggers(self, trainer: Any) -> None:
-        """Give the run directory to every logger that takes one; add `MetricsCSV` where it is left out."""
-        if trainer.logger in (None, True):
-            trainer.logger = [dict(logger) for logger in DEFAULT_LOGGERS]
-        # metrics.csv is part of a run: a resumed one, `compare` and W&B after a failure read it
-        loggers = [logger for logger in trainer.logger or [] if not _is_off(logger)]
-        if not any(issubclass(_class_of(logger), MetricsCSV) for logger in loggers):
-            loggers.insert(0, dict(DEFAULT_LOGGERS[0]))
-        for logger in loggers:
-            if "run_dir" in inspect.signature(_class_of(logger)).parameters:
-                logger["init_args"] = {**(logger.get("init_args") or {}), "run_dir": str(self.run_dir)}
-        trainer.logger = loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: atomic checkpoints, random states, the directory, progress."""
@@ -232,15 +217,6 @@ class LitCLI(LightningCLI):
             except BaseException as error:
                 self.other_ranks.end(error)
                 raise
-
-
-def _class_of(logger: Any) -> type:
-    module, _, name = logger["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _is_off(logger: Any) -> bool:
-    return os.environ.get("WANDB_MODE") == "disabled" and issubclass(_class_of(logger), WandB)
 
 
 def quieten_lightning() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_vae import distributions as D
 from lit_vae.images import ImageSpec, Values
-from lit_vae.ranges import Depth, Within, checked
+from lit_vae.ranges import SmallCount, Within, checked
 
 Variance = Annotated[float, Within(ge=1e-13, le=4e8)]
 Deviation = Annotated[float, Within(ge=1e-6, le=2e4)]
@@ -257,7 +257,7 @@ class DiscretizedLogisticMixture(Likelihood):
     remedy = _OF_LEVELS
 
     @checked
-    def __init__(self, num_mixtures: Depth = 10, min_log_scale: LogScale = -7.0) -> None:
+    def __init__(self, num_mixtures: SmallCount = 10, min_log_scale: LogScale = -7.0) -> None:
         super().__init__()
         self.num_mixtures = num_mixtures
         self.min_log_scale = min_log_scale

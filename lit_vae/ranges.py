@@ -37,8 +37,8 @@ MOST = 2**31 - 1
 
 PositiveInt = Annotated[int, Within(ge=1, le=MOST)]
 NotNegativeInt = Annotated[int, Within(ge=0, le=MOST)]
-Depth = Annotated[int, Within(ge=1, le=10_000)]
-"""A number of layers, of pictures, of processes: each costs time and memory, however small it is."""
+SmallCount = Annotated[int, Within(ge=1, le=10_000)]
+"""Layers, pictures, mixture components: each one costs memory and time, so more than that is a slip of the pen."""
 AtLeastTwo = Annotated[int, Within(ge=2, le=MOST)]
 AtLeastThree = Annotated[int, Within(ge=3, le=MOST)]
 Steps = Annotated[int, Within(ge=2, le=10_000)]

@@ -15,8 +15,8 @@ from lit_vae.data.loader import Source
 from lit_vae.data.pictures import Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
-from lit_vae.needs import Measured, of_names
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Within, Workers, checked
+from lit_vae.run.needs import Measured, of_names
 
 _WIDTH = 178
 _PARTITION: tuple[Split, ...] = ("train", "val", "test")  # 0, 1, 2 in the file

@@ -165,13 +165,8 @@ class CodeWriter:
             raise ValueError(f"CodeWriter: distortion (={total}) of {split} must be finite. The model has diverged.")
         for file in (*levels, labels):
             file.flush()
-        statistics = [code_statistics(count) for count in counts]
-        self._splits[split] = SplitSummary(
-            num_images,
-            total / num_images,
-            tuple(float(level.perplexity) for level in statistics),
-            tuple(float(level.usage) for level in statistics),
-        )
+        by_level = [(float(level.perplexity), float(level.usage)) for level in map(code_statistics, counts)]
+        self._splits[split] = SplitSummary(num_images, total / num_images, *zip(*by_level, strict=True))
 
 
 def code_dtype(num_embeddings: int) -> np.dtype:
@@ -295,11 +290,7 @@ def _from_json(record: dict[str, Any]) -> Manifest:
         distortion={name: split.distortion for name, split in splits.items()},
         bits_per_dim=None if bits is None else (int(bits["dims"]), float(bits["offset"])),
     )
-    per_level = [
-        spec.num_embeddings,
-        *(s.perplexity for s in splits.values()),
-        *(s.code_usage for s in splits.values()),
-    ]
+    per_level = [spec.num_embeddings, *(values for s in splits.values() for values in (s.perplexity, s.code_usage))]
     if not spec.grids or any(len(values) != len(spec.grids) for values in per_level):
         raise ValueError(f"not the same number of levels everywhere, as there are grids (={list(spec.grids)})")
     if min(*spec.num_embeddings, *(split.num_images for split in splits.values())) < 1:

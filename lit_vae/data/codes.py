@@ -11,10 +11,10 @@ from lit_vae.data.code_files import CodeFiles, Manifest, open_split, read_manife
 from lit_vae.data.loader import Loader, Source
 from lit_vae.data.orders import Order
 from lit_vae.data.splits import Part, Split, SplitDataModule
-from lit_vae.needs import Need, NeededFile
 from lit_vae.noise import FIXED
 from lit_vae.ranges import PositiveInt, Seed, UnitInterval, checked
-from lit_vae.staging import staged
+from lit_vae.run.needs import Need, NeededFile
+from lit_vae.run.staging import staged
 
 
 class CodeLoader(Loader[CodeBatch, CodeBatch]):

@@ -7,8 +7,8 @@ from typing import Any
 
 from lit_vae.data.base import ImageDataModule
 from lit_vae.data.files import fetch, missing
-from lit_vae.needs import Measured, Need, of_contents
-from lit_vae.staging import staged
+from lit_vae.run.needs import Measured, Need, of_contents
+from lit_vae.run.staging import staged
 
 
 class DownloadedDataModule(ImageDataModule):

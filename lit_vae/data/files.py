@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lit_vae.offline import VARIABLE, is_offline
+from lit_vae.run.offline import VARIABLE, is_offline
 
 
 def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callable[[Path], object], remedy: str) -> None:
@@ -24,7 +24,7 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
         remedy: what to do by hand where the download fails.
 
     Raises:
-        FileNotFoundError: the download failed, or is forbidden (`lit_vae.offline`).
+        FileNotFoundError: the download failed, or is forbidden (`lit_vae.run.offline`).
     """
     if complete():
         return

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lit_vae.data.formats import is_image_name
 from lit_vae.data.splits import Split
-from lit_vae.needs import Measured, Need, of_names
+from lit_vae.run.needs import Measured, Need, of_names
 
 NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),

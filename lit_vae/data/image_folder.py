@@ -19,9 +19,9 @@ from lit_vae.data.opened import Refused
 from lit_vae.data.pictures import Crop, Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
-from lit_vae.needs import Need
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
-from lit_vae.staging import staged
+from lit_vae.run.needs import Need
+from lit_vae.run.staging import staged
 
 _REPORT_FILE = "image_files.txt"  # in the run directory
 _SHARE = 0.1  # of the images, held out for validation and for test where no number is given

@@ -14,7 +14,7 @@ from lit_vae.data.folders import LeftOut, Walk
 from lit_vae.data.formats import UNREAD_FORMAT, is_image_name, is_unread_name
 from lit_vae.data.opened import NotRead, Opened, above_limit_too, opened
 from lit_vae.data.pictures import Geometry
-from lit_vae.threads import cores
+from lit_vae.run.threads import cores
 
 MOST_CUT = 0.8
 """Of a picture, before it is said."""

@@ -18,8 +18,8 @@ from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec
-from lit_vae.needs import sha256
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
+from lit_vae.run.needs import sha256
 
 _SIDE = 28
 _TEST_IDS = 1 << 32  # test images draw other noise than training images

@@ -19,7 +19,7 @@ from lit_vae.data.loader import Order, Raw, Reader, Source, TensorLoader, Tensor
 from lit_vae.data.opened import NotRead, above_limit_too
 from lit_vae.data.preprocess import Preprocess
 from lit_vae.noise import CROP, FIXED, uniform
-from lit_vae.threads import cores
+from lit_vae.run.threads import cores
 
 Crop = Literal["center", "random", "none"]
 

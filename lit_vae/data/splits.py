@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_vae.data.checks import Problem
 from lit_vae.data.loader import BatchT, Loader, Source, StoredT
 from lit_vae.data.orders import EvalOrder, FixedOrder, Order, TrainOrder, example_order
-from lit_vae.needs import Need
+from lit_vae.run.needs import Need
 
 Split = Literal["train", "val", "test"]
 Part = Literal["fit", "test"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_vae.images import Shape, Values, levels
-from lit_vae.needs import Need
+from lit_vae.run.needs import Need
 
 EPS = 1e-10
 """Inside the root of a norm: at a zero of all channels the gradient is finite (PerceptualSimilarity #69)."""

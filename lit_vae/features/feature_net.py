@@ -16,8 +16,8 @@ from lit_vae.features.base import (
     unit_length,
 )
 from lit_vae.images import Shape, from_uint8
-from lit_vae.needs import Need, NeededFile
 from lit_vae.networks.feature_net import FeatureNetwork
+from lit_vae.run.needs import Need, NeededFile
 
 HOW = (
     "Train one:  lightning fit --config configs/feature_net/mnist.yaml --run_dir runs/feature_net/mnist  (or with"

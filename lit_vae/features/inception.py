@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_vae.features import weights as published
 from lit_vae.features.base import Frozen, ImageFeatures, full_float32, initialize
 from lit_vae.images import Shape
-from lit_vae.needs import Need
+from lit_vae.run.needs import Need
 
 NUM_FEATURES = 2048
 RANDOM_SEED = 0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_vae.features import weights as published
 from lit_vae.features.base import Frozen, PerceptualDistance, initialize, squared_difference, unit_length
 from lit_vae.images import Shape
-from lit_vae.needs import Need
+from lit_vae.run.needs import Need
 
 # of ImageNet's colours, for images in [-1, 1]; the published heads were trained with these
 SHIFT = (-0.030, -0.088, -0.188)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from lit_vae.needs import Measured, Need, of_contents, sha256
-from lit_vae.offline import VARIABLE, is_offline
+from lit_vae.run.needs import Measured, Need, of_contents, sha256
+from lit_vae.run.offline import VARIABLE, is_offline
 
 
 class Published(NamedTuple):
@@ -67,7 +67,7 @@ def fetch(name: str) -> Path:
     """Fetch the file of ``name`` into the cache, whole or not at all, over one that is damaged.
 
     Raises:
-        ValueError: that cannot be done, or is forbidden (`lit_vae.offline`); the message says what to do by hand.
+        ValueError: that cannot be done, or is forbidden (`lit_vae.run.offline`); the message says what to do by hand.
     """
     published, path = PUBLISHED[name], cache_path(name)
     by_hand = f"Fetch it elsewhere, and put it at {path}."

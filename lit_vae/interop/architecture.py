@@ -10,7 +10,7 @@ import torch
 from lit_vae.images import Shape
 from lit_vae.models.base import Autoencoder
 from lit_vae.networks import LDMDecoder, LDMEncoder
-from lit_vae.weights import shapes_of
+from lit_vae.run.weights import shapes_of
 
 CODEBOOK = "quantizers.0.codebook.weight"
 """The name, in a `lit_vae.models.VQVAE`, of the vectors that the codes stand for."""

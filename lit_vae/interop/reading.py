@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lit_vae.forms import Form, fitting
 from lit_vae.interop.architecture import CODEBOOK, Architecture, architecture_of, deduced, is_shared
 from lit_vae.interop.names import to_compvis, to_diffusers, to_todays_diffusers
 from lit_vae.models.base import Autoencoder
-from lit_vae.weights import differences, shapes_of, some
+from lit_vae.run.forms import Form, fitting
+from lit_vae.run.weights import differences, shapes_of, some
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"

@@ -13,7 +13,7 @@ from lit_vae.interop.names import to_diffusers
 from lit_vae.interop.reading import CLASSES, CONFIG_FILE, WEIGHTS_FILE
 from lit_vae.models.base import Autoencoder
 from lit_vae.quantizers import VectorQuantizer
-from lit_vae.weights import differences, shapes_of
+from lit_vae.run.weights import differences, shapes_of
 
 CARD_FILE = "README.md"
 

@@ -21,7 +21,7 @@ from lit_vae.metrics.split_mean import SplitMean
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.ranks import Share, rank, world_size
 from lit_vae.run.lightning_internals import CLASS_PATH, batch_index, is_built_from_configuration
-from lit_vae.weights import differences, shapes_of
+from lit_vae.run.weights import differences, shapes_of
 
 EVALUATION_SEED = 2**31 - 1
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.layers import ResidualBlock, group_norm
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 def _factors(ratio: int) -> list[int]:
@@ -45,7 +45,7 @@ class ConditioningStack(nn.Module):
         in_grid: tuple[int, int],
         out_grid: tuple[int, int],
         width: PositiveInt = 128,
-        blocks: Depth = 4,
+        blocks: SmallCount = 4,
     ) -> None:
         super().__init__()
         if out_grid[0] % in_grid[0] or out_grid[1] % in_grid[1]:

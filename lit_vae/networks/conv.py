@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import ResidualBlock, Upsample, group_norm
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int]) -> Shape:
@@ -57,7 +57,7 @@ class ConvEncoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 32,
         multipliers: list[PositiveInt] = [1, 2, 4],  # noqa: B006
-        blocks: Depth = 1,
+        blocks: SmallCount = 1,
     ) -> None:
         super().__init__()
         coarse = check_geometry(type(self).__name__, in_shape, out_shape, multipliers)
@@ -100,7 +100,7 @@ class ConvDecoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 32,
         multipliers: list[PositiveInt] = [1, 2, 4],  # noqa: B006
-        blocks: Depth = 1,
+        blocks: SmallCount = 1,
     ) -> None:
         super().__init__()
         coarse = check_geometry(type(self).__name__, out_shape, in_shape, multipliers)

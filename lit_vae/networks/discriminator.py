@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import group_norm
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 Normalization = Literal["group", "batch", "none"]
 
@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
         self,
         in_shape: Shape,
         width: PositiveInt = 64,
-        layers: Depth = 3,
+        layers: SmallCount = 3,
         normalization: Normalization = "group",
         spectral: bool = False,
     ) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.layers import group_norm
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -82,7 +82,7 @@ class ResidualFeatures(FeatureNetwork):
         in_channels: int,
         num_classes: int,
         widths: list[PositiveInt] = [32, 64, 128],  # noqa: B006
-        blocks: Depth = 1,
+        blocks: SmallCount = 1,
     ) -> None:
         super().__init__()
         if not widths:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_vae.images import Shape
 from lit_vae.networks.conv import check_geometry
 from lit_vae.networks.layers import GroupNorm, Upsample
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class ResnetBlock(nn.Module):
@@ -188,7 +188,7 @@ class LDMEncoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 128,
         multipliers: list[PositiveInt] = [1, 2, 4, 4],  # noqa: B006
-        blocks: Depth = 2,
+        blocks: SmallCount = 2,
         attention: list[PositiveInt] = [],  # noqa: B006
         norm_groups: PositiveInt = 32,
         checkpointing: bool = False,
@@ -233,7 +233,7 @@ class LDMDecoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 128,
         multipliers: list[PositiveInt] = [1, 2, 4, 4],  # noqa: B006
-        blocks: Depth = 2,
+        blocks: SmallCount = 2,
         attention: list[PositiveInt] = [],  # noqa: B006
         norm_groups: PositiveInt = 32,
         checkpointing: bool = False,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from lit_vae.networks.autoregressive import Autoregressive
 from lit_vae.networks.pixelcnn_cache import CachedPixelCNN
 from lit_vae.networks.pixelcnn_layers import CausalAttention, GatedLayer
-from lit_vae.ranges import AtLeastThree, BelowOne, Depth, NotNegativeInt, PositiveInt, checked
+from lit_vae.ranges import AtLeastThree, BelowOne, NotNegativeInt, PositiveInt, SmallCount, checked
 
 
 class GatedPixelCNN(Autoregressive):
@@ -40,7 +40,7 @@ class GatedPixelCNN(Autoregressive):
         cond_dim: int = 0,
         spatial_channels: int = 0,
         width: PositiveInt = 64,
-        layers: Depth = 8,
+        layers: SmallCount = 8,
         kernel_size: AtLeastThree = 5,
         head_width: PositiveInt = 128,
         dropout: BelowOne = 0.0,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.autoregressive import Autoregressive, Incremental
-from lit_vae.ranges import BelowOne, Depth, PositiveInt, checked
+from lit_vae.ranges import BelowOne, PositiveInt, SmallCount, checked
 
 Modulation = tuple[Tensor, Tensor] | None
 """Scale and shift of a normalised token, ``(B, 1, width)`` each; none without a condition."""
@@ -101,7 +101,7 @@ class CausalTransformer(Autoregressive):
         cond_dim: int = 0,
         spatial_channels: int = 0,
         width: PositiveInt = 128,
-        layers: Depth = 4,
+        layers: SmallCount = 4,
         heads: PositiveInt = 4,
         dropout: BelowOne = 0.0,
     ) -> None:

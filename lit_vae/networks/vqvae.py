@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_vae.images import Shape
 from lit_vae.networks.layers import FiLM
-from lit_vae.ranges import Depth, PositiveInt, checked
+from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 def join(levels: Sequence[Tensor]) -> Tensor:
@@ -131,7 +131,7 @@ class VQVAEEncoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 128,
         residual_width: PositiveInt = 32,
-        blocks: Depth = 2,
+        blocks: SmallCount = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -160,7 +160,7 @@ class VQVAEDecoder(nn.Module):
         cond_dim: int = 0,
         width: PositiveInt = 128,
         residual_width: PositiveInt = 32,
-        blocks: Depth = 2,
+        blocks: SmallCount = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -215,7 +215,7 @@ class HierarchicalEncoder(nn.Module):
         out_shapes: Sequence[Shape],
         width: PositiveInt = 128,
         residual_width: PositiveInt = 32,
-        blocks: Depth = 2,
+        blocks: SmallCount = 2,
     ) -> None:
         super().__init__()
         name = type(self).__name__

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lit_vae.threads import cores, in_words, is_ours, keep
+from lit_vae.run.threads import cores, in_words, is_ours, keep
 
 SMALL = 2e8
 """Floating-point operations of one batch on its way through a network that a second thread does not make faster: the

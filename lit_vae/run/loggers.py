@@ -4,6 +4,8 @@
 """
 
 import csv
+import importlib
+import inspect
 import os
 import warnings
 from argparse import Namespace
@@ -19,7 +21,38 @@ from lit_vae.ranks import rank
 from lit_vae.run.files import METRICS_FILE, DirectoryMoved, refuse_moved, replacing
 from lit_vae.run.wandb_logger import WandB, wandb_mode
 
-__all__ = ["METRICS_FILE", "MetricsCSV", "TensorBoard", "WandB", "wandb_mode"]
+__all__ = ["METRICS_FILE", "MetricsCSV", "TensorBoard", "WandB", "place_loggers", "wandb_mode"]
+
+
+DEFAULT = ({"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"})
+
+
+def place_loggers(trainer: Any, run_dir: Path) -> None:
+    """Give the run directory to every logger of a configuration that takes one; add `MetricsCSV` if it is left out.
+
+    Args:
+        trainer: the section of the configuration; its ``logger`` is set.
+        run_dir: of the run.
+    """
+    if trainer.logger in (None, True):
+        trainer.logger = [dict(logger) for logger in DEFAULT]
+    # metrics.csv is part of a run: a resumed one, `compare` and W&B after a failure read it
+    loggers = [logger for logger in trainer.logger or [] if not _is_off(logger)]
+    if not any(issubclass(_class_of(logger), MetricsCSV) for logger in loggers):
+        loggers.insert(0, dict(DEFAULT[0]))
+    for logger in loggers:
+        if "run_dir" in inspect.signature(_class_of(logger)).parameters:
+            logger["init_args"] = {**(logger.get("init_args") or {}), "run_dir": str(run_dir)}
+    trainer.logger = loggers
+
+
+def _class_of(logger: Any) -> type:
+    module, _, name = logger["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _is_off(logger: Any) -> bool:
+    return os.environ.get("WANDB_MODE") == "disabled" and issubclass(_class_of(logger), WandB)
 
 
 class MetricsCSV(Logger):

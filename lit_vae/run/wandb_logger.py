@@ -15,9 +15,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_vae.offline import is_offline
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE, replacing
+from lit_vae.run.offline import is_offline
 from lit_vae.run.panels import caption_of, pictures_by_step
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lit_vae.offline import keep_others_offline
+from lit_vae.run.offline import keep_others_offline
 from lit_vae.run.settings import with_home
 from lit_vae.run.trust import VARIABLE, forget_classes
 from lit_vae.run.yaml_files import refuse_special_files

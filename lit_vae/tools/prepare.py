@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.needs import Measured, Need, needs_of
+from lit_vae.run.needs import Measured, Need, needs_of
 from lit_vae.tools.experiments import configurations_in
 
 if TYPE_CHECKING:
@@ -125,19 +125,22 @@ def _read_all(configurations: list[list[Path]], data_root: str | None) -> list[I
     """What each configuration needs; no model is kept."""
     from lit_vae.tools.configurations import build_components, takes_root
 
-    given = [] if data_root is None else [f"--data.init_args.root={data_root}"]
-
-    found, problems = [], []
+    found, problems, takes = [], [], False
     for files in configurations:
         try:
             components = build_components(files)
-            if given and takes_root(components.data):
-                components = build_components(files, given)
+            if data_root is not None and takes_root(components.data):
+                components, takes = build_components(files, [f"--data.init_args.root={data_root}"]), True
             found.append(_needs(components))
         except ValueError as error:
             problems.append(f"{' with '.join(map(str, files))}: {error}")
     if problems:
         raise ValueError("\n".join(problems))
+    if data_root is not None and not takes:
+        raise ValueError(
+            f"lit-vae prepare: --data_root (={data_root}) is the folder of data, and nothing given reads one: no"
+            " data.init_args.root. Leave --data_root out."
+        )
     return found
 
 

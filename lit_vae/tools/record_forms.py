@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from lit_vae.forms import Form
+from lit_vae.run.forms import Form
 
 Metrics = dict[str, float | None]
 Protocols = dict[str, dict[str, Any]]

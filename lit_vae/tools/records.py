@@ -8,7 +8,7 @@ from lit_vae.run.files import read_json
 from lit_vae.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from lit_vae.forms import Form
+    from lit_vae.run.forms import Form
 
 CONFIG_FILE = "config.yaml"
 RUN_RECORD_FILE = "run.json"
@@ -50,7 +50,7 @@ def read_records(directory: Path) -> Records:
     Raises:
         ValueError: a file is broken.
     """
-    from lit_vae.forms import fitting
+    from lit_vae.run.forms import fitting
     from lit_vae.tools import record_forms as forms
 
     config = directory / CONFIG_FILE
@@ -70,6 +70,6 @@ def read_record(path: Path, form: "type[Form]") -> dict[str, Any]:
     Raises:
         ValueError: naming the file and the key.
     """
-    from lit_vae.forms import fitting
+    from lit_vae.run.forms import fitting
 
     return fitting(read_json(path), form, path) if path.is_file() else {}

@@ -1,5 +1,6 @@
 """From what a user names (a run directory, a checkpoint) to a model and its data."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -194,3 +195,31 @@ def check_memory(verb: str, asked: str, count: int, shape: Sequence[int]) -> Non
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].rstrip(".")
+
+
+def find_label(model: "Model", label: str | None) -> int | None:
+    """The number of the class that a user names; None if none is named.
+
+    Raises:
+        ValueError: the model has no such class.
+    """
+    if label is None:
+        return None
+    if model.num_classes == 0:
+        raise ValueError(
+            f"lit-vae sample: --label {label}: {type(model).__name__} is not told labels. Leave --label out, or give a"
+            " run of a class-conditional model."
+        )
+    names = [model.class_name(number) for number in range(model.num_classes)]
+    if label in names:
+        return names.index(label)
+    if model.class_names:
+        near = difflib.get_close_matches(label, names, n=1)
+        raise ValueError(
+            f"lit-vae sample: --label {label} is no class of the model.{f' Did you mean {near[0]!r}?' if near else ''}"
+            f" Its classes: {', '.join(names)}."
+        )
+    raise ValueError(
+        f"lit-vae sample: --label {label} must be between 0 and {model.num_classes - 1}: the model has"
+        f" {model.num_classes} classes."
+    )

@@ -1,6 +1,5 @@
 """The verbs that draw: each a panel of `callbacks`, as in training, on a finished run."""
 
-import difflib
 import sys
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -14,6 +13,7 @@ from lit_vae.tools.runs import (
     check_arguments,
     check_memory,
     choose_device,
+    find_label,
     find_run,
     load_autoencoder,
     load_data,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from callbacks import Panel
     from lit_vae.models.base import Autoencoder
-    from lit_vae.models.module import Model
     from lit_vae.tools.mixture import Mixture
 
 
@@ -248,34 +247,6 @@ def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", t
         return caption
     print(f"note: {name}: {model.not_its_prior}", file=sys.stderr)
     return f"{caption}; {name}: {model.not_its_prior}"
-
-
-def find_label(model: "Model", label: str | None) -> int | None:
-    """The number of the class that a user names; None if none is named.
-
-    Raises:
-        ValueError: the model has no such class.
-    """
-    if label is None:
-        return None
-    if model.num_classes == 0:
-        raise ValueError(
-            f"lit-vae sample: --label {label}: {type(model).__name__} is not told labels. Leave --label out, or give a"
-            " run of a class-conditional model."
-        )
-    names = [model.class_name(number) for number in range(model.num_classes)]
-    if label in names:
-        return names.index(label)
-    if model.class_names:
-        near = difflib.get_close_matches(label, names, n=1)
-        raise ValueError(
-            f"lit-vae sample: --label {label} is no class of the model.{f' Did you mean {near[0]!r}?' if near else ''}"
-            f" Its classes: {', '.join(names)}."
-        )
-    raise ValueError(
-        f"lit-vae sample: --label {label} must be between 0 and {model.num_classes - 1}: the model has"
-        f" {model.num_classes} classes."
-    )
 
 
 def _draw_images(

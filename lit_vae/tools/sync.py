@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lit_vae.offline import VARIABLE, is_offline
 from lit_vae.run.lock import LOCK_FILE, is_held, locked
+from lit_vae.run.offline import VARIABLE, is_offline
 
 SYNC_LOCK_FILE = Path("wandb") / "sync.lock"
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from lit_vae.forms import fitting
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE, read_json
+from lit_vae.run.forms import fitting
 from lit_vae.run.loggers import read_metrics
 from lit_vae.run.panels import pictures_by_step
 from lit_vae.run.wandb_logger import LEAVING, SETTINGS, SETTINGS_FILE, WandB, in_a_line

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lit_vae.cli import main
-from lit_vae.run.checkpoints import RandomState
+from lit_vae.run.random_state import RandomState
 
 Lightning = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]

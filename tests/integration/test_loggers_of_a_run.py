@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lit_vae.cli import command_line, quieten_lightning
+from lit_vae.run.loggers import place_loggers
 from lit_vae.tools.configurations import ConfigReader
 
 CSV, WANDB = "lit_vae.run.loggers.MetricsCSV", "lit_vae.run.loggers.WandB"
@@ -21,8 +22,7 @@ class Placer(ConfigReader):
 
     def before_instantiate_classes(self) -> None:
         """As a fit does."""
-        self.run_dir = self.settings.run_dir
-        self.place_loggers(self.settings.trainer)
+        place_loggers(self.settings.trainer, Path(self.settings.run_dir))
 
 
 @pytest.fixture

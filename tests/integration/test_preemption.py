@@ -20,8 +20,8 @@ from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, sch
 from torch.optim import Adam
 
 from lit_vae.cli import main
-from lit_vae.run.checkpoints import RandomState
 from lit_vae.run.preemption import StopRequest
+from lit_vae.run.random_state import RandomState
 from lit_vae.run.resume import is_whole
 
 Lightning = Callable[..., None]

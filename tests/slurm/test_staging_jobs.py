@@ -83,5 +83,5 @@ def test_each_node_reads_a_copy_of_its_own_or_what_is_shared(
     first, second = slurm.nodes
     assert set(opened[first]) == {f"{tmp_path}/disks/{first}/lit_vae-{number}/data/{file}"}
     assert set(opened[second]) == {f"{shared}/{file}"}
-    assert re.search(rf"warning: {shared} is not copied to {second} \(.*\), and read where it is\.", log)
+    assert re.search(rf"warning: {shared} is not copied to {second} \(.*\), so {shared} itself is read\.", log)
     assert (tmp_path / "fallback" / "metrics.csv").read_text() == (tmp_path / "plain" / "metrics.csv").read_text()

@@ -12,7 +12,7 @@ from lit_vae.likelihoods import FixedGaussian
 from lit_vae.models import VQVAE
 from lit_vae.networks import MLP, VQVAEDecoder, VQVAEEncoder
 from lit_vae.quantizers import VectorQuantizer
-from lit_vae.run.checkpoints import RandomState
+from lit_vae.run.random_state import RandomState
 
 
 class First(Callback):

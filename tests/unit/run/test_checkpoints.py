@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_vae.run.checkpoints import AtomicCheckpointIO, random_state, set_random_state
+from lit_vae.run.checkpoints import AtomicCheckpointIO
+from lit_vae.run.random_state import random_state, set_random_state
 
 
 def draws() -> tuple[float, float, torch.Tensor]:

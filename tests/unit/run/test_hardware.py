@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_vae import threads
-from lit_vae.run import hardware
-from lit_vae.threads import Cores
+from lit_vae.run import hardware, threads
+from lit_vae.run.threads import Cores
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from lit_vae.features import ImageFeatures, weights
 from lit_vae.likelihoods import LearnedGaussian
-from lit_vae.needs import Need, NeededFile, sha256
+from lit_vae.run.needs import Need, NeededFile, sha256
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., str]
@@ -262,7 +262,14 @@ def test_the_data_may_lie_elsewhere(config: Path, prepare: Run, fails: Run, tmp_
 
 def test_a_configuration_that_needs_nothing_is_said_to(prepare: Run, digits_config: Path) -> None:
     assert prepare(digits_config) == f"{digits_config}: nothing needed\n"
-    assert prepare(digits_config, "--data_root", "x", "--check", "true") == f"{digits_config}: nothing needed\n"
+
+
+def test_a_folder_of_data_that_nothing_reads_is_refused(config: Path, fails: Run, digits_config: Path) -> None:
+    for given in ([digits_config], ["inception"]):
+        said = fails(*given, "--data_root", "x", "--check", "true")
+        assert "--data_root (=x) is the folder of data, and nothing given reads one" in said
+        assert "Leave --data_root out." in said
+    assert "nothing given reads one" not in fails(digits_config, config, "--data_root", "x", "--check", "true")
 
 
 def test_two_that_need_other_files_of_one_folder_are_two(config: Path, fails: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lit_vae.features import weights
-from lit_vae.needs import sha256
+from lit_vae.run.needs import sha256
 
 Run = Callable[..., str]
 pytestmark = pytest.mark.usefixtures("published")

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import tarfile
 import warnings
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from data_helpers import write_image, write_mnist
 
 from lit_vae.data import MNIST, ImageFolder
-from lit_vae.staging import main, remove, stage, staged
+from lit_vae.run import staging
+from lit_vae.run.staging import main, stage, staged
 
 
 @pytest.fixture
@@ -49,8 +51,7 @@ def test_what_is_staged_is_read_there_and_nothing_else_changes(job: Path, tmp_pa
     assert dict(local.hparams) == dict(shared.hparams)  # which a checkpoint keeps
     assert local.fingerprint("train") == shared.fingerprint("train")  # which references are named after
     assert staged(tmp_path / "shared") == tmp_path / "shared"  # it lies around, not within
-    remove()
-    assert not job.parent.exists()
+    shutil.rmtree(job.parent)  # by the job, at its end
     assert MNIST(root, num_val=20).root == Path(root)
 
 
@@ -93,36 +94,32 @@ def test_what_the_copy_lacks_is_read_where_it_is(job: Path, tmp_path: Path) -> N
         roots = [ImageFolder(str(late)).root for _ in range(2)]
     assert roots == [late, late]
     (once,) = warned
-    assert str(once.message) == f"{late} is not in the copy of {late.parent} in {job}, and read where it is."
+    assert str(once.message) == f"{late} is not in the copy of {late.parent} in {job}, so {late} itself is read."
 
 
-def test_a_copy_that_was_interrupted_is_gone_on_with(
-    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that is killed leaves whole files and names of partial ones; there is no copy until all are there."""
-    import lit_vae.staging as staging
-
-    copyfile, copied = staging.shutil.copyfile, []
+def test_a_copy_that_was_interrupted_is_made_anew(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed leaves half a file; there is no copy until all files are whole."""
+    shared, copyfile, begun = tmp_path / "shared" / "data", shutil.copyfile, []
 
     def killed_at_the_third(source: Path, target: Path) -> None:
-        if len(copied) == 2:
+        begun.append(source)
+        if len(begun) == 3:
+            target.write_text("half")
             raise KeyboardInterrupt
-        copied.append(source.name)
         copyfile(source, target)
 
-    monkeypatch.setattr(staging, "AT_ONCE", 1)
-    monkeypatch.setattr(staging.shutil, "copyfile", killed_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        stage()
-    assert staged(tmp_path / "shared" / "data") == tmp_path / "shared" / "data"
-    first = list(copied)
-    monkeypatch.setattr(staging.shutil, "copyfile", lambda a, b: (copied.append(a.name), copyfile(a, b)))
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "AT_ONCE", 1)
+        patched.setattr(staging.shutil, "copyfile", killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            stage()
+    assert any(path.read_bytes() == b"half" for path in job.parent.rglob("*-ubyte"))
+    assert staged(shared) == shared
     stage()
-    assert len(first) == 2
-    assert sorted(copied) == sorted(path.name for path in job.rglob("*-ubyte"))  # each once
-    assert content(job) == content(tmp_path / "shared" / "data")
-    stage()  # a job that was put back into the queue
-    assert len(copied) == 4
+    assert content(job) == content(shared)
+    assert sorted(path.name for path in job.parent.iterdir()) == ["copy.lock", "data"]
+    monkeypatch.setattr(staging.shutil, "copyfile", None)
+    assert stage() == job  # by a job that was put back into the queue
 
 
 @pytest.mark.parametrize("fault", ["full", "absent", "not a tar", "no tar by its name", "no place"])
@@ -135,7 +132,7 @@ def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
         def full(source: Path, target: Path) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("lit_vae.staging.shutil.copyfile", full)
+        monkeypatch.setattr("lit_vae.run.staging.shutil.copyfile", full)
     elif fault == "no place":
         (tmp_path / "node").write_text("a file")
     else:
@@ -143,10 +140,10 @@ def test_a_copy_that_fails_is_a_warning_and_leaves_nothing(
         if fault != "absent":
             given.write_text("a page of an error")
         monkeypatch.setenv("LIT_VAE_STAGE", str(given))
-    main("copy")
+    main()
     said = capsys.readouterr().out
     assert said.startswith(f"warning: {given} is not copied to this node (")
-    assert said.endswith("), and read where it is.\n")
+    assert said.endswith(f"), so {given} itself is read.\n")
     assert ("give LIT_VAE_STAGE a folder" in said) == (fault == "no tar by its name")
     assert not job.parent.exists()
     assert staged(given) == given
@@ -176,7 +173,7 @@ def test_a_tar_file_that_is_not_whole_is_a_warning_and_leaves_nothing(
         "the rest is noise": random.Random(0).randbytes(len(whole) - half),
     }[fault]
     packed.write_bytes(whole[:half] + rest)
-    main("copy")
+    main()
     assert capsys.readouterr().out.startswith(f"warning: {packed} is not copied to this node (")
     assert not job.parent.exists()
     assert staged(folder) == folder
@@ -188,9 +185,8 @@ def test_outside_of_a_job_nothing_is_staged(
     stage()
     monkeypatch.delenv("SLURM_JOB_ID")
     assert staged(tmp_path / "shared" / "data") == tmp_path / "shared" / "data"
-    main("copy")
-    assert "there is no SLURM_JOB_ID" in capsys.readouterr().out
-    main("remove")
+    main()
+    assert "SLURM_JOB_ID must be set" in capsys.readouterr().out
     assert job.is_dir()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae import threads
-from lit_vae.threads import cgroup_quota, cores, in_words
+from lit_vae.run import threads
+from lit_vae.run.threads import cgroup_quota, cores, in_words
 
 SAYS = (
     "import lit_vae, os, torch;"

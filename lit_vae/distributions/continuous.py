@@ -1,0 +1,118 @@
+"""Densities: of latents and of images."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from lit_vae.distributions.base import (
+    LOG_2PI,
+    Distribution,
+    at_least_float32,
+    bounded_log_scale,
+    standard_normal,
+    sum_event,
+    uniform_open,
+)
+from lit_vae.noise import Draws
+
+
+def _excess(t: Tensor) -> Tensor:
+    """``exp(t) - 1 - t``, which near 0 keeps digits that ``exp(t)`` has already lost: no rate comes out negative."""
+    return torch.expm1(t) - t
+
+
+class DiagonalGaussian(Distribution):
+    """``N(mean, diag exp(log_var))``, for posteriors, priors and images alike.
+
+    ``log_var`` may be any shape that broadcasts against ``mean`` (a scalar for one shared variance). ``event_ndim`` is
+    the number of trailing dimensions that make up one latent or image; by default all but the first. It is held within
+    `LOG_SCALES`.
+    """
+
+    def __init__(self, mean: Tensor, log_var: Tensor, event_ndim: int | None = None) -> None:
+        self._mean = at_least_float32(mean)
+        self.log_var = bounded_log_scale(log_var)
+        self.event_ndim = mean.ndim - 1 if event_ndim is None else event_ndim
+
+    @property
+    def mean(self) -> Tensor:
+        """``(..., *event)``."""
+        return self._mean
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, in the shape of ``log_var``."""
+        return torch.exp(0.5 * self.log_var)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``-1/2 sum((x - mean)^2 / var + log var + log 2 pi)``: ``(..., *event) -> (...)`` nats."""
+        squares = (x - self.mean).square() * torch.exp(-self.log_var)
+        return -0.5 * sum_event(squares + self.log_var + LOG_2PI, self.event_ndim)
+
+    def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
+        """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradient to both parameters.
+
+        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4.
+
+        Args:
+            num_samples: for each element of the batch.
+            draws: their noise, the samples ``first, first + 1, ...``; None: noise of the global generator.
+            first: how many samples of ``draws`` are left out.
+        """
+        if draws is None:
+            eps = standard_normal((num_samples, *self.mean.shape), self.mean)
+        else:
+            eps = draws.normal(num_samples, tuple(self.mean.shape[1:]), first).to(self.mean)
+        return self.mean + self.std * eps
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw for each element of the batch, ``(..., *event)``."""
+        return self.mean + self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
+
+    def kl_per_dim(self, other: "DiagonalGaussian | None" = None) -> Tensor:
+        """``KL(self || other)`` of every single dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.
+
+        To N(0, I): ``1/2 (mean^2 + var - log var - 1)`` (Kingma and Welling 2014, appendix B).
+        """
+        if other is None:
+            return 0.5 * (self.mean.square() + _excess(self.log_var))
+        log_ratio = self.log_var - other.log_var
+        squares = (self.mean - other.mean).square() * torch.exp(-other.log_var)
+        return 0.5 * (squares + _excess(log_ratio))
+
+    def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
+        """``KL(self || other)`` summed over the event, ``(...)`` nats; ``other`` is N(0, I) by default."""
+        return sum_event(self.kl_per_dim(other), self.event_ndim)
+
+    def detach(self) -> "DiagonalGaussian":
+        """The same distribution with no gradient to its parameters."""
+        return DiagonalGaussian(self.mean.detach(), self.log_var.detach(), self.event_ndim)
+
+
+class Laplace(Distribution):
+    """Independent ``Laplace(mean, exp(log_scale))`` for each value of an image; its log-density is an L1 distance.
+
+    ``log_scale`` is held within `LOG_SCALES`.
+    """
+
+    def __init__(self, mean: Tensor, log_scale: Tensor) -> None:
+        self._mean = at_least_float32(mean)
+        self.log_scale = bounded_log_scale(log_scale)
+
+    @property
+    def mean(self) -> Tensor:
+        """``(..., C, H, W)``."""
+        return self._mean
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``-sum(|x - mean| / b + log 2b)``: ``(..., C, H, W) -> (...)`` nats."""
+        terms = (x - self.mean).abs() * torch.exp(-self.log_scale) + self.log_scale + math.log(2.0)
+        return -sum_event(terms, self.event_ndim)
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw by the inverse distribution function."""
+        u = uniform_open(tuple(self.mean.shape), self.mean, generator) - 0.5
+        return self.mean - self.log_scale.exp() * u.sign() * torch.log1p(-2.0 * u.abs())

@@ -1,0 +1,144 @@
+"""Probabilities of values on a grid: two values, or the 256 levels of eight-bit images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from lit_vae.distributions.base import Distribution, at_least_float32, bounded_log_scale, sum_event, uniform_open
+
+
+class Bernoulli(Distribution):
+    """Independent coins over the values {-1, 1}; ``logits`` are those of the value 1.
+
+    Values in between are taken as soft targets ``t = (x + 1) / 2``: then `log_prob` is a cross-entropy and *not* the
+    log-probability of anything.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = at_least_float32(logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """``2 p - 1 = tanh(logits / 2)``, ``(..., C, H, W)``."""
+        return torch.tanh(0.5 * self.logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``sum(t log p + (1 - t) log(1 - p))``, ``t = (x + 1) / 2``: ``(..., C, H, W) -> (...)`` nats."""
+        # log(1 - p) = log p - logit. (F.softplus would be linear above 20, an error that float64 shows.)
+        return sum_event(F.logsigmoid(self.logits) - 0.5 * (1.0 - x) * self.logits, self.event_ndim)
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw in {-1, 1}."""
+        u = uniform_open(tuple(self.logits.shape), self.logits, generator)
+        return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
+
+
+class Categorical(Distribution):
+    """Independent softmaxes over the 256 levels of each value: ``logits (..., 256, C, H, W)``.
+
+    van den Oord et al., "Pixel Recurrent Neural Networks", 2016, sec. 3.3.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = at_least_float32(logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """``sum_u p(u) (u / 127.5 - 1)``, ``(..., C, H, W)``."""
+        levels = torch.linspace(-1.0, 1.0, 256, dtype=self.logits.dtype, device=self.logits.device)
+        return (self.logits.softmax(-4) * levels.view(-1, 1, 1, 1)).sum(-4)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of eight-bit images ``x (..., C, H, W)`` in [-1, 1]: ``-> (...)`` nats."""
+        levels = ((x + 1.0) * 127.5).round().long().unsqueeze(-4)
+        log_p = self.logits.log_softmax(-4)
+        levels = levels.expand(*log_p.shape[:-4], 1, *log_p.shape[-3:])
+        return sum_event(log_p.gather(-4, levels).squeeze(-4), self.event_ndim)
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw on the 256 levels, by Gumbel-max."""
+        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, generator)))
+        return (self.logits + gumbel).argmax(-4).to(self.logits.dtype) / 127.5 - 1.0
+
+
+class DiscretizedLogisticMixture(Distribution):
+    """Mixture of ``K`` logistics over the 256 levels of each channel.
+
+    Salimans et al., "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood", 2017,
+    sec. 2.1 and 2.2.
+
+    A level ``x = u / 127.5 - 1`` has the mass of the interval ``x -+ 1/255``; the first and the last interval are open.
+    All channels of a pixel share the mixture component, and within a component the mean of a channel depends linearly
+    on the channels before it (green on red; blue on red and green).
+
+    Args:
+        logits: ``(..., K, H, W)``, of the components.
+        means: ``(..., K, C, H, W)``.
+        log_scales: ``(..., K, C, H, W)``; held within `LOG_SCALES`.
+        coefficients: ``(..., K, C (C - 1) / 2, H, W)``, in the order (1, 0), (2, 0), (2, 1), ...
+    """
+
+    def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, coefficients: Tensor) -> None:
+        self.logits = at_least_float32(logits)
+        self.means = at_least_float32(means)
+        self.log_scales = bounded_log_scale(log_scales)
+        self.coefficients = at_least_float32(coefficients)
+        self.channels = means.shape[-3]
+
+    def _shift(self, channel: int, x: Tensor) -> Tensor:
+        """What the channels before ``channel`` add to its means: ``x (..., 1 or K, C, H, W) -> (..., K, H, W)``."""
+        first = channel * (channel - 1) // 2
+        coefficients = self.coefficients[..., first : first + channel, :, :]
+        return (coefficients * x[..., :channel, :, :]).sum(-3)
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected value, ``(..., C, H, W)``, from the mean of each logistic *clamped* to [-1, 1] by the open end bins.
+
+        Exact for the first channel but for the rounding to levels. A later channel is given the *means* of those
+        before it, which is exact as long as no mass lies beyond the ends.
+        """
+        scales = self.log_scales.exp()
+        component_means = torch.zeros_like(self.means[..., :0, :, :])
+        for channel in range(self.channels):
+            m = self.means[..., channel, :, :] + self._shift(channel, component_means)
+            s = scales[..., channel, :, :]
+            # E clamp(X, -1, 1) = m + integral of F below -1 - integral of 1 - F above 1
+            clamped = m + s * (F.softplus((-1.0 - m) / s) - F.softplus((m - 1.0) / s))
+            component_means = torch.cat([component_means, clamped.unsqueeze(-3)], -3)
+        weights = self.logits.softmax(-3).unsqueeze(-3)
+        return (weights * component_means).sum(-4).clamp(-1.0, 1.0)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of eight-bit images ``x (..., C, H, W)`` in [-1, 1]: ``-> (...)`` nats."""
+        x = x.unsqueeze(-4)  # (..., 1, C, H, W) against (..., K, C, H, W)
+        means = [self.means[..., c, :, :] + self._shift(c, x) for c in range(self.channels)]
+        centered = x - torch.stack(means, -3)
+        inv_scale = torch.exp(-self.log_scales)
+        upper = inv_scale * (centered + 1.0 / 255.0)
+        lower = inv_scale * (centered - 1.0 / 255.0)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): exact where the difference underflows
+        width = inv_scale * (2.0 / 255.0)
+        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        edge = 1.0 - 0.5 / 255.0
+        log_mass = torch.where(x < -edge, F.logsigmoid(upper), torch.where(x > edge, F.logsigmoid(-lower), inner))
+        per_component = log_mass.sum(-3) + self.logits.log_softmax(-3)  # (..., K, H, W)
+        return sum_event(per_component.logsumexp(-3), 2)
+
+    @torch.no_grad()
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw on the 256 levels, ``(..., C, H, W)``: component by Gumbel-max, channels in their order."""
+        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, generator)))
+        index = (self.logits + gumbel).argmax(-3, keepdim=True).unsqueeze(-3)  # (..., 1, 1, H, W)
+        x = torch.zeros_like(self.means[..., 0, :, :, :])
+        for channel in range(self.channels):
+            means = self.means[..., channel, :, :] + self._shift(channel, x.unsqueeze(-4))
+            picked_mean = means.gather(-3, index[..., 0, :, :]).squeeze(-3)
+            picked_log_scale = self.log_scales[..., channel, :, :].gather(-3, index[..., 0, :, :]).squeeze(-3)
+            u = uniform_open(tuple(picked_mean.shape), picked_mean, generator)
+            logistic = picked_mean + picked_log_scale.exp() * (torch.log(u) - torch.log1p(-u))
+            levels = ((logistic + 1.0) * 127.5).round().clamp(0, 255)
+            x[..., channel, :, :] = levels / 127.5 - 1.0
+        return x
