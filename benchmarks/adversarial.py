@@ -38,11 +38,13 @@ CASE = Case(batch=4, size=64, width=64, layers=3, rounds=7)
 QUICK = Case(batch=1, size=16, width=8, layers=1, rounds=1)
 
 
-def autoencoder(case: Case, perceptual: bool, adversary: bool, most_adaptive: float | None = 1e4) -> KLAutoencoder:
+def autoencoder(
+    case: Case, perceptual: bool, adversary: bool, max_adaptive_weight: float | None = 1e4
+) -> KLAutoencoder:
     """An LDM autoencoder of f4; the same weights each time."""
     torch.manual_seed(0)
     judge = partial(PatchDiscriminator, layers=case.layers)
-    game = Adversary(judge, Hinge(), 0.5, most_adaptive=most_adaptive) if adversary else None
+    game = Adversary(judge, Hinge(), 0.5, max_adaptive_weight=max_adaptive_weight) if adversary else None
     distance = Perceptual(random_lpips()) if perceptual else None
     realism = Realism(distance, game) if distance or game else None
     network = {"width": case.width, "multipliers": [1, 2, 4], "norm_groups": min(32, case.width)}

@@ -104,7 +104,7 @@ def with_random_weights(config: Any) -> Any:
     if config.get("class_path") == "lit_vae.features.LPIPS":
         config = {**config, "init_args": {**config.get("init_args", {}), "weights": "random"}}
     if config.get("class_path") == "lit_vae.realism.Adversary":  # from the first step on
-        config = {**config, "init_args": {**config["init_args"], "weight": 0.5, "train_from": 0}}
+        config = {**config, "init_args": {**config["init_args"], "weight": 0.5, "start_step": 0}}
     if "FeatureNet" in str(config.get("perceptual")):
         config = {**config, "perceptual": None}
     return {key: with_random_weights(part) for key, part in config.items()}

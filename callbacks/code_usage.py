@@ -10,6 +10,7 @@ from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics import codes
+from lit_vae.models.abilities import HasCodes
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.panels import log_panel
@@ -36,7 +37,7 @@ class CodeUsage(Measurement):
 
     def check_model(self, model: Autoencoder) -> None:
         """Only a model with codes."""
-        if not hasattr(model, "encode_codes") or not hasattr(model, "num_embeddings"):
+        if not isinstance(model, HasCodes):
             raise self._refuse(
                 f"{type(model).__name__} has no codes (encode_codes, num_embeddings).",
                 "Remove it from trainer.callbacks, or train a model with a codebook.",
@@ -44,17 +45,17 @@ class CodeUsage(Measurement):
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
         """Two for each level."""
-        levels: tuple[int, ...] = model.num_embeddings  # type: ignore[assignment]
+        levels = _with_codes(model).num_embeddings
         return [f"{name}{_suffix(i, levels)}" for i in range(len(levels)) for name in ("perplexity", "code_usage")]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Forget the counts."""
-        sizes: tuple[int, ...] = model.num_embeddings  # type: ignore[assignment]
+        sizes = _with_codes(model).num_embeddings
         self.metrics = [codes.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Count the codes of a batch."""
-        levels: tuple[Tensor, ...] = model.encode_codes(*batch)  # type: ignore[operator]
+        levels = _with_codes(model).encode_codes(*batch)
         for metric, level in zip(self.metrics, levels, strict=True):
             metric.update(level)
 
@@ -109,3 +110,8 @@ def _draw_level(axes: "Axes", level: codes.CodeStatistics) -> None:
     axes.set_xlabel("rank of the code, most used first")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _with_codes(model: Autoencoder) -> HasCodes:
+    assert isinstance(model, HasCodes)  # by `check_model`
+    return model

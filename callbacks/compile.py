@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_vae.features.base import Frozen
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.with_realism import WithRealism
 from lit_vae.realism import R1
 
 RECOMPILE_LIMIT = 64
@@ -54,12 +55,13 @@ class Compile(Callback):
 
 def _parts(model: Autoencoder) -> Iterator[nn.Module]:
     """Modules to be compiled, none within another."""
-    perceptual = model.realism.perceptual if model.realism is not None else None
-    adversary = model.realism.adversary if model.realism is not None else None
+    realism = model.realism if isinstance(model, WithRealism) else None
+    perceptual = realism.perceptual if realism is not None else None
+    adversary = realism.adversary if realism is not None else None
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, nn.Module):
         yield from _whole(encoder)
-    if adversary is not None and adversary.most_adaptive is not None:
+    if adversary is not None and adversary.max_adaptive_weight is not None:
         yield from _blocks(model.decoder, getattr(model.decoder, "last_layer", None))
     else:
         yield from _whole(model.decoder)

@@ -12,7 +12,8 @@ from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel
 from callbacks.periodic import data_spec
 from lit_vae.codes import CodeSpec
-from lit_vae.models.base import Autoencoder
+from lit_vae.models.abilities import SamplesCodes
+from lit_vae.models.base import Autoencoder, ImageModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
 from lit_vae.run.loading import load_stage1
@@ -61,12 +62,12 @@ class Draws(Panel):
 
     def check_model(self, model: Model) -> None:
         """Only a model that draws by itself."""
-        if isinstance(model, Autoencoder) or (not hasattr(model, "sample_codes") and not hasattr(model, "network")):
+        if isinstance(model, Autoencoder) or not isinstance(model, (SamplesCodes, ImageModel)):
             raise self._refuse(
                 f"{type(model).__name__} is no model of pixels or codes alone.",
                 "Take callbacks.Samples in trainer.callbacks.",
             )
-        if not hasattr(model, "sample_codes") and self.sampling != CodeSampling():
+        if not isinstance(model, SamplesCodes) and self.sampling != CodeSampling():
             raise self._refuse(
                 f"sampling (={self.sampling}) is of codes, and {type(model).__name__} draws pixels exactly.",
                 "Remove init_args.sampling.",

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Periodic
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.with_realism import WithRealism
 from lit_vae.ranges import AboveHalf, BelowOne, OpenUnitInterval, PositiveInt, checked
 from lit_vae.realism import Adversary
 from lit_vae.run.panels import log_panel
@@ -137,22 +138,23 @@ class GANHealth(Periodic):
                     " augmentations or a penalty (LeCAM, R1), or give GANHealth a back_off.",
                     "won",
                 )
-            most, adaptive = adversary.most_adaptive, self._window("adaptive_weight")
+            most, adaptive = adversary.max_adaptive_weight, self._window("adaptive_weight")
             if most is not None and adaptive and min(adaptive) >= most * (1.0 - 1e-6):
                 self._warn(
-                    f"for the last {self.window} steps lambda was at its largest (most_adaptive = {most:g}): the"
+                    f"for the last {self.window} steps lambda was at its largest (max_adaptive_weight = {most:g}): the"
                     " discriminator has no gradient for the decoder, or the reconstruction's is too large. See"
-                    " grad_norm_adversarial in media/gan_health; raise adversary.most_adaptive, or set it to null.",
+                    " grad_norm_adversarial in media/gan_health; raise adversary.max_adaptive_weight, or set it"
+                    " to null.",
                     "capped",
                 )
             waited = step - self._backed_off >= self.window
             if self.back_off is not None and waited and accuracy > self.back_off.threshold:
                 self.back_off.apply(adversary)
                 self._backed_off = step
-        if step - adversary.train_from + 1 >= 2 * self.window and accuracy < LOST:
+        if step - adversary.start_step + 1 >= 2 * self.window and accuracy < LOST:
             self._warn(
                 f"over the last {self.window} steps the discriminator told {accuracy:.3f} of the patches right, after"
-                f" {step - adversary.train_from + 1} steps of training: it learns nothing, or there is nothing left to"
+                f" {step - adversary.start_step + 1} steps of training: it learns nothing, or there is nothing left to"
                 " tell. Raise its learning rate (adversary.optimizer) or width, take fewer augmentations or a smaller"
                 " penalty.",
                 "lost",
@@ -229,7 +231,7 @@ class GANHealth(Periodic):
 
 
 def _adversary(model: Autoencoder) -> Adversary | None:
-    return None if model.realism is None else model.realism.adversary
+    return model.adversary if isinstance(model, WithRealism) else None
 
 
 def _mean(values: list[float]) -> float:

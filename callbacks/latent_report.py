@@ -10,6 +10,7 @@ from callbacks.periodic import Measurement
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 
@@ -74,7 +75,7 @@ class LatentReport(Measurement):
 
 def latents_of(model: Autoencoder, batch: Batch) -> DiagonalGaussian | Tensor:
     """Posteriors of a batch, or, of a model that has none, latents."""
-    return model.encode(*batch) if hasattr(model, "encode") else model.embed(*batch)  # type: ignore[operator]
+    return model.encode(*batch) if isinstance(model, HasPosterior) else model.embed(*batch)
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 from lit_vae.run.panels import log_panel
@@ -39,7 +40,7 @@ class LatentStatistics(Measurement):
 
     def check_model(self, model: Autoencoder) -> None:
         """Only a model with a posterior and a prior."""
-        if not hasattr(model, "encode") or not hasattr(model, "prior"):
+        if not isinstance(model, HasPosterior):
             raise self._refuse(
                 f"{type(model).__name__} has no posterior and prior (encode, prior).",
                 "Remove it from trainer.callbacks, or train a VAE.",
@@ -56,7 +57,8 @@ class LatentStatistics(Measurement):
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Keep the posteriors of a batch."""
         x, y = batch
-        self.metric.update(model.encode(x, y), model.prior(y))  # type: ignore[operator]
+        assert isinstance(model, HasPosterior)  # by `check_model`
+        self.metric.update(model.encode(x, y), model.prior(y))
 
     def compute(self) -> dict[str, Tensor]:
         """The summary in a few numbers."""

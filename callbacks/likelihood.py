@@ -10,10 +10,11 @@ from torchmetrics import MeanMetric
 
 from callbacks.periodic import Measurement, data_spec
 from lit_vae.images import Batch, ImageSpec
+from lit_vae.models.abilities import HasBound
 from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import PositiveInt, checked
-from lit_vae.ranks import Share
+from lit_vae.ranks import RankPositions
 
 SEED = 2**31 - 19
 
@@ -45,9 +46,9 @@ class ImportanceSampledNLL(Measurement):
 
     def check_model(self, model: Autoencoder) -> None:
         """Only a model of the images' probability has one."""
-        if not hasattr(model, "importance_weighted_nll"):
+        if not isinstance(model, HasBound):
             raise self._refuse(
-                f"{type(model).__name__} has no likelihood of an image (no method importance_weighted_nll).",
+                f"{type(model).__name__} has no bound of the likelihood of an image.",
                 "Remove it from trainer.callbacks, or train a VAE.",
             )
 
@@ -67,21 +68,22 @@ class ImportanceSampledNLL(Measurement):
                 f"{type(self).__name__}: the likelihood is no probability of these images; no nll is logged."
             )
         self._bits = model.likelihood.bits_per_dim
-        self._share = Share()
+        self._positions = RankPositions()
         self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Draw ``num_samples`` for each image."""
         if not self._meaningful:
             return
-        indices = self._share.indices(len(batch.x), batch.x.device)
+        indices = self._positions.indices(len(batch.x), batch.x.device)
         if self.max_images is not None:
             indices = indices[indices < self.max_images]
         if not len(indices):
             return
         x, y = batch.x[: len(indices)], batch.y[: len(indices)]
         draws = Draws(SEED, FIXED, indices)
-        nll = model.importance_weighted_nll(x, y, self.num_samples, self.chunk, draws)  # type: ignore[operator]
+        assert isinstance(model, HasBound)  # by `check_model`
+        nll = model.importance_weighted_nll(x, y, self.num_samples, self.chunk, draws)
         self._mean.update(nll)
 
     def compute(self) -> dict[str, Tensor]:

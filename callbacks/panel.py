@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from callbacks.periodic import Periodic, untouched
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.run.panels import log_panel
 
@@ -92,8 +93,7 @@ def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch
 
 def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
     """``p(z | y)`` of labels ``y (B,)``; None for a family that has none."""
-    prior = getattr(model, "prior", None)
-    return None if prior is None else prior(y)
+    return model.prior(y) if isinstance(model, HasPosterior) else None
 
 
 def prior_latents(model: Autoencoder, y: Tensor, temperature: float, seed: int) -> Tensor:

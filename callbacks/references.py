@@ -15,7 +15,7 @@ from callbacks.panel import Images, Split
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
-from lit_vae.ranks import Share, all_agree, rank
+from lit_vae.ranks import RankPositions, all_agree, rank
 from lit_vae.run.files import replacing
 from lit_vae.run.needs import Measured, Need, of_contents
 
@@ -183,7 +183,7 @@ def _compute(
     chosen = torch.zeros(total, dtype=torch.bool, device=device)
     if kept:
         chosen[torch.linspace(0, total - 1, kept, dtype=torch.float64).round().long()] = True
-    share = Share()
+    share = RankPositions()
     with torch.no_grad():
         for batch in data.ordered_dataloader(split, share=True):
             found = features.of(batch.x.to(device), data.spec.values)

@@ -18,6 +18,8 @@ from lit_vae.codes import CodeSpec
 from lit_vae.features import ImageFeatures
 from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
+from lit_vae.models.abilities import SamplesCodes
+from lit_vae.models.base import ImageModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import AtLeastTwo, PositiveInt, Seed, checked
 from lit_vae.ranks import rank, world_size
@@ -118,7 +120,7 @@ class SampleQuality(Periodic):
 
     def check_model(self, model: Model) -> None:
         """Only a model that draws images."""
-        if not hasattr(model, "sample") and not hasattr(model, "sample_codes"):
+        if not isinstance(model, (ImageModel, SamplesCodes)):
             raise self._refuse(f"{type(model).__name__} draws no images.", "Remove it from trainer.callbacks.")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

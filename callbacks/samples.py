@@ -119,5 +119,5 @@ class ClassSheet(Panel):
 
 def add_caveat(panel: Panel, model: Autoencoder) -> None:
     """Say in a caption, once, where latents do not follow what is drawn from."""
-    if model.not_its_prior and model.not_its_prior not in panel.caption:
-        panel.caption += f"; {type(model).__name__}: {model.not_its_prior}"
+    if model.sampling_caveat and model.sampling_caveat not in panel.caption:
+        panel.caption += f"; {type(model).__name__}: {model.sampling_caveat}"

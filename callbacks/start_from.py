@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_vae.interop import load_into
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.with_realism import WithRealism
 from lit_vae.run.checkpoints import AtomicCheckpointIO
 from lit_vae.run.needs import Need, NeededFile
 from lit_vae.run.weights import differences, shapes_of
@@ -110,8 +111,8 @@ class StartFrom(Callback):
             elif expected:
                 anew.append(part)
         model.load_state_dict(given, strict=False)
-        if model.realism is not None and model.realism.adversary is not None:
-            model.realism.adversary.scale.fill_(1.0)  # how far that run had backed off is no matter of this one
+        if isinstance(model, WithRealism) and model.adversary is not None:
+            model.adversary.scale.fill_(1.0)  # how far that run had backed off is no matter of this one
         rank_zero_info(f"StartFrom: weights of {self.path}" + (f"; anew: {', '.join(anew)}." if anew else "."))
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from callbacks.drawing import MINUS, SIGMA, sheet
 from callbacks.panel import Images, Panel, decode_means, example_images, prior_of, to_model
-from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import NotNegativeInt, PositiveFloat, PositiveInt, SmallCount, Steps, checked
 
@@ -162,19 +162,14 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
     """Mean, deviation and use of each latent dimension: of the prior if there is one, else of the embedded images."""
     batches = example_images(images, _STATISTICS_IMAGES, model)
-    encode = getattr(model, "encode", None)
-    prior = prior_of(model, model.labels_for(1, None))
-    if encode is None or prior is None:
+    if not isinstance(model, HasPosterior):
         z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
         std = z.std(0) if len(z) > 1 else torch.zeros_like(z[0])
         return Scale(z.mean(0), std, std)
-    kl = torch.cat([_kl(encode(x, y), prior_of(model, y)) for x, y in batches])
+    kl = torch.cat([model.encode(x, y).kl_per_dim(model.prior(y)).flatten(1) for x, y in batches])
+    prior = model.prior(model.labels_for(1, None))
     std = prior.std.expand_as(prior.mean)
     return Scale(prior.mean.flatten(), std.flatten(), kl.mean(0))
-
-
-def _kl(posterior: DiagonalGaussian, prior: DiagonalGaussian | None) -> Tensor:
-    return posterior.kl_per_dim(prior).flatten(1)
 
 
 def _signed(offset: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Shared:
+class Factory:
     """A callable that a deep copy shares with its original.
 
     A factory that the command line has made refers to the command line, and through it to trainer and data. Whoever
@@ -21,5 +21,5 @@ class Shared:
         """What it makes."""
         return self.make(*args)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Factory":
         return self

@@ -20,7 +20,7 @@ Time is what makes noise new: the epoch for what happens to an image of the data
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
@@ -39,6 +39,9 @@ CROP: Final = 2
 ORDER: Final = 3
 LATENTS: Final = 4
 EXAMPLES: Final = 5
+
+_STREAMS: Final = 16
+"""Level l of a hierarchy draws from stream ``LATENTS + 16 l``."""
 
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -80,26 +83,55 @@ def normal(ids: Tensor, n: int, *, seed: int, time: int, stream: int, first: int
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one batch: ``ids (B,)`` names its images at that time, on the batch's device."""
+    """The random numbers of one batch: ``ids (B,)`` names its images at that time, on the batch's device.
+
+    Each number is given once. Two latents that asked for the same numbers would be perfectly correlated: each takes a
+    `level` of its own.
+    """
 
     seed: int
     time: int
     ids: Tensor
+    latents: int = LATENTS
+    given: dict[tuple[int, int], list[range]] = field(default_factory=dict, repr=False, compare=False)
+
+    def level(self, number: int) -> "Draws":
+        """Return the draws for the latent of a level, counted from the top: independent of those of any other level."""
+        return replace(self, latents=LATENTS + _STREAMS * number)
 
     def uniform(self, size: Shape, stream: int = PIXELS) -> Tensor:
-        """Draw ``(B, *size)`` numbers in [0, 1)."""
+        """Draw ``(B, *size)`` numbers in [0, 1).
+
+        Raises:
+            ValueError: they were drawn before.
+        """
+        self._give(stream, range(1))
         noise = uniform(self.ids, prod(size), seed=self.seed, time=self.time, stream=stream)
         return noise.view(len(self.ids), *size)
 
     def normal(self, num_samples: int, size: Shape, first: int = 0) -> Tensor:
-        """Draw from N(0, 1), ``(num_samples, B, *size)``: an image's samples ``first``, ``first + 1``, ..."""
+        """Draw from N(0, 1), ``(num_samples, B, *size)``: an image's samples ``first``, ``first + 1``, ...
+
+        Raises:
+            ValueError: some of them were drawn before.
+        """
+        self._give(self.latents, range(first, first + num_samples))
         n = prod(size)
-        noise = normal(self.ids, num_samples * n, seed=self.seed, time=self.time, stream=LATENTS, first=first * n)
+        noise = normal(self.ids, num_samples * n, seed=self.seed, time=self.time, stream=self.latents, first=first * n)
         return noise.view(len(self.ids), num_samples, *size).transpose(0, 1)
 
     def fixed(self) -> "Draws":
         """Return the draws that are the same at any time."""
         return replace(self, time=FIXED)
+
+    def _give(self, stream: int, samples: range) -> None:
+        given = self.given.setdefault((self.time, stream), [])
+        if any(samples.start < other.stop and other.start < samples.stop for other in given):
+            raise ValueError(
+                f"Draws: samples {samples.start} to {samples.stop - 1} of stream {stream} were drawn before. Two"
+                " latents with the same noise are fully correlated: give each its own, draws.level(0), draws.level(1)."
+            )
+        given.append(samples)
 
 
 def _words(ids: Tensor, n: int, seed: int, time: int, stream: int, first: int = 0) -> Tensor:

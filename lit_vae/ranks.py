@@ -34,7 +34,7 @@ def average_over_ranks(value: Tensor) -> Tensor:
     return total / world_size()
 
 
-class Share:
+class RankPositions:
     """Counts along this rank's share of a split: the images ``rank, rank + W, ...`` in order.
 
     So a rank is given them by this project's data modules, and by torch's ``DistributedSampler`` without shuffling.

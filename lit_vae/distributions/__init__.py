@@ -10,8 +10,14 @@ the random state of training; without one, the global generator is used. A poste
 `lit_vae.noise`, which knows of no ranks.
 """
 
-from lit_vae.distributions.base import LOG_2PI, LOG_SCALES, Distribution, standard_normal
-from lit_vae.distributions.continuous import DiagonalGaussian, Laplace
+from lit_vae.distributions.continuous import (
+    LOG_2PI,
+    LOG_SCALES,
+    DiagonalGaussian,
+    Distribution,
+    Laplace,
+    standard_normal,
+)
 from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture
 
 __all__ = [

@@ -1,25 +1,81 @@
-"""Densities: of latents and of images."""
+"""Densities of latents and of images, and what every distribution is."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor
 
-from lit_vae.distributions.base import (
-    LOG_2PI,
-    Distribution,
-    at_least_float32,
-    bounded_log_scale,
-    standard_normal,
-    sum_event,
-    uniform_open,
-)
+from lit_vae.images import Shape
 from lit_vae.noise import Draws
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+LOG_SCALES = (-30.0, 20.0)
+"""Log-variances and log-scales are held within these bounds wherever a distribution is made; inside, no bit moves.
+
+Beyond them float32 ends: a KL is infinite from a log-variance of 89 on, and a logistic of log-scale 100 has gradients
+that are no numbers. The bounds are those of latent diffusion (CompVis, diffusers): imported autoencoders equal theirs
+outside of them, too. A parameter beyond a bound has a gradient of zero; every other gradient stays finite.
+"""
+
+
+def at_least_float32(t: Tensor) -> Tensor:
+    """Half precision promoted: networks may run in bfloat16, but three digits are not enough for a sum of nats."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def bounded_log_scale(t: Tensor) -> Tensor:
+    """A log-variance or log-scale, in float32 at least and within `LOG_SCALES`."""
+    return at_least_float32(t).clamp(*LOG_SCALES)
+
+
+def sum_event(t: Tensor, event_ndim: int) -> Tensor:
+    """The sum over the last ``event_ndim`` dimensions."""
+    return t.flatten(-event_ndim).sum(-1)
+
+
+def standard_normal(shape: Shape, like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draws from N(0, 1) in the dtype and on the device of ``like``.
+
+    They are drawn on the generator's device: a CPU generator gives the same noise whatever device the model is on.
+    """
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
+
+
+def uniform_open(shape: Shape, like: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform numbers in (0, 1), safe inside a logarithm on both sides."""
+    eps = torch.finfo(like.dtype).eps
+    device = like.device if generator is None else generator.device
+    return torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device).clamp_(eps, 1 - eps)
 
 
 def _excess(t: Tensor) -> Tensor:
     """``exp(t) - 1 - t``, which near 0 keeps digits that ``exp(t)`` has already lost: no rate comes out negative."""
     return torch.expm1(t) - t
+
+
+class Distribution(ABC):
+    """A distribution over one latent or image, in batches.
+
+    ``mean`` has the shape of the parameters, ``(..., *event)``.
+    """
+
+    event_ndim: int = 3
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """Expected value, ``(..., *event)``."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density or log-probability in nats: ``(..., *event) -> (...)``."""
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One draw for each element of the batch, ``(..., *event)``, without gradient."""
 
 
 class DiagonalGaussian(Distribution):
@@ -53,6 +109,8 @@ class DiagonalGaussian(Distribution):
     def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
         """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradient to both parameters.
 
+        Parameters that depend on draws of a level above, ``(num_samples, B, *event)``, have one draw each.
+
         Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4.
 
         Args:
@@ -60,10 +118,11 @@ class DiagonalGaussian(Distribution):
             draws: their noise, the samples ``first, first + 1, ...``; None: noise of the global generator.
             first: how many samples of ``draws`` are left out.
         """
+        event = tuple(self.mean.shape[-self.event_ndim :])
         if draws is None:
-            eps = standard_normal((num_samples, *self.mean.shape), self.mean)
+            eps = standard_normal((num_samples, self.mean.shape[-self.event_ndim - 1], *event), self.mean)
         else:
-            eps = draws.normal(num_samples, tuple(self.mean.shape[1:]), first).to(self.mean)
+            eps = draws.normal(num_samples, event, first).to(self.mean)
         return self.mean + self.std * eps
 
     @torch.no_grad()

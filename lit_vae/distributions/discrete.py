@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_vae.distributions.base import Distribution, at_least_float32, bounded_log_scale, sum_event, uniform_open
+from lit_vae.distributions.continuous import Distribution, at_least_float32, bounded_log_scale, sum_event, uniform_open
 
 
 class Bernoulli(Distribution):

@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_vae.interop.architecture import Architecture, architecture_of, is_shared
 from lit_vae.interop.names import to_diffusers
 from lit_vae.interop.reading import CLASSES, CONFIG_FILE, WEIGHTS_FILE
+from lit_vae.models.abilities import HasCodes
 from lit_vae.models.base import Autoencoder
 from lit_vae.quantizers import VectorQuantizer
 from lit_vae.run.weights import differences, shapes_of
@@ -59,7 +60,7 @@ def export_diffusers(
 def _weights(model: Autoencoder) -> tuple[Architecture, dict[str, Tensor]]:
     """The sizes, and the weights by diffusers' names; or an error that says what diffusers has no place for."""
     architecture = architecture_of(model)
-    for quantizer in getattr(model, "quantizers", []):
+    for quantizer in model.quantizers if isinstance(model, HasCodes) else ():
         if type(quantizer) is not VectorQuantizer or quantizer.normalize:
             raise ValueError(
                 f"model.quantizer (={type(quantizer).__name__}) must be a VectorQuantizer with normalize: false and no"

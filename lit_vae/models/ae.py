@@ -3,16 +3,18 @@
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import standard_normal
+from lit_vae.distributions import Distribution, standard_normal
 from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
-from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.models.base import NetworkFactory
+from lit_vae.models.with_realism import WithRealism
 from lit_vae.noise import Draws
+from lit_vae.objectives import Step
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
-class AE(Autoencoder):
+class AE(WithRealism):
     """Minimises the distortion ``-log p(x | z)`` at ``z = encoder(x)``.
 
     It has a likelihood of an image *given its latent*, and none of the image: no ELBO, no bits per dimension.
@@ -29,7 +31,7 @@ class AE(Autoencoder):
     """
 
     term_names = ("loss", "distortion")
-    not_its_prior = "it has no prior: drawn from N(0, I). See lit-vae fit-prior."
+    sampling_caveat = "it has no prior: drawn from N(0, I). See lit-vae fit-prior."
 
     @checked
     def __init__(
@@ -52,19 +54,16 @@ class AE(Autoencoder):
         """``encoder(x)``."""
         return self.encoder(x, None)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Distortion in nats per image, averaged over the batch."""
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Distortion ``-log p(x | z)`` in nats per image."""
         x, y = batch
         decoded = self.decode(self.embed(x, y), y)
         distortion = -decoded.log_prob(x)
-        return self.training_loss(x, {"loss": distortion, "distortion": distortion}, decoded)
+        return Step({"loss": distortion, "distortion": distortion}, decoded)
 
-    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
-        """Distortion, ``(B,)`` nats."""
-        x, y = batch
-        decoded = self.decode(self.embed(x, y), y)
-        distortion = -decoded.log_prob(x)
-        return self.with_realism(x, {"loss": distortion, "distortion": distortion}, decoded)
+    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` for ``z (B, *latent_shape)``; ``y`` is ignored."""
+        return self.likelihood(self.decoder(z, None))
 
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

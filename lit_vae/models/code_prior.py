@@ -10,10 +10,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor, nn
 
 from lit_vae.codes import CodeBatch, CodeSpec
+from lit_vae.models.abilities import SamplesCodes
 from lit_vae.models.module import Model
 from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
+from lit_vae.objectives import Step
 from lit_vae.ranges import BelowOne, NotNegativeInt, PositiveInt, checked
 from lit_vae.sampling import CodeSampling
 
@@ -24,7 +26,7 @@ ConditioningFactory = Callable[[int, int, Grid, Grid], nn.Module]
 STAGE1 = "stage1"
 
 
-class CodePrior(Model):
+class CodePrior(Model, SamplesCodes):
     """``p(codes | y) = prod_l p(c_l | c_<l, y)``, each level position by position: algorithm 2 of Razavi et al. 2019.
 
     One autoregressive network for each level, the coarsest first; below the first, each is conditioned on the codes of
@@ -93,15 +95,9 @@ class CodePrior(Model):
         h = _embed(self.embeddings[level], codes[level])
         return self.networks[level](h, self.condition(y), self._spatial(level, codes))
 
-    def training_step(self, batch: CodeBatch, batch_idx: int) -> Tensor:
-        """Code length in nats per image, averaged over the batch (smoothed, if asked for)."""
-        terms = self._terms(batch, self.label_smoothing)
-        self.log_train(terms)
-        return terms["loss"].mean()
-
-    def evaluation_terms(self, batch: CodeBatch, draws: Draws | None) -> dict[str, Tensor]:
-        """The exact code length, of all levels and of each, ``(B,)`` nats."""
-        return self._terms(batch, 0.0)
+    def step(self, batch: CodeBatch, step: int | None, draws: Draws | None) -> Step:
+        """The exact code length in nats per image, of all levels and of each; training's loss may be smoothed."""
+        return Step(self._terms(batch, 0.0 if step is None else self.label_smoothing))
 
     @torch.no_grad()
     def sample_codes(

@@ -1,20 +1,18 @@
 """The conditional variational autoencoder: Sohn et al., "Learning Structured Output Representation", 2015."""
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
 
-from lit_vae.distributions import DiagonalGaussian
-from lit_vae.images import Batch, ImageSpec
+from lit_vae.images import ImageSpec
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
-from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.models.vae import VAE
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 
 
-class CVAE(VariationalAutoencoder):
-    """Maximises a bound of ``log p(x|y)``: encoder, decoder and, by choice, prior are told the label.
+class CVAE(VAE):
+    """Maximises a bound of ``log p(x|y)`` (eq. 4): encoder, decoder and, by choice, prior are told the label.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -41,23 +39,8 @@ class CVAE(VariationalAutoencoder):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(
-            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, cond_dim=num_classes
-        )
-        self.num_classes = num_classes
-
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """``q(z | x, y)``, ``(B, *latent)``."""
-        return self._posterior(x, self.condition(y))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Minus the bound of Sohn et al., eq. 4, in nats per image, averaged over the batch."""
-        x, y = batch
-        posterior = self.encode(x, y)  # q(z|x,y)
-        prior = self.prior(y)  # p(z|y)
-        draws = self.step_draws(len(x))
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
-        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
+        self.num_classes = num_classes  # the networks' condition
+        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: data without labels, more labels than it was made for."""

@@ -12,15 +12,18 @@ from lit_vae.codes import code_statistics
 from lit_vae.distributions import Distribution
 from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
-from lit_vae.models.base import Autoencoder, NetworkFactory
+from lit_vae.models.abilities import HasCodes
+from lit_vae.models.base import NetworkFactory
+from lit_vae.models.with_realism import WithRealism
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
+from lit_vae.objectives import Step
 from lit_vae.quantizers import Quantized, Quantizer
 from lit_vae.quantizers.ranks import sum_over_ranks
 from lit_vae.realism import Realism
 
 
-class DiscreteAutoencoder(Autoencoder):
+class DiscreteAutoencoder(WithRealism, HasCodes):
     """Images to codes, one map of indices ``(B, h_l, w_l)`` int64 for each level, and back.
 
     As a latent-variable model it has a posterior that puts all mass on the codes, and a uniform prior over them: the
@@ -30,7 +33,7 @@ class DiscreteAutoencoder(Autoencoder):
     """
 
     term_names = ("loss", "elbo", "rate", "distortion", "quantization")
-    not_its_prior = "it has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them."
+    sampling_caveat = "it has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them."
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class DiscreteAutoencoder(Autoencoder):
         super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler, realism)
         self.grids = tuple((height, width) for height, width in grids)
         self.num_embeddings = tuple(quantizer.num_embeddings for quantizer in quantizers)
+        self.code_length = sum(math.prod(g) * math.log(k) for g, k in zip(self.grids, self.num_embeddings, strict=True))
         self.quantizers = nn.ModuleList(quantizers)
         decoder_shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
         self.decoder = decoder(latent_shape, decoder_shape, 0)
@@ -77,26 +81,34 @@ class DiscreteAutoencoder(Autoencoder):
         """``p(x | codes)``."""
         return self.decode(self.lookup(codes), y)
 
+    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` for the codes' vectors ``z (B, *latent_shape)``; ``y`` is ignored."""
+        return self.likelihood(self.decoder(z, None))
+
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """The codes' vectors, ``(B, *latent_shape)``."""
         return join([level.z_q for level in self.quantize(x)])
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Van den Oord et al. 2017, eq. 3, in nats per image, averaged over the batch."""
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Van den Oord et al. 2017, eq. 3, in nats per image: ``-log p(x | e)`` and what the quantizers add."""
         x, y = batch
-        quantized = self.quantize(x)
-        decoded = self._decoded(quantized, y)
+        quantized = self.quantize(x)  # z_e to codes e
+        decoded = self.decode(join([level.z_q for level in quantized]), y)  # p(x | e)
+        distortion = -decoded.log_prob(x)
+        quantization = torch.stack([level.loss for level in quantized]).sum(0)
+        rate = torch.full_like(distortion, self.code_length)
+        terms = {
+            "loss": distortion + quantization,
+            "elbo": -(distortion + rate),
+            "rate": rate,
+            "distortion": distortion,
+            "quantization": quantization,
+        }
+        if step is None:
+            of_batch = {_of_level(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
+            return Step(terms, decoded, of_batch=of_batch)
         raw = {_of_level(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
-        scalars = self._scalars(quantized) if self.logs_this_step else {}
-        return self.training_loss(x, {**self._terms(x, decoded, quantized), **raw}, decoded, **scalars)
-
-    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
-        """Loss, ELBO under the uniform prior, rate, distortion and what the quantizers add to the loss, ``(B,)``."""
-        x, y = batch
-        quantized = self.quantize(x)
-        decoded = self._decoded(quantized, y)
-        of_batch = {_of_level(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
-        return {**self.with_realism(x, self._terms(x, decoded, quantized), decoded), **of_batch}
+        return Step({**terms, **raw}, decoded, self._scalars(quantized))
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """The quantizers', such as how unevenly codes are used."""
@@ -106,25 +118,11 @@ class DiscreteAutoencoder(Autoencoder):
             loss = loss + quantizer.batch_loss(own)  # type: ignore[operator]
         return {"loss": loss, "quantization": loss}
 
-    def _decoded(self, quantized: Sequence[Quantized], y: Tensor) -> Distribution:
-        return self.decode(join([level.z_q for level in quantized]), y)
-
-    def _terms(self, x: Tensor, decoded: Distribution, quantized: Sequence[Quantized]) -> dict[str, Tensor]:
-        distortion = -decoded.log_prob(x)
-        quantization = torch.stack([level.loss for level in quantized]).sum(0)
-        nats = sum(math.prod(g) * math.log(k) for g, k in zip(self.grids, self.num_embeddings, strict=True))
-        rate = torch.full_like(distortion, nats)
-        return {
-            "loss": distortion + quantization,
-            "elbo": -(distortion + rate),
-            "rate": rate,
-            "distortion": distortion,
-            "quantization": quantization,
-        }
-
-    def _scalars(self, quantized: Sequence[Quantized]) -> dict[str, float]:
-        """Perplexity of the step's codes on all ranks, and what the quantizers say of themselves. A collective."""
-        found = {}
+    def _scalars(self, quantized: Sequence[Quantized]) -> dict[str, Tensor | float]:
+        """On logging steps: perplexity of the codes of all ranks, the quantizers' own numbers. A collective."""
+        if not self.logs_this_step:
+            return {}
+        found: dict[str, Tensor | float] = {}
         for i, (level, quantizer) in enumerate(zip(quantized, self.quantizers, strict=True)):
             counts = torch.bincount(level.indices.flatten(), minlength=quantizer.num_embeddings)  # type: ignore[arg-type]
             sum_over_ranks(counts)

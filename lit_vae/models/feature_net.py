@@ -9,6 +9,7 @@ from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.models.module import Model
 from lit_vae.networks.feature_net import FeatureNetworkFactory
 from lit_vae.noise import Draws
+from lit_vae.objectives import Step
 from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 
 
@@ -57,16 +58,10 @@ class FeatureNet(Model):
         accuracy = (logits.argmax(1) == y).float()
         return {"loss": cross_entropy, "cross_entropy": cross_entropy, "accuracy": accuracy}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy in nats per image, averaged over the batch."""
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Cross-entropy in nats and accuracy of each image; training sees augmented images."""
         x, y = batch
-        terms = self.terms(self.augmentation(x), y)
-        self.log_train(terms)
-        return terms["loss"].mean()
-
-    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
-        """See `terms`."""
-        return self.terms(*batch)
+        return Step(self.terms(x if step is None else self.augmentation(x), y))
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Images of another shape, or labels that it does not have."""

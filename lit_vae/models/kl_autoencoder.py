@@ -1,25 +1,22 @@
 """The first stage of latent diffusion: Rombach et al., "High-Resolution Image Synthesis with LDMs", 2022."""
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
 
-from lit_vae.distributions import DiagonalGaussian
-from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
-from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.models.vae import VAE
 from lit_vae.objectives import Objective
 from lit_vae.priors import StandardNormal
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 
-class KLAutoencoder(VariationalAutoencoder):
-    """Images to a *map* of latents and back: ``distortion + beta KL``, perceptual and adversarial terms (app. G).
+class KLAutoencoder(VAE):
+    """Images to a *map* of latents and back: ``distortion + beta KL``, perceptual and adversarial terms (eq. 25).
 
-    A VAE in its mathematics, an autoencoder by its weights: the KL of beta 1e-6 keeps the latents' scale bounded and
-    their space smooth, and makes nobody follow N(0, I). So its `sample` decodes noise that no image has: expect noise,
-    and fit a prior, such as a diffusion model, to the latents (which are to be scaled first: ``lit-vae latents``).
+    A VAE in its mathematics, an autoencoder by its weights: a KL of beta 1e-6 keeps the latents' scale bounded and
+    their space smooth. It does not make them follow N(0, I), so `sample` decodes to noise. Fit a prior, such as a
+    diffusion model, to the latents; scale them first (``lit-vae latents``).
 
     Published weights are of sums over an image, as ours are: ``L1 + w LPIPS`` of each value is a `Laplace` of scale 1
     with `Perceptual` of weight w, ``kl_weight`` is ``beta``. Where a log-variance is learned beside them, it is the
@@ -57,16 +54,3 @@ class KLAutoencoder(VariationalAutoencoder):
             )
         prior = StandardNormal(latent_shape)
         super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, realism)
-
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """``q(z | x)``, ``(B, c, h, w)``; ``y`` is ignored."""
-        return self._posterior(x, None)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Eq. 25 of Rombach et al., in nats per image, averaged over the batch; both players' losses."""
-        x, y = batch
-        posterior = self.encode(x, y)  # q(z|x)
-        prior = self.prior(y)  # N(0, I)
-        draws = self.step_draws(len(x))
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
-        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))

@@ -16,10 +16,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_vae.factories import Shared
+from lit_vae.factories import Factory
 from lit_vae.metrics.split_mean import SplitMean
 from lit_vae.noise import FIXED, Draws, key
-from lit_vae.ranks import Share, rank, world_size
+from lit_vae.objectives.step import Step
+from lit_vae.ranks import RankPositions, rank, world_size
 from lit_vae.run.lightning_internals import CLASS_PATH, batch_index, is_built_from_configuration
 from lit_vae.run.weights import differences, shapes_of
 
@@ -47,25 +48,45 @@ class Model(LightningModule, ABC):
         # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
         if is_built_from_configuration():
             self.save_hyperparameters()
-        self._optimizer = Shared(optimizer)
-        self._lr_scheduler = None if lr_scheduler is None else Shared(lr_scheduler)
+        self._optimizer = Factory(optimizer)
+        self._lr_scheduler = None if lr_scheduler is None else Factory(lr_scheduler)
         shapes = {**dict.fromkeys(self.term_names, ()), **self.batch_terms}
         self.epoch_means = nn.ModuleDict(
             {split: nn.ModuleDict({k: SplitMean(shape) for k, shape in shapes.items()}) for split in ("val", "test")}
         )
         self.noise_seed: int | None = None
-        self._share = Share()
+        self._positions = RankPositions()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
         self._means_of_step: tuple[int, list[Tensor]] = (-1, [])
 
     @abstractmethod
-    def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
-        """The per-image terms ``(B,)`` named in `term_names`, in nats, and ``(n, *shape)`` for each of `batch_terms`.
+    def step(self, batch: Any, step: int | None, draws: Draws | None) -> Step:
+        """The family's algorithm, in training and in evaluation: from a batch to its per-image terms, in nats.
 
-        ``draws`` is their noise (None: of torch). No value may depend on which other images are in the batch. What a
-        loss has of a whole batch is made of `batch_terms`: for each image, or added up over the batch (n = 1).
+        Args:
+            batch: inputs and labels.
+            step: optimizer steps taken, for schedules. None: an evaluation, with the terms in `term_names` and the
+                final values of schedules. No value may depend on which other images are in the batch then: what a loss
+                has of a whole batch is made of `batch_terms`.
+            draws: noise of the batch's images; None: of torch's generator.
         """
+
+    def full_step(self, batch: Any, step: int | None, draws: Draws | None) -> Step:
+        """The family's `step` with what is composed with it, such as a discriminator."""
+        return self.step(batch, step, draws)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss in nats, averaged over the images of the batch; all terms are logged."""
+        result = self.full_step(batch, self.global_step, self.step_draws(len(batch[-1])))
+        self.log_train(result.terms, **result.scalars)
+        loss = result.terms["loss"].mean()
+        return loss if result.other_loss is None else loss + result.other_loss
+
+    def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
+        """Per-image terms ``(B,)`` of an evaluation, in nats, and ``(n, *shape)`` for each of `batch_terms`."""
+        result = self.full_step(batch, None, draws)
+        return {**result.terms, **result.of_batch}
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """What is added to the means of terms, by their names: made of the split's means of `batch_terms`."""
@@ -217,7 +238,7 @@ class Model(LightningModule, ABC):
         trainer = self.trainer_or_none
         if trainer is None or self.noise_seed is None:
             return None
-        places = rank() * n + torch.arange(n, device=self.device)
+        places = self.global_rank * n + torch.arange(n, device=self.device)
         return Draws(self.noise_seed, batch_index(trainer), places)
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
@@ -238,7 +259,8 @@ class Model(LightningModule, ABC):
     @property
     def logs_this_step(self) -> bool:
         """Whether this is a training step whose terms are logged."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        trainer: Any = self._trainer
+        return trainer is not None and (self.global_step + 1) % trainer.log_every_n_steps == 0
 
     def log_train(self, terms: dict[str, Tensor], **scalars: Tensor | float) -> None:
         """Log means of per-image terms over the batches of all ranks as ``train/<term>``, on logging steps only.
@@ -281,7 +303,7 @@ class Model(LightningModule, ABC):
     def _evaluation_step(self, split: str, batch: Any) -> None:
         _, y = batch
         # An image has the same noise at every evaluation and on any number of ranks: numbers differ by the weights.
-        draws = Draws(EVALUATION_SEED, FIXED, self._share.indices(len(y), self.device))
+        draws = Draws(EVALUATION_SEED, FIXED, self._positions.indices(len(y), self.device))
         for name, value in self.evaluation_terms(batch, draws).items():
             self.epoch_means[split][name].update(value, len(y))  # type: ignore[index]
 
@@ -305,11 +327,11 @@ class Model(LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         """Count the images from the first."""
-        self._share = Share()
+        self._positions = RankPositions()
 
     def on_test_epoch_start(self) -> None:
         """Count the images from the first."""
-        self._share = Share()
+        self._positions = RankPositions()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Accumulate ``val/<term>``."""

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_vae.distributions import LOG_2PI, DiagonalGaussian
+from lit_vae.distributions import LOG_2PI
 from lit_vae.images import Batch
 from lit_vae.likelihoods import LearnedGaussian
-from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.models.vae import VAE
 from lit_vae.networks import MLP
 from lit_vae.noise import Draws
-from lit_vae.objectives import ELBO
+from lit_vae.objectives import ELBO, Step
 from lit_vae.priors import StandardNormal
 from lit_vae.ranges import PositiveInt, checked
 
@@ -72,7 +72,7 @@ def solve(moments: Moments, latent_dim: int) -> Solution:
     return Solution(mean, directions, eigenvalues, variance)
 
 
-class PCA(VariationalAutoencoder):
+class PCA(VAE):
     """Maximises log p(x), ``p(x|z) = N(W z + b, v I)``, ``p(z) = N(0, I)``, in closed form: the linear baseline.
 
     It *is* a linear VAE whose weights are computed rather than descended to: one epoch sums the moments of the training
@@ -116,10 +116,6 @@ class PCA(VariationalAutoencoder):
         assert isinstance(self.likelihood, LearnedGaussian)
         return self.likelihood.log_var
 
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """The exact ``p(z | x)``, ``(B, d)``; ``y`` is ignored."""
-        return self._posterior(x, None)
-
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
         """Orthogonal projection to the principal directions, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``.
 
@@ -131,7 +127,7 @@ class PCA(VariationalAutoencoder):
         z = torch.where(kept > 0.0, posterior.mean / kept, 0.0)  # W is zero where nothing is kept
         return self.decode(z, y).mean.clamp(-1.0, 1.0)
 
-    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
         """Loss, ELBO and its two parts, ``(B,)`` nats, with no sampling: the ELBO is log p(x)."""
         x, y = batch
         posterior = self.encode(x, y)
@@ -140,14 +136,15 @@ class PCA(VariationalAutoencoder):
         spread = self._linear(self.decoder).weight.square().sum(0) * posterior.log_var.exp()
         distortion = -likelihood.log_prob(x) + 0.5 * spread.sum(1) * torch.exp(-self.noise_log_var)
         rate = posterior.kl(self.prior(y))
-        return {"loss": distortion + rate, "elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
+        loss = distortion + rate
+        return Step({"loss": loss, "elbo": -loss, "rate": rate, "distortion": distortion}, likelihood)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Latents ``z``, reconstructions ``x_hat`` and labels ``y`` of a batch."""
         x, y = batch
         return {"z": self.embed(x, y), "x_hat": self.reconstruct(x, y), "y": y}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Add a batch to the moments; with the last of the epoch, solve (validation follows before the epoch ends)."""
         if self._moments is None and batch_idx > 0:
             raise ValueError(

@@ -9,6 +9,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import ImageModel
 from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
 from lit_vae.noise import Draws
+from lit_vae.objectives import Step
 from lit_vae.ranges import NotNegativeInt, PositiveInt, checked
 
 
@@ -48,16 +49,10 @@ class PixelCNN(ImageModel):
         """``-log p(x | y) = -sum_i log p(x_i | x_<i, y)``, ``(B,)`` nats."""
         return -self.likelihood(self.network(x, self.condition(y))).log_prob(x)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Negative log-likelihood in nats per image, averaged over the batch."""
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """The exact negative log-likelihood in nats per image."""
         nll = self.nll(*batch)
-        self.log_train({"loss": nll, "nll": nll})
-        return nll.mean()
-
-    def evaluation_terms(self, batch: Batch, draws: Draws | None) -> dict[str, Tensor]:
-        """The exact negative log-likelihood, ``(B,)`` nats."""
-        nll = self.nll(*batch)
-        return {"loss": nll, "nll": nll}
+        return Step({"loss": nll, "nll": nll})
 
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

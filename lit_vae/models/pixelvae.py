@@ -4,19 +4,18 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import DiagonalGaussian, Distribution
-from lit_vae.images import Batch
+from lit_vae.distributions import Distribution
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
-from lit_vae.models.variational import VariationalAutoencoder
+from lit_vae.models.vae import VAE
 from lit_vae.networks.autoregressive import Autoregressive, AutoregressiveFactory, generate
 from lit_vae.objectives import Objective
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 
 
-class PixelVAE(VariationalAutoencoder):
-    """``p(x|z) = prod_i p(x_i | x_<i, f(z))``: the latent says what is where, a small PixelCNN paints the texture.
+class PixelVAE(VAE):
+    """``p(x|z) = prod_i p(x_i | x_<i, f(z))`` (eq. 1): the latent says what is where, a PixelCNN paints the texture.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -46,25 +45,10 @@ class PixelVAE(VariationalAutoencoder):
         lr_scheduler: LRSchedulerCallable | None = None,
         features: PositiveInt = 32,
     ) -> None:
-        super().__init__(
-            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler,
-            decoder_channels=features,
-        )  # fmt: skip
+        self.decoder_channels = features
+        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
         channels, height, width = self.image_shape
         self.network = network(channels, likelihood.num_parameters(channels), (height, width), 0, features)
-
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """``q(z | x)``, ``(B, *latent)``; ``y`` is ignored."""
-        return self._posterior(x, None)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Minus the bound of Gulrajani et al., eq. 1, in nats per image, averaged over the batch."""
-        x, y = batch
-        posterior = self.encode(x, y)  # q(z|x)
-        prior = self.prior(y)  # p(z)
-        draws = self.step_draws(len(x))
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
-        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
 
     def distribution(self, decoded: Tensor) -> Distribution:
         """The pixels' distribution given features ``(..., features, H, W)``."""

@@ -1,21 +1,30 @@
 """The variational autoencoder: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014."""
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lit_vae.distributions import DiagonalGaussian
-from lit_vae.images import Batch
+from lit_vae.distributions import DiagonalGaussian, Distribution, standard_normal
+from lit_vae.images import Batch, ImageSpec
 from lit_vae.likelihoods import Likelihood
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import NetworkFactory
-from lit_vae.models.variational import VariationalAutoencoder
-from lit_vae.objectives import Objective
+from lit_vae.models.with_realism import WithRealism
+from lit_vae.noise import Draws
+from lit_vae.objectives import Level, Objective, Step
+from lit_vae.objectives.bounds import term_names
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
+MIN_RATE_WEIGHT = 0.1
+"""Beside a distortion of weight 1. With less, latents drawn from the prior do not look like those of images."""
 
-class VAE(VariationalAutoencoder):
+
+class VAE(WithRealism, HasPosterior):
     """Maximises a bound of ``log p(x)``, ``p(x) = int p(x|z) p(z) dz``, through a posterior ``q(z|x)``.
+
+    A family that is a VAE with one thing changed is a subclass: labels in all three (CVAE), another decoder (PixelVAE),
+    a small beta (KLAutoencoder), weights in closed form (PCA).
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -28,6 +37,45 @@ class VAE(VariationalAutoencoder):
         lr_scheduler: stepped with every optimizer step.
         realism: perceptual and adversarial terms; null: none.
     """
+
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Minus the bound, eq. 10: ``-E_q log p(x|z) + KL(q(z|x) || p(z))``, in nats per image."""
+        x, y = batch
+        posterior = self.encode(x, y)
+        levels, decoded = self.path(posterior, y, self.objective.num_samples, draws)
+        return self.objective(x, levels, decoded, step)
+
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """``q(z | x)``, ``(B, *latent)``; the label ``y`` counts if the family has ``num_classes``."""
+        mean, log_var = self.encoder(x, self.condition(y)).chunk(2, 1)
+        return DiagonalGaussian(mean, log_var)
+
+    def path(
+        self, encoded: DiagonalGaussian, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
+    ) -> tuple[list[Level], Distribution]:
+        """``z ~ q(z|x)``, reparametrised, beside p(z), and ``p(x|z)``."""
+        z = encoded.rsample(num_samples, draws, first)
+        return [Level(encoded, self.prior(y), z)], self.decode(z, y)
+
+    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` for ``z (B, *latent)``, or for L draws of each ``(L, B, *latent)``."""
+        batch = z.shape[: z.ndim - len(self.latent_shape)]
+        cond = self.condition(y)
+        if cond is not None:
+            cond = cond.expand(*batch, -1).flatten(0, -2)
+        parameters = self.decoder(z.reshape(-1, *self.latent_shape), cond)
+        return self.distribution(parameters.unflatten(0, batch))
+
+    def distribution(self, decoded: Tensor) -> Distribution:
+        """What the decoder's output ``(..., P, H, W)`` says of images: by default the likelihood's parameters."""
+        return self.likelihood(decoded)
+
+    # ---- construction, sampling, problems ---------------------------------------------------------------------------
+
+    term_names = term_names(1)
+
+    decoder_channels: int | None = None
+    """Channels of the decoder's output; None: the likelihood's parameters."""
 
     @checked
     def __init__(
@@ -42,17 +90,51 @@ class VAE(VariationalAutoencoder):
         lr_scheduler: LRSchedulerCallable | None = None,
         realism: Realism | None = None,
     ) -> None:
-        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, realism)
+        self.batch_terms = objective.batch_terms([prior.shape])
+        super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler, realism)
+        self.prior = prior
+        self.objective = objective
+        if objective.rate_weight < MIN_RATE_WEIGHT:
+            self.sampling_caveat = (
+                f"its KL has a small weight ({objective.rate_weight:g}): latents drawn from N(0, I) are not those of"
+                " images, and decode to noise. Fit a prior to the latents (lit-vae fit-prior, or a diffusion model)."
+            )
+        self.encoder = encoder(self.image_shape, (2 * prior.shape[0], *prior.shape[1:]), self.num_classes)
+        channels = self.decoder_channels or likelihood.num_parameters(self.image_shape[0])
+        self.decoder = decoder(prior.shape, (channels, *self.image_shape[1:]), self.num_classes)
 
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """``q(z | x)``, ``(B, *latent)``; ``y`` is ignored."""
-        return self._posterior(x, None)
+    def embed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Posterior mean."""
+        return self.encode(x, y).mean
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Minus the bound of Kingma and Welling, eq. 10, in nats per image, averaged over the batch."""
-        x, y = batch
-        posterior = self.encode(x, y)  # q(z|x)
-        prior = self.prior(y)  # p(z)
-        draws = self.step_draws(len(x))
-        terms = self.objective(x, posterior, prior, lambda z: self.decode(z, y), self.global_step, draws)
-        return self.training_loss(x, terms.named(), terms.decoded, **self.objective.scalars(self.global_step))
+    def sample_latents(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
+    ) -> Tensor:
+        """``mean + temperature * std * eps`` of the prior."""
+        prior = self.prior(self.labels_for(n, y))
+        return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
+
+    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
+        """The objective's, such as free bits."""
+        return {"loss": self.objective.batch_loss(means)}
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Also: a prior of other classes than the model is told, an objective that takes no term beside its own."""
+        found = super().problems(spec)
+        if self.realism is not None and not self.objective.is_sum:
+            found.append(
+                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, beside which"
+                " the terms of model.realism could be weighed. Take lit_vae.objectives.ELBO, or leave realism out."
+            )
+        prior_classes = getattr(self.prior, "num_classes", 0)
+        if prior_classes and prior_classes != self.num_classes:
+            remedy = (
+                "Set both to the number of labels."
+                if self.num_classes
+                else "It is told no labels: take lit_vae.priors.StandardNormal, or a CVAE."
+            )
+            found.append(
+                f"{type(self).__name__}: model.prior.num_classes (={prior_classes}) is not model.num_classes"
+                f" (={self.num_classes}). {remedy}"
+            )
+        return found

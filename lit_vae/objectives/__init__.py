@@ -1,16 +1,20 @@
-"""Objectives: pure functions in nats per image (`elbo`), of logits (`adversarial`), and the components made of them."""
+"""Objectives: bounds of log p(x) in nats per image (`bounds`), losses of a discriminator's logits (`adversarial`)."""
 
 from lit_vae.objectives.adversarial import AdversarialLoss, Hinge, LeastSquares, NonSaturating
-from lit_vae.objectives.variational import ELBO, IWAE, DReG, Objective, Terms
+from lit_vae.objectives.bounds import ELBO, IWAE, DReG, FreeBits, FreeBitsPerLevel, Level, Objective
+from lit_vae.objectives.step import Step
 
 __all__ = [
     "ELBO",
     "IWAE",
     "AdversarialLoss",
     "DReG",
+    "FreeBits",
+    "FreeBitsPerLevel",
     "Hinge",
     "LeastSquares",
+    "Level",
     "NonSaturating",
     "Objective",
-    "Terms",
+    "Step",
 ]

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
-from lit_vae.quantizers.care import KMeans, Revival
 from lit_vae.quantizers.codebook import CodebookFactory, EMACodebook, squared_error
 from lit_vae.quantizers.entropy import USAGE, EntropyPenalty, diversity
 from lit_vae.quantizers.estimators import Estimator, StraightThrough
+from lit_vae.quantizers.revival import KMeans, Revival
 from lit_vae.quantizers.search import nearest_codes
 from lit_vae.ranges import NotNegativeFloat, PositiveInt, checked
 
@@ -77,7 +77,7 @@ class VectorQuantizer(VectorwiseQuantizer):
             z = F.normalize(z, dim=-1)
         rows = z.detach().flatten(0, 1)
         if self.training:
-            self._tend(rows)
+            self._maintain_codebook(rows)
         codes = self.codes.to(z.dtype)
         center = self.codebook.center(codes)
         indices = nearest_codes(rows, codes, center)
@@ -111,7 +111,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         return 0.0 if self.entropy is None else -self.entropy.weight * diversity(means[USAGE])
 
     @torch.no_grad()
-    def _tend(self, rows: Tensor) -> None:
+    def _maintain_codebook(self, rows: Tensor) -> None:
         """Start the codebook, or revive codes, before they are chosen from: ``rows (N, d)``, this rank's vectors."""
         if self._steps < 0:
             self._steps = int(self.step)

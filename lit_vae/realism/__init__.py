@@ -2,7 +2,7 @@
 
 from lit_vae.realism.adversary import Adversary
 from lit_vae.realism.augment import Augmentation, Color, Cutout, Translation
-from lit_vae.realism.component import Realism, Verdict
+from lit_vae.realism.component import Realism, RealismOutput
 from lit_vae.realism.penalties import R1, LeCAM, Penalty
 from lit_vae.realism.perceptual import Perceptual
 
@@ -16,6 +16,6 @@ __all__ = [
     "Penalty",
     "Perceptual",
     "Realism",
+    "RealismOutput",
     "Translation",
-    "Verdict",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_vae.factories import Shared
+from lit_vae.factories import Factory
 from lit_vae.images import Shape
 from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, in_float32
 from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveFloat, checked
@@ -19,7 +19,7 @@ DiscriminatorFactory = Callable[[Shape], nn.Module]
 """``in_shape -> network`` from images to logits ``(B, 1, h, w)``."""
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What the discriminator's side of a step comes to: its ``loss ()``; what is logged, ``(B,)`` and ``()`` each."""
 
     loss: Tensor
@@ -36,14 +36,14 @@ class Adversary(nn.Module):
     accumulation, clipping (of each player by itself) and loss scaling are Lightning's.
 
     A discriminator that begins with the decoder's first sight of it ruins reconstructions: give ``weight`` a
-    `lit_vae.schedules.LinearWarmup` with a ``delay`` of more than ``train_from``.
+    `lit_vae.schedules.LinearWarmup` with a ``delay`` of more than ``start_step``.
 
     Args:
         discriminator: `lit_vae.networks.PatchDiscriminator`.
         loss: `lit_vae.objectives.Hinge`, `NonSaturating` or `LeastSquares`.
         weight: d(t), a number or a schedule of optimizer steps; 0 in the beginning.
-        train_from: optimizer steps before the discriminator learns.
-        most_adaptive: the largest lambda; null: lambda is 1, and ``weight`` is in nats.
+        start_step: optimizer steps before the discriminator learns.
+        max_adaptive_weight: the largest lambda; null: lambda is 1, and ``weight`` is in nats.
         optimizer: what the discriminator's parameter group has of its own, as ``{lr: 2.0e-4, betas: [0.5, 0.9]}``.
         penalties: of the discriminator.
         augmentations: of all that it sees.
@@ -57,19 +57,19 @@ class Adversary(nn.Module):
         discriminator: DiscriminatorFactory,
         loss: AdversarialLoss,
         weight: NotNegativeFloat | Schedule,
-        train_from: NotNegativeInt = 0,
-        most_adaptive: PositiveFloat | None = 1e4,
+        start_step: NotNegativeInt = 0,
+        max_adaptive_weight: PositiveFloat | None = 1e4,
         optimizer: Annotated[dict[str, Any], torch.optim.Optimizer] = {},  # noqa: B006  (never mutated)
         penalties: list[Penalty] = [],  # noqa: B006
         augmentations: list[Augmentation] = [],  # noqa: B006
     ) -> None:
         super().__init__()
-        self.make_discriminator = Shared(discriminator)
+        self.make_discriminator = Factory(discriminator)
         self.discriminator: nn.Module | None = None
         self.loss = loss
         self.weight = as_schedule(weight)
-        self.train_from = train_from
-        self.most_adaptive = most_adaptive
+        self.start_step = start_step
+        self.max_adaptive_weight = max_adaptive_weight
         self.optimizer = optimizer
         self.penalties = nn.ModuleList(penalties)
         self.augmentations = augmentations
@@ -90,9 +90,9 @@ class Adversary(nn.Module):
 
     def learns(self, step: int) -> bool:
         """Whether the discriminator is trained at this step."""
-        return step >= self.train_from
+        return step >= self.start_step
 
-    def is_felt(self, step: int) -> bool:
+    def is_active(self, step: int) -> bool:
         """Whether the autoencoder is trained against it at this step."""
         return self.weight(step) > 0.0
 
@@ -109,14 +109,14 @@ class Adversary(nn.Module):
 
     def balance(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor | None) -> dict[str, Tensor]:
         """Lambda and the two gradient norms behind it, ``()`` each; of ``(B,)`` terms, over all ranks."""
-        if self.most_adaptive is None:
+        if self.max_adaptive_weight is None:
             return {"adaptive_weight": reconstruction.new_ones(())}
         assert last_layer is not None  # `Autoencoder.problems`
         norms = gradient_norms([reconstruction, generator], last_layer)
-        chosen = adaptive_weight(norms[0], norms[1], self.most_adaptive)
+        chosen = adaptive_weight(norms[0], norms[1], self.max_adaptive_weight)
         return {"adaptive_weight": chosen, "grad_norm_nll": norms[0], "grad_norm_adversarial": norms[1]}
 
-    def judge(self, x: Tensor, x_hat: Tensor, step: int) -> Judgement:
+    def judge(self, x: Tensor, x_hat: Tensor, step: int) -> DiscriminatorOutput:
         """The discriminator's loss at images and (detached) reconstructions.
 
         Two forward passes, as the decoder's side is a third: batch statistics, where there are any, must be those of
@@ -138,7 +138,7 @@ class Adversary(nn.Module):
             "logit_gap": real.mean(1) - fake.mean(1),
             "discriminator_accuracy": torch.stack([side.float().mean(1) for side in right]).mean(0),
         }
-        return Judgement(loss, terms, {name: penalty.detach() for name, penalty in penalties.items()})
+        return DiscriminatorOutput(loss, terms, {name: penalty.detach() for name, penalty in penalties.items()})
 
     def idle(self) -> Tensor:
         """Zero, by way of every parameter: DistributedDataParallel waits for a gradient of each at every step."""
@@ -151,10 +151,10 @@ class Adversary(nn.Module):
 
     def problems(self, image_shape: Shape) -> list[str]:
         """Why it cannot judge such images, or begins too late."""
-        first = next((step for step in range(self.train_from) if self.is_felt(step)), None)
+        first = next((step for step in range(self.start_step) if self.is_active(step)), None)
         if first is None:
             return []
         return [
-            f"Adversary: the decoder feels the discriminator from step {first}, before it is trained: train_from"
-            f" (={self.train_from}). Give weight a schedule with a delay of at least train_from, or lower that."
+            f"Adversary: the decoder feels the discriminator from step {first}, before it is trained: start_step"
+            f" (={self.start_step}). Give weight a schedule with a delay of at least start_step, or lower that."
         ]

@@ -12,7 +12,7 @@ from lit_vae.realism.graft import graft
 from lit_vae.realism.perceptual import Perceptual
 
 
-class Verdict(NamedTuple):
+class RealismOutput(NamedTuple):
     """Of a training step.
 
     Attributes:
@@ -78,7 +78,7 @@ class Realism(nn.Module):
         temperature: Tensor,
         last_layer: Tensor | None,
         step: int,
-    ) -> Verdict:
+    ) -> RealismOutput:
         """A training step's terms.
 
         Args:
@@ -94,7 +94,7 @@ class Realism(nn.Module):
         loss = terms.get("perceptual_nats", torch.zeros_like(distortion))
         discriminator_loss = distortion.new_zeros(())
         adversary = self.adversary
-        if adversary is not None and adversary.is_felt(step):
+        if adversary is not None and adversary.is_active(step):
             generator = adversary.generator_loss(x_hat)
             scalars |= adversary.balance(distortion + loss, generator, last_layer)
             weight = adversary.weight(step) * adversary.scale
@@ -109,4 +109,4 @@ class Realism(nn.Module):
             scalars |= judgement.scalars
         elif adversary is not None and is_distributed():
             discriminator_loss = adversary.idle()
-        return Verdict(loss, discriminator_loss, terms, scalars)
+        return RealismOutput(loss, discriminator_loss, terms, scalars)

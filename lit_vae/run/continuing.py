@@ -32,7 +32,7 @@ CONFIG_KEY = "config_yaml"
 
 _OF_THE_CHECKPOINT = re.compile(
     r"seed_everything|model\.(?!init_args\.(objective|lr_scheduler|optimizer\.init_args"
-    r"|realism\.(?!.*discriminator).*\.(weight|train_from|most_adaptive|optimizer))\b)"
+    r"|realism\.(?!.*discriminator).*\.(weight|start_step|max_adaptive_weight|optimizer))\b)"
 )
 _OF_THE_OPTIMIZER = re.compile(r"model\..*(optimizer|lr_scheduler)")
 

@@ -127,11 +127,11 @@ def sample_prior(
     from callbacks import Draws
     from callbacks.drawing import arrange, sheet
     from callbacks.periodic import untouched
+    from lit_vae.models.abilities import SamplesCodes
     from lit_vae.run.loading import load_stage1
 
     panel = Draws(n, sampling=sampling, seed=seed)
-    whose: dict[str, str] | None = getattr(model, "stage1", None)
-    if whose is not None:
+    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
         panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
     check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
     caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")

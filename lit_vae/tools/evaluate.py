@@ -98,19 +98,19 @@ def _images_and_draw(
 ) -> "tuple[ImageDataModule, Callable[[Tensor, int], Tensor]]":
     """The real images, and what draws images for labels and a seed."""
     from callbacks.draws import draw_images
-    from lit_vae.models.base import Autoencoder
+    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.base import Autoencoder, ImageModel
     from lit_vae.run.loading import load_stage1
 
     if prior == "gmm":
         if not isinstance(model, Autoencoder):
             raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior gmm. Leave it out.")
         return load_data(run, model, data_root, [reference]), mixture_draw(model, load_prior(run, model))
-    whose: dict[str, str] | None = getattr(model, "stage1", None)
-    if whose is not None:
+    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
         stage1 = load_stage1(whose["path"], whose["sha256"], model.device)
         images = load_data(find_run(whose["path"], "last"), stage1, data_root, [reference])
         return images, partial(draw_images, model, decoder=stage1)
-    if not hasattr(model, "sample"):
+    if not isinstance(model, ImageModel):
         raise ValueError(f"lit-vae evaluate: {type(model).__name__} draws no images. Give a run of a model that does.")
     return load_data(run, model, data_root, [reference]), partial(draw_images, model)
 

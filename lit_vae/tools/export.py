@@ -64,8 +64,9 @@ def export(
 def _card(run: Run, model: "Autoencoder", name: str, latents: Mapping[str, Any] | None) -> str:
     """The model card, Markdown with the header of the Hugging Face hub."""
     from lit_vae import __version__
+    from lit_vae.models.abilities import HasCodes
 
-    class_name = "VQModel" if hasattr(model, "quantizers") else "AutoencoderKL"
+    class_name = "VQModel" if isinstance(model, HasCodes) else "AutoencoderKL"
     image, latent = ("x".join(map(str, shape)) for shape in (model.image_shape, model.latent_shape))
     text = f"""\
 ---

@@ -66,6 +66,7 @@ def fit_prior(
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.periodic import untouched
+    from lit_vae.models.abilities import HasPosterior
     from lit_vae.tools.mixture import fit_mixture
 
     check_arguments("fit-prior", {"components": (components, 1), "seed": (seed, 0), "num_images": (num_images, 2)})
@@ -89,7 +90,7 @@ def fit_prior(
             "components": components,
             "covariance": covariance,
             "mixtures": len(mixture.weights),
-            "latents": "posterior draws" if hasattr(model, "encode") else "embeddings",
+            "latents": "posterior draws" if isinstance(model, HasPosterior) else "embeddings",
             "dimensions": z.shape[1],
             "num_images": len(z),
             "seed": seed,
@@ -123,16 +124,16 @@ def latents(
     import torch
 
     from callbacks.panel import example_images
+    from lit_vae.models.abilities import HasPosterior
 
-    encode = getattr(model, "encode", None)
     generator = torch.Generator().manual_seed(seed)
     parts, labels = [], []
     total = len(data.source(split)) if num_images is None else num_images
     for x, y in example_images(OneSplit(data, split), total, model):
-        if encode is None:
+        if not isinstance(model, HasPosterior):
             z = model.embed(x, y).flatten(1).double().cpu()
         else:
-            posterior = encode(x, y)
+            posterior = model.encode(x, y)
             mean, std = (t.flatten(1).double().cpu() for t in (posterior.mean, posterior.std))
             z = mean + std * torch.randn(mean.shape, dtype=torch.float64, generator=generator)
         parts.append(z)

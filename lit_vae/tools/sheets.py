@@ -69,7 +69,8 @@ def sample(
         stage1: Of a prior of codes: where the checkpoint is that they are of, if it was moved.
     """
     from callbacks import ClassSheet, Samples
-    from lit_vae.models.base import Autoencoder
+    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.base import Autoencoder, ImageModel
     from lit_vae.tools.prior import load_prior
 
     check_arguments("sample", {"n": (n, 1), "temperature": (temperature, 0), "seed": (seed, 0)})
@@ -78,13 +79,13 @@ def sample(
     path = picture_path(found, out, "sample" if prior == "model" else "sample_gmm")
     model = load_model(found, choose_device(device))
     number = find_label(model, label)
-    if not hasattr(model, "sample_codes") and (top_k is not None or top_p != 1.0 or stage1 is not None):
+    if not isinstance(model, SamplesCodes) and (top_k is not None or top_p != 1.0 or stage1 is not None):
         raise ValueError(
             f"lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for {type(model).__name__}."
             " Leave them out."
         )
     if not isinstance(model, Autoencoder):
-        if not hasattr(model, "sample") and not hasattr(model, "sample_codes"):
+        if not isinstance(model, (ImageModel, SamplesCodes)):
             raise ValueError(
                 f"lit-vae sample: {found.checkpoint} is a {type(model).__name__}, which draws no images. Give a run"
                 " of a model that does."
@@ -238,15 +239,17 @@ class Sampled:
 
 def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", temperature: float) -> str:
     """The caption with what the latents were drawn from, and a note where that is no prior of theirs."""
+    from lit_vae.models.abilities import HasCodes
+
     name = type(model).__name__
     if mixture is not None:
         return caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
-    if hasattr(model, "encode_codes") and temperature != 1.0:
+    if isinstance(model, HasCodes) and temperature != 1.0:
         raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
-    if not model.not_its_prior:
+    if not model.sampling_caveat:
         return caption
-    print(f"note: {name}: {model.not_its_prior}", file=sys.stderr)
-    return f"{caption}; {name}: {model.not_its_prior}"
+    print(f"note: {name}: {model.sampling_caveat}", file=sys.stderr)
+    return f"{caption}; {name}: {model.sampling_caveat}"
 
 
 def _draw_images(

@@ -106,7 +106,7 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
     if _is(config, "lit_vae.features.FeatureNet"):
         return {**config, "init_args": {"checkpoint": str(feature_net)}}
     if _is(config, "lit_vae.realism.Adversary"):  # from the first step on
-        init_args = {**config["init_args"], "weight": 0.5, "train_from": 0}
+        init_args = {**config["init_args"], "weight": 0.5, "start_step": 0}
         return {**config, "init_args": init_args}
     if _is(config, "lit_vae.networks.LDM"):  # a sixteenth of the work of the published width
         init_args = {**config["init_args"], "width": min(32, config["init_args"]["width"])}

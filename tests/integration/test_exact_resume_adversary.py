@@ -23,7 +23,7 @@ def config(feature_net: Path, tmp_path: Path) -> Path:
     realism = data["model"]["init_args"]["realism"]["init_args"]
     realism["perceptual"]["init_args"]["distance"]["init_args"]["checkpoint"] = str(feature_net)
     adversary = realism["adversary"]["init_args"]
-    adversary["train_from"] = 8
+    adversary["start_step"] = 8
     adversary["weight"]["init_args"] = {"delay": 16, "steps": 8, "end": 0.5}
     adversary["penalties"] = [
         {"class_path": "lit_vae.realism.LeCAM"},

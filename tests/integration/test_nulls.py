@@ -103,10 +103,10 @@ def test_a_value_of_any_depth_is_what_it_was(parser: Parser) -> None:
 
 
 def test_the_product_s_ablations_are_on_the_command_line() -> None:
-    ablation = {"perceptual": "null", "adversary.most_adaptive": "null"}
+    ablation = {"perceptual": "null", "adversary.max_adaptive_weight": "null"}
     args = [arg for key, value in ablation.items() for arg in (f"--model.realism.{key}", value)]
     realism = complete_config([GAN], args)["model"]["init_args"]["realism"]["init_args"]
     assert realism["perceptual"] is None
-    assert realism["adversary"]["init_args"]["most_adaptive"] is None
+    assert realism["adversary"]["init_args"]["max_adaptive_weight"] is None
     with pytest.raises(ValueError, match="required: loss"):
         complete_config([GAN], ["--model.realism.adversary.loss", "null"])

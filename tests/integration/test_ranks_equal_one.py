@@ -23,7 +23,7 @@ TWO_RANKS = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp_fork", "--trai
 DOUBLE = ["--trainer.precision=64-true"]
 ADVERSARY = "--model.init_args.realism.init_args.adversary.init_args"
 WARMUP = {"class_path": "lit_vae.schedules.LinearWarmup", "init_args": {"steps": 1, "end": 0.5, "delay": 4}}
-LATE = [f"{ADVERSARY}.train_from=3", f"{ADVERSARY}.weight={json.dumps(WARMUP)}"]
+LATE = [f"{ADVERSARY}.start_step=3", f"{ADVERSARY}.weight={json.dumps(WARMUP)}"]
 """A discriminator that learns from step 3 on, and is felt from step 4."""
 
 FAMILIES = [

@@ -88,8 +88,8 @@ def test_gaussian_monte_carlo_kl_within_three_standard_errors(prior):
 
 def test_gaussian_rsample_is_mean_plus_std_times_noise_with_gradient_to_both():
     mean, log_var = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
-    z = DiagonalGaussian(mean, log_var).rsample(7, draws := Draws(3, 0, torch.arange(5)))
-    eps = draws.normal(7, (3,)).double()
+    z = DiagonalGaussian(mean, log_var).rsample(7, Draws(3, 0, torch.arange(5)))
+    eps = Draws(3, 0, torch.arange(5)).normal(7, (3,)).double()
     torch.testing.assert_close(z, mean + (0.5 * log_var).exp() * eps, **EXACT)
     grad_mean, grad_log_var = torch.autograd.grad(z.sum(), (mean, log_var))
     torch.testing.assert_close(grad_mean, torch.full((5, 3), 7.0), **EXACT)
@@ -98,10 +98,18 @@ def test_gaussian_rsample_is_mean_plus_std_times_noise_with_gradient_to_both():
 
 def test_gaussian_samples_of_given_noise_in_parts_are_those_at_once():
     q, draws = DiagonalGaussian(torch.randn(5, 3), torch.randn(5, 3)), Draws(3, 0, torch.arange(5))
-    at_once = q.rsample(7, draws)
+    at_once = q.rsample(7, Draws(3, 0, torch.arange(5)))
     assert torch.equal(torch.cat([q.rsample(3, draws), q.rsample(4, draws, first=3)]), at_once)
     one = DiagonalGaussian(q.mean[2:3], q.log_var[2:3]).rsample(7, Draws(3, 0, torch.tensor([2])))
     assert torch.equal(one, at_once[:, 2:3])
+
+
+def test_parameters_of_each_sample_have_a_draw_each():
+    mean, log_var = torch.randn(7, 5, 3), torch.randn(7, 5, 3)  # as of a level below seven draws
+    z = DiagonalGaussian(mean, log_var, event_ndim=1).rsample(7, Draws(3, 0, torch.arange(5)))
+    eps = Draws(3, 0, torch.arange(5)).normal(7, (3,)).double()
+    torch.testing.assert_close(z, mean + (0.5 * log_var).exp() * eps, **EXACT)
+    assert DiagonalGaussian(mean, log_var, event_ndim=1).rsample(7).shape == (7, 5, 3)
 
 
 def test_gaussian_sample_has_no_gradient_and_detach_keeps_the_numbers():

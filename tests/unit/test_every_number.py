@@ -49,7 +49,7 @@ GIVEN_TO = {
 ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
-    "num_workers", "iterations", "train_from", "attention_every", "least", "collapse_threshold", "min_log_scale",
+    "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold", "min_log_scale",
     "num_images", "weight",
 }  # fmt: skip
 """Arguments of which some class takes 0."""

@@ -87,7 +87,7 @@ def look(
     if entry.run is None:
         return Pictures(no_reconstructions="no checkpoint yet", no_samples="no checkpoint yet")
     from callbacks.periodic import untouched
-    from lit_vae.models.base import Autoencoder
+    from lit_vae.models.base import Autoencoder, ImageModel
     from lit_vae.models.code_prior import CodePrior
 
     model = load_model(entry.run, device)
@@ -98,7 +98,7 @@ def look(
         )
     if isinstance(model, CodePrior):
         return _of_a_prior(entry, model, split, num_images, seed, data_root, device)
-    if not hasattr(model, "image_shape"):
+    if not isinstance(model, ImageModel):
         raise ValueError(
             f"lit-vae compare: {entry.given}: {type(model).__name__} is no model of images. Leave the run out."
         )
@@ -190,8 +190,8 @@ def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
     y = model.labels_for(NUM_SAMPLES, None)
     z = prior_latents(Sampled(model, None, mixture), y, 1.0, seed)  # type: ignore[arg-type]
     drawn = "decoder means at draws from " + ("the fitted mixture" if mixture else "the prior")
-    if mixture is None and model.not_its_prior:
-        drawn += f"; {model.not_its_prior}"
+    if mixture is None and model.sampling_caveat:
+        drawn += f"; {model.sampling_caveat}"
     return Pictures(samples=decode_means(model, z, y).float().cpu(), drawn=drawn)
 
 

@@ -7,6 +7,8 @@ from PIL import Image
 from callbacks import CodeUsage
 from callbacks.code_usage import usage_figure
 from lit_vae.metrics import code_statistics
+from lit_vae.models import AE
+from lit_vae.models.abilities import HasCodes
 
 GRIDS = ((2, 2), (4, 4))
 
@@ -18,14 +20,19 @@ def coarse_and_fine(x, num_embeddings):
     return tuple(((mean + 1) / 2 * (k - 2)).round().long() for mean, k in pairs)
 
 
+class Coded(AE, HasCodes):
+    def encode_codes(self, x, y):
+        return coarse_and_fine(x, self.sizes)
+
+
 @pytest.fixture
 def new_coded(new_model):
     """A model with codes, ``(K of the coarsest level, ...)``."""
 
     def make(*num_embeddings):
         model = new_model("AE")
-        model.num_embeddings = num_embeddings
-        model.encode_codes = lambda x, y: coarse_and_fine(x, num_embeddings)
+        model.__class__ = Coded
+        model.num_embeddings = model.sizes = num_embeddings
         return model
 
     return make

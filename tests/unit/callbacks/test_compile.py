@@ -46,11 +46,11 @@ def fit(new_trainer, data, *callbacks, **given):
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_losses_and_gradients_are_the_same(adaptive, new_trainer, data, tmp_path):
     most = 1e4 if adaptive else None
-    plain, expected, trainer = fit(new_trainer, data, most_adaptive=most, penalties=[LeCAM()])
+    plain, expected, trainer = fit(new_trainer, data, max_adaptive_weight=most, penalties=[LeCAM()])
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
     torch._dynamo.utils.counters.clear()
     both = [EMA(), Compile(backend="aot_eager")]
-    model, found, trainer = fit(new_trainer, data, *both, most_adaptive=most, penalties=[LeCAM()])
+    model, found, trainer = fit(new_trainer, data, *both, max_adaptive_weight=most, penalties=[LeCAM()])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 4
     trainer.save_checkpoint(tmp_path / "compiled.ckpt")
     assert len(found) == len(expected) == 5
@@ -85,7 +85,7 @@ def test_networks_that_are_not_called_have_their_blocks_compiled():
     from lit_vae.features.base import Frozen
     from lit_vae.networks import ResidualFeatures
 
-    model = new_autoencoder(new_realism(most_adaptive=None))
+    model = new_autoencoder(new_realism(max_adaptive_weight=None))
     model.realism.perceptual.distance.seen_by = Frozen(lambda: ResidualFeatures(1, 3, widths=[4, 4]))
     Compile(backend="eager").setup(None, model, "fit")
     network = model.realism.perceptual.distance.seen_by.network

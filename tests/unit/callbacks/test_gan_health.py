@@ -60,18 +60,18 @@ def test_a_discriminator_that_learns_nothing_is_warned_of_after_two_windows():
     assert (
         "the discriminator told 0.520 of the patches right, after 100 steps of training: it learns nothing" in message
     )
-    assert drive(GANHealth(window=50), [alone(0.52)] * 15, train_from=60)[1] == []  # 90 steps
-    assert drive(GANHealth(window=50), [alone(0.52)] * 16, train_from=60)[1] != []
+    assert drive(GANHealth(window=50), [alone(0.52)] * 15, start_step=60)[1] == []  # 90 steps
+    assert drive(GANHealth(window=50), [alone(0.52)] * 16, start_step=60)[1] != []
 
 
 def test_a_lambda_at_its_cap_is_warned_of():
     rows = [felt(0.8, 100.0)] * 4 + [felt(0.8, 99.0)] + [felt(0.8, 100.0)] * 4
-    assert drive(GANHealth(window=50), rows, most_adaptive=100.0)[1] == []
-    _, (message,) = drive(GANHealth(window=50), [felt(0.8, 100.0)] * 12, most_adaptive=100.0)
-    assert "for the last 50 steps lambda was at its largest (most_adaptive = 100)" in message
-    assert drive(GANHealth(window=50), [felt(0.8, 1.0)] * 12, most_adaptive=None)[1] == []
+    assert drive(GANHealth(window=50), rows, max_adaptive_weight=100.0)[1] == []
+    _, (message,) = drive(GANHealth(window=50), [felt(0.8, 100.0)] * 12, max_adaptive_weight=100.0)
+    assert "for the last 50 steps lambda was at its largest (max_adaptive_weight = 100)" in message
+    assert drive(GANHealth(window=50), [felt(0.8, 1.0)] * 12, max_adaptive_weight=None)[1] == []
     in_float32 = float(torch.tensor(5.0).clamp(max=0.7))  # less than 0.7
-    assert len(drive(GANHealth(window=50), [felt(0.8, in_float32)] * 12, most_adaptive=0.7)[1]) == 1
+    assert len(drive(GANHealth(window=50), [felt(0.8, in_float32)] * 12, max_adaptive_weight=0.7)[1]) == 1
 
 
 def test_backing_off_at_most_once_a_window():
@@ -111,7 +111,7 @@ class Logged(Callback):
 def test_a_game_is_remembered_drawn_and_resumed(new_trainer, data, tmp_path):
     def play(epochs, logged, resume=None, **given):
         health = GANHealth(window=3, back_off=BackOff(0.51, least=0.01))
-        model = new_autoencoder(new_realism(weight=DELAY, train_from=2, lr=1e-2))
+        model = new_autoencoder(new_realism(weight=DELAY, start_step=2, lr=1e-2))
         trainer = new_trainer(health, logged, max_epochs=epochs, accumulate_grad_batches=2, **given)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "GANHealth")

@@ -49,7 +49,7 @@ def random_prior(latent: int = 2) -> ClassConditionalNormal:
 # ---- latents and images ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["VAE", "CVAE"])
 def test_decoding_samples_is_decoding_each_of_them(family, new_model):
     model = new_model(family)
     _, y = batch()
@@ -64,8 +64,9 @@ def test_maps_as_latents(family, new_model):
     model = convolutional(family, new_model)
     x, y = torch.rand(2, 3, 8, 8) * 2 - 1, torch.tensor([0, 3])
     z = torch.stack([model.embed(x, y), torch.randn(2, 2, 4, 4)])
-    together = model.decode(z, y).mean
-    torch.testing.assert_close(together, torch.stack([model.decode(part, y).mean for part in z]), **EXACT)
+    if family != "AE":  # which has one latent for each image
+        together = model.decode(z, y).mean
+        torch.testing.assert_close(together, torch.stack([model.decode(part, y).mean for part in z]), **EXACT)
     assert model.check_networks() == []
     assert model.sample(5).shape == (5, 3, 8, 8)
 

@@ -96,10 +96,10 @@ def gradients(model, loss) -> dict[str, bool]:
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_each_term_reaches_only_what_it_should(make):
     model = make()
-    x, y = images(model)
-    quantized = model.quantize(x)
-    terms = model._terms(x, model._decoded(quantized, y), quantized)
-    reached = [terms["distortion"], quantized[-1].terms["commitment"], quantized[0].terms["codebook"]]
+    terms = model.step(images(model), 0, None).terms
+    last = len(model.quantizers) - 1
+    reached = [terms["distortion"], terms[f"commitment_{last}" if last else "commitment"]]
+    reached.append(terms["codebook_0" if last else "codebook"])
     by_distortion, by_commitment, by_codebook = (gradients(model, term) for term in reached)
     assert by_distortion == {"encoder": True, "quantizers": False, "decoder": True}
     assert by_commitment == {"encoder": True, "quantizers": False, "decoder": False}

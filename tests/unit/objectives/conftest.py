@@ -1,5 +1,6 @@
 """A linear Gaussian problem in float64, small enough to be worked by hand."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.noise import Draws
+from lit_vae.objectives import Level, Objective
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +39,11 @@ class Problem(NamedTuple):
         image = (z @ self.weight).unflatten(-1, (1, 2, 3))
         return DiagonalGaussian(image, torch.tensor(-0.5), event_ndim=3)
 
-    @property
-    def arguments(self):
-        return self.x, self.posterior, self.prior, self.decode
+    def terms(self, objective: Objective, step: int | None = None, draws: Draws | None = None) -> SimpleNamespace:
+        """The terms of an objective by name, and its scalars."""
+        z = self.posterior.rsample(objective.num_samples, draws)
+        found = objective(self.x, [Level(self.posterior, self.prior, z)], self.decode(z), step)
+        return SimpleNamespace(**found.terms, scalars=found.scalars)
 
     def draws(self, seed: int = 7) -> Draws:
         return Draws(seed, 0, torch.arange(len(self.x)))

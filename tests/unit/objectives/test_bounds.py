@@ -7,8 +7,8 @@ import torch
 from torch import distributions as td
 
 from lit_vae.noise import Draws
-from lit_vae.objectives import ELBO, IWAE, DReG
-from lit_vae.objectives.elbo import importance_weighted_bound, log_weights, rate_distortion
+from lit_vae.objectives import ELBO, IWAE, DReG, Level
+from lit_vae.objectives.bounds import importance_weighted_bound, log_weights
 from lit_vae.schedules import Cyclical, LinearWarmup
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -32,7 +32,7 @@ def log_joint(problem, z):
 
 @pytest.mark.parametrize("num_samples", [1, 4])
 def test_elbo_terms_are_those_of_torch_and_samples_are_averaged(problem, num_samples):
-    terms = ELBO(num_samples=num_samples)(*problem.arguments, draws=problem.draws())
+    terms = problem.terms(ELBO(num_samples=num_samples), draws=problem.draws())
     z = problem.posterior.rsample(num_samples, problem.draws())
     likelihood, _, _ = log_joint(problem, z)
     posterior, prior = problem.posterior, problem.prior
@@ -40,9 +40,7 @@ def test_elbo_terms_are_those_of_torch_and_samples_are_averaged(problem, num_sam
     torch.testing.assert_close(terms.distortion, -likelihood.sum(0) / num_samples, **EXACT)
     torch.testing.assert_close(terms.rate, rate, **EXACT)
     torch.testing.assert_close(terms.loss, terms.rate + terms.distortion, **EXACT)
-    named = terms.named()
-    assert list(named) == ["loss", "elbo", "rate", "distortion"]
-    torch.testing.assert_close(named["elbo"], -(terms.rate + terms.distortion), rtol=0, atol=0)
+    torch.testing.assert_close(terms.elbo, -(terms.rate + terms.distortion), rtol=0, atol=0)
 
 
 def test_elbo_is_a_lower_bound_that_the_exact_posterior_makes_tight(problem):
@@ -57,12 +55,13 @@ def test_elbo_is_a_lower_bound_that_the_exact_posterior_makes_tight(problem):
     gap = td.kl_divergence(td.MultivariateNormal(q.mean, torch.diag_embed(q.log_var.exp())), exact)
     # the analytic expectation of the squared error, where the objective has samples
     spread = ((w @ w.T).diagonal() * q.log_var.exp()).sum(1) / (2 * v)
-    terms = rate_distortion(problem.x, problem.decode(q.mean[None]), q, problem.prior)
-    torch.testing.assert_close(terms.elbo - spread, marginal - gap, **EXACT)
+    z = q.mean[None]
+    terms = ELBO()(problem.x, [Level(q, problem.prior, z)], problem.decode(z)).terms
+    torch.testing.assert_close(terms["elbo"] - spread, marginal - gap, **EXACT)
 
 
 def test_beta_free_bits_and_distortion_weight_enter_the_loss_but_not_the_terms(problem):
-    plain = ELBO()(*problem.arguments, draws=problem.draws())
+    plain = problem.terms(ELBO(), draws=problem.draws())
     for objective, expected in (
         (ELBO(beta=4.0), plain.distortion + 4.0 * plain.rate),
         (ELBO(beta=0.0), plain.distortion),
@@ -70,7 +69,7 @@ def test_beta_free_bits_and_distortion_weight_enter_the_loss_but_not_the_terms(p
         (ELBO(free_bits=1e3), plain.distortion + 2 * 1e3),
         (ELBO(free_bits=1e3, beta=0.5), plain.distortion + 0.5 * 2 * 1e3),
     ):
-        terms = objective(*problem.arguments, step=0, draws=problem.draws())
+        terms = problem.terms(objective, step=0, draws=problem.draws())
         torch.testing.assert_close(terms.loss, expected, **EXACT)
         torch.testing.assert_close(terms.rate, plain.rate, rtol=0, atol=0)
         torch.testing.assert_close(terms.distortion, plain.distortion, rtol=0, atol=0)
@@ -78,22 +77,22 @@ def test_beta_free_bits_and_distortion_weight_enter_the_loss_but_not_the_terms(p
 
 def test_beta_follows_its_schedule_in_training_and_is_final_in_evaluation(problem):
     objective = ELBO(beta=LinearWarmup(steps=10, end=2.0))
-    plain = ELBO()(*problem.arguments, draws=problem.draws())
+    plain = problem.terms(ELBO(), draws=problem.draws())
     for step, beta in ((0, 0.0), (5, 1.0), (10, 2.0), (None, 2.0)):
-        terms = objective(*problem.arguments, step=step, draws=problem.draws())
+        terms = problem.terms(objective, step=step, draws=problem.draws())
         torch.testing.assert_close(terms.loss, plain.distortion + beta * plain.rate, **EXACT)
-    assert objective.scalars(5) == {"beta": 1.0}
+        assert terms.scalars == ({} if step is None else {"beta": beta})
     cyclical = ELBO(beta=Cyclical(period=10, cycles=3))
-    assert cyclical.scalars(10) == {"beta": 0.0}
-    torch.testing.assert_close(cyclical(*problem.arguments, draws=problem.draws()).loss, plain.loss, **EXACT)
+    assert problem.terms(cyclical, step=10).scalars == {"beta": 0.0}
+    torch.testing.assert_close(problem.terms(cyclical, draws=problem.draws()).loss, plain.loss, **EXACT)
 
 
 def test_gradient_of_the_elbo_is_that_of_finite_differences(problem):
     leaves = (problem.mean, problem.log_var, problem.weight, problem.prior_mean, problem.prior_log_var)
 
     def loss(*leaves):
-        return ELBO(num_samples=2)(*problem._replace(**dict(zip(problem._fields[1:], leaves, strict=True))).arguments,
-                                   draws=problem.draws()).loss  # fmt: skip
+        other = problem._replace(**dict(zip(problem._fields[1:], leaves, strict=True)))
+        return other.terms(ELBO(num_samples=2), draws=problem.draws()).loss
 
     assert torch.autograd.gradcheck(loss, leaves)
 
@@ -104,7 +103,8 @@ def test_gradient_of_the_elbo_is_that_of_finite_differences(problem):
 def test_log_weights_are_those_of_torch(problem):
     z = torch.randn(4, 5, 2)
     likelihood, prior, posterior = log_joint(problem, z)
-    actual = log_weights(problem.x, z, problem.decode(z), problem.posterior, problem.prior)
+    level = Level(problem.posterior, problem.prior, z)
+    actual = log_weights(problem.decode(z).log_prob(problem.x), [level])
     torch.testing.assert_close(actual, likelihood + prior - posterior, **EXACT)
 
 
@@ -119,11 +119,11 @@ def test_bound_is_the_logarithm_of_the_mean_weight_and_survives_extremes():
 @pytest.mark.parametrize("objective", [IWAE, DReG])
 @pytest.mark.parametrize("k", [1, 5])
 def test_value_and_terms_for_given_noise(problem, objective, k):
-    terms = objective(k)(*problem.arguments, draws=problem.draws())
+    terms = problem.terms(objective(k), draws=problem.draws())
     likelihood, prior, posterior = log_joint(problem, problem.posterior.rsample(k, problem.draws()))
     bound = (likelihood + prior - posterior).exp().mean(0).log()
     torch.testing.assert_close(terms.loss, -bound, **EXACT)
-    elbo = ELBO(num_samples=k)(*problem.arguments, draws=problem.draws())
+    elbo = problem.terms(ELBO(num_samples=k), draws=problem.draws())
     torch.testing.assert_close(terms.rate, elbo.rate, **EXACT)
     torch.testing.assert_close(terms.distortion, elbo.distortion, **EXACT)
     assert not terms.rate.requires_grad
@@ -132,14 +132,14 @@ def test_value_and_terms_for_given_noise(problem, objective, k):
 
 def test_iwae_of_one_sample_is_the_elbo_in_expectation(new_problem):
     problem = new_problem(20_000, same_image=True)
-    draws = -IWAE(1)(*problem.arguments, draws=problem.draws()).loss - ELBO()(*problem.arguments).named()["elbo"]
+    draws = -problem.terms(IWAE(1), draws=problem.draws()).loss - problem.terms(ELBO()).elbo
     assert abs(draws.mean()) < 3.0 * draws.std() / math.sqrt(len(draws))
 
 
 def test_iwae_gradient_is_weighted_by_the_normalised_weights(problem):
     """Burda et al. 2016, eq. 13, with z a function of the posterior's parameters."""
     leaves = (problem.mean, problem.log_var, problem.weight, problem.prior_mean, problem.prior_log_var)
-    actual = grads(IWAE(5)(*problem.arguments, draws=problem.draws()).loss, *leaves)
+    actual = grads(problem.terms(IWAE(5), draws=problem.draws()).loss, *leaves)
     likelihood, prior, posterior = log_joint(problem, problem.posterior.rsample(5, problem.draws()))
     log_w = likelihood + prior - posterior
     expected = grads(-(log_w.exp() / log_w.exp().sum(0)).detach() * log_w, *leaves)
@@ -150,7 +150,7 @@ def test_iwae_gradient_is_weighted_by_the_normalised_weights(problem):
 @pytest.mark.parametrize("k", [1, 2, 8])
 def test_dreg_encoder_gradient_is_the_formula_of_the_paper(problem, k):
     """Tucker et al. 2019, eq. 8: sum_k w~_k^2 (d log w_k / d z_k) (d z_k / d phi), the density's own phi held."""
-    actual = grads(DReG(k)(*problem.arguments, draws=problem.draws()).loss, problem.mean, problem.log_var)
+    actual = grads(problem.terms(DReG(k), draws=problem.draws()).loss, problem.mean, problem.log_var)
     eps = problem.draws().normal(k, (2,)).double()
     std = problem.posterior.std.detach()
     z = (problem.mean.detach() + std * eps).requires_grad_()
@@ -164,8 +164,8 @@ def test_dreg_encoder_gradient_is_the_formula_of_the_paper(problem, k):
 
 def test_dreg_gives_decoder_and_prior_the_gradient_of_iwae(problem):
     leaves = (problem.weight, problem.prior_mean, problem.prior_log_var)
-    iwae = grads(IWAE(6)(*problem.arguments, draws=problem.draws()).loss, *leaves)
-    dreg = grads(DReG(6)(*problem.arguments, draws=problem.draws()).loss, *leaves)
+    iwae = grads(problem.terms(IWAE(6), draws=problem.draws()).loss, *leaves)
+    dreg = grads(problem.terms(DReG(6), draws=problem.draws()).loss, *leaves)
     for a, b in zip(dreg, iwae, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
 
@@ -174,8 +174,8 @@ def test_dreg_gives_decoder_and_prior_the_gradient_of_iwae(problem):
 def test_dreg_encoder_gradient_is_that_of_iwae_in_expectation_with_less_variance(new_problem, k):
     problem = new_problem(10_000, same_image=True)  # every row is one draw of the gradient at the same parameters
     leaves = (problem.mean, problem.log_var)
-    iwae = torch.cat(grads(IWAE(k)(*problem.arguments, draws=problem.draws(1)).loss, *leaves), 1)
-    dreg = torch.cat(grads(DReG(k)(*problem.arguments, draws=problem.draws(2)).loss, *leaves), 1)
+    iwae = torch.cat(grads(problem.terms(IWAE(k), draws=problem.draws(1)).loss, *leaves), 1)
+    dreg = torch.cat(grads(problem.terms(DReG(k), draws=problem.draws(2)).loss, *leaves), 1)
     standard_error = ((iwae.var(0) + dreg.var(0)) / len(iwae)).sqrt()
     assert ((iwae.mean(0) - dreg.mean(0)).abs() < 3.0 * standard_error).all()
     if k > 1:
@@ -195,17 +195,19 @@ def test_dreg_gradient_vanishes_where_the_posterior_is_exact_and_that_of_iwae_do
         return DiagonalGaussian(z.unflatten(-1, (1, 1, 1)), torch.zeros(()), event_ndim=3)
 
     for objective in (DReG(4), IWAE(4)):
-        terms = objective(x, DiagonalGaussian(mean, log_var), prior, decode, draws=Draws(7, 0, torch.arange(len(x))))
+        posterior = DiagonalGaussian(mean, log_var)
+        z = posterior.rsample(4, Draws(7, 0, torch.arange(len(x))))
+        loss = objective(x, [Level(posterior, prior, z)], decode(z)).terms["loss"]
         marginal = td.Normal(0.0, math.sqrt(2.0)).log_prob(x).flatten()
-        torch.testing.assert_close(-terms.loss, marginal, **EXACT)
-        largest = max(g.abs().max() for g in grads(terms.loss, mean, log_var))
+        torch.testing.assert_close(-loss, marginal, **EXACT)
+        largest = max(g.abs().max() for g in grads(loss, mean, log_var))
         assert (largest < 1e-12) == isinstance(objective, DReG)
 
 
 def test_dreg_evaluates_without_a_graph(problem):
     with torch.no_grad():
-        dreg = DReG(3)(*problem.arguments, draws=problem.draws())
-        iwae = IWAE(3)(*problem.arguments, draws=problem.draws())
+        dreg = problem.terms(DReG(3), draws=problem.draws())
+        iwae = problem.terms(IWAE(3), draws=problem.draws())
     torch.testing.assert_close(dreg.loss, iwae.loss, **EXACT)
 
 
@@ -219,12 +221,14 @@ def test_objectives_take_maps_as_latents_and_leave_the_global_noise_alone(object
     x = torch.randn(3, 2, 2, 2)
     decode = lambda z: DiagonalGaussian(z.unflatten(2, (2, 2, 2)) if z.ndim == 3 else z, torch.zeros(()), 3)  # noqa: E731
     state = torch.get_rng_state()
-    of_maps = objective(num_samples=2)(x, posterior, prior, decode, draws=Draws(7, 0, torch.arange(len(x))))
-    of_vectors = objective(num_samples=2)(x, *flat, decode, draws=Draws(7, 0, torch.arange(len(x))))
+    found = []
+    for q, p in ((posterior, prior), flat):
+        z = q.rsample(2, Draws(7, 0, torch.arange(len(x))))
+        found.append(objective(num_samples=2)(x, [Level(q, p, z)], decode(z)).terms)
     assert torch.equal(state, torch.get_rng_state())
-    for a, b in zip(of_maps[:3], of_vectors[:3], strict=True):
-        assert a.shape == (3,)
-        torch.testing.assert_close(a, b, **EXACT)
+    for name, value in found[0].items():
+        assert value.shape == (3,)
+        torch.testing.assert_close(value, found[1][name], **EXACT)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def train(rank: int, ranks: int) -> dict[str, Tensor]:
     """Weights and lambda after each step: the discriminator learns from step 2 on, the decoder feels it from 3."""
     torch.set_default_dtype(torch.float64)
     weight = LinearWarmup(steps=1, end=0.5, delay=2)
-    model = new_autoencoder(new_realism(weight=weight, train_from=2, penalties=[LeCAM(decay=0.5)]))
+    model = new_autoencoder(new_realism(weight=weight, start_step=2, penalties=[LeCAM(decay=0.5)]))
     loss: nn.Module = Loss(model) if ranks == 1 else DistributedDataParallel(Loss(model))
     optimizer = model.configure_optimizers()
     found = {}

@@ -132,7 +132,7 @@ def test_the_gradients_are_those_of_the_losses_written_plainly(normalization):
     """No graft, no component: eq. 6 and 7 of Esser et al. with torch.autograd alone."""
     x = images()
     discriminator = partial(PatchDiscriminator, width=4, layers=1, normalization=normalization)
-    model = new_autoencoder(new_realism(discriminator=discriminator, most_adaptive=1e9))
+    model = new_autoencoder(new_realism(discriminator=discriminator, max_adaptive_weight=1e9))
     discriminator = model.realism.adversary.discriminator
     x_hat, distortion, last = parts(model, x)
     nll = (distortion + 0.7 * 64 / 0.3 * Squares()(x, x_hat)).mean()
@@ -154,7 +154,7 @@ def test_the_gradients_are_those_of_the_losses_written_plainly(normalization):
 
 
 def test_the_discriminator_learns_before_the_decoder_feels_it():
-    realism = new_realism(weight=LinearWarmup(steps=10, end=0.5, delay=20), train_from=5)
+    realism = new_realism(weight=LinearWarmup(steps=10, end=0.5, delay=20), start_step=5)
     model, x = new_autoencoder(realism), images()
     for step, learns, weight in ((4, False, 0.0), (5, True, 0.0), (20, True, 0.0), (25, True, 0.25), (40, True, 0.5)):
         found = verdict(model, x, step)[0]
@@ -166,9 +166,9 @@ def test_the_discriminator_learns_before_the_decoder_feels_it():
 
 def test_lambda_is_capped_or_left_out():
     x = images()
-    capped = verdict(new_autoencoder(new_realism(most_adaptive=0.01)), x)[0]
+    capped = verdict(new_autoencoder(new_realism(max_adaptive_weight=0.01)), x)[0]
     assert float(capped.scalars["adaptive_weight"]) == pytest.approx(0.01)
-    found = verdict(new_autoencoder(new_realism(most_adaptive=None)), x)[0]
+    found = verdict(new_autoencoder(new_realism(max_adaptive_weight=None)), x)[0]
     torch.testing.assert_close(found.terms["adversarial_nats"], 0.5 * found.terms["adversarial"], **EXACT)
 
 
@@ -197,8 +197,8 @@ def test_bad_arguments_are_refused():
     for make, text in (
         (Realism, "perceptual and adversary are both null"),
         (lambda: Perceptual(Squares(), 0.0), r"weight \(=0.0\) must be greater than 0"),
-        (lambda: new_adversary(train_from=-1), r"train_from \(=-1\)"),
-        (lambda: new_adversary(most_adaptive=0.0), r"most_adaptive \(=0.0\)"),
+        (lambda: new_adversary(start_step=-1), r"start_step \(=-1\)"),
+        (lambda: new_adversary(max_adaptive_weight=0.0), r"max_adaptive_weight \(=0.0\)"),
     ):
         with pytest.raises(ValueError, match=text):
             make()
@@ -209,11 +209,11 @@ def problems(model):
 
 
 def test_a_decoder_that_feels_an_untrained_discriminator_is_a_problem():
-    assert "feels the discriminator from step 0" in problems(new_autoencoder(new_realism(train_from=100)))
-    late = new_realism(weight=LinearWarmup(steps=10, delay=100), train_from=100)
+    assert "feels the discriminator from step 0" in problems(new_autoencoder(new_realism(start_step=100)))
+    late = new_realism(weight=LinearWarmup(steps=10, delay=100), start_step=100)
     assert problems(new_autoencoder(late)) == ""
-    early = new_realism(weight=LinearWarmup(steps=10, delay=50), train_from=100)
-    assert "from step 51, before it is trained: train_from (=100)" in problems(new_autoencoder(early))
+    early = new_realism(weight=LinearWarmup(steps=10, delay=50), start_step=100)
+    assert "from step 51, before it is trained: start_step (=100)" in problems(new_autoencoder(early))
 
 
 @pytest.mark.parametrize("objective", [IWAE, DReG])
@@ -229,7 +229,7 @@ def test_a_decoder_without_a_last_layer_is_a_problem():
     model = new_autoencoder(new_realism())
     model.decoder = torch.nn.Identity()
     assert "needs Identity to name its last layer" in problems(model)
-    model.realism.adversary.most_adaptive = None
+    model.realism.adversary.max_adaptive_weight = None
     assert problems(model) == ""
     x = images()
     found = model.realism(x, x.clone().requires_grad_(), torch.ones(6), torch.ones(()), None, 10)

@@ -47,7 +47,7 @@ class Watched:
 
 
 def test_a_batch_is_one_step_and_each_player_begins_when_it_should():
-    realism = new_realism(weight=LinearWarmup(steps=1, end=0.5, delay=3), train_from=2)
+    realism = new_realism(weight=LinearWarmup(steps=1, end=0.5, delay=3), start_step=2)
     model = new_autoencoder(realism)
     watched = Watched(model)
     trainer = fit(model)
@@ -91,7 +91,7 @@ def without_noise(model, x, y):
 def test_accumulated_halves_are_the_whole_batch():
     found = []
     for batch_size, parts in ((4, 1), (2, 2)):
-        model = new_autoencoder(new_realism(most_adaptive=None)).double()
+        model = new_autoencoder(new_realism(max_adaptive_weight=None)).double()
         model.encode = partial(without_noise, model)
         trainer = fit(model, batch_size, steps=3, accumulate_grad_batches=parts, precision="64-true")
         assert trainer.global_step == 3

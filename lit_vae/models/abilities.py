@@ -1,0 +1,100 @@
+"""What some families can do, declared: callbacks and tools ask ``isinstance``, and type checkers know the answer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.noise import Draws
+from lit_vae.objectives import Level
+from lit_vae.objectives.bounds import importance_weighted_bound, log_weights
+from lit_vae.priors import Prior
+from lit_vae.sampling import CodeSampling
+
+
+class HasBound(ABC):
+    """A latent-variable model with draws of a posterior: a bound of log p(x), whatever the number of levels."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, y: Tensor) -> Any:
+        """What the posteriors are made of: ``q(z | x, y)`` itself or, in a hierarchy, the features of an image."""
+
+    @abstractmethod
+    def path(
+        self, encoded: Any, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
+    ) -> tuple[Sequence[Level], Distribution]:
+        """Draws of all latents, from the top, and ``p(x | z)`` at them.
+
+        Args:
+            encoded: what `encode` gave for B images.
+            y: their labels ``(B,)``.
+            num_samples: L draws for each image.
+            draws: their noise, a `Draws.level` for each level; None: of torch's generator.
+            first: how many samples of ``draws`` are left out.
+
+        Returns:
+            The levels, with ``z (L, B, *latent)``, and the likelihood, with parameters ``(L, B, ...)``.
+        """
+
+    @torch.no_grad()
+    def importance_weighted_nll(
+        self, x: Tensor, y: Tensor, num_samples: int, chunk: int, draws: Draws | None = None
+    ) -> Tensor:
+        """``-log 1/k sum_k p(x, z_k) / q(z_k | x)`` with ``k = num_samples``: ``-> (B,)`` nats.
+
+        Burda et al. 2016, eq. 8: in expectation an upper bound of -log p(x) that tightens as k grows. At most ``chunk``
+        samples of each image are decoded at once, whatever k.
+        """
+        encoded, log_w = self.encode(x, y), []
+        for start in range(0, num_samples, chunk):
+            levels, decoded = self.path(encoded, y, min(chunk, num_samples - start), draws, start)
+            log_w.append(log_weights(decoded.log_prob(x), levels))
+        return -importance_weighted_bound(torch.cat(log_w))
+
+
+class HasPosterior(HasBound):
+    """One level of latents, with a Gaussian posterior and a Gaussian prior."""
+
+    prior: Prior
+
+    @abstractmethod
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """``q(z | x, y)``, ``(B, *latent)``."""
+
+
+class HasCodes(ABC):
+    """Latents that are codes: a map of indices for each level, the coarsest first."""
+
+    grids: tuple[tuple[int, int], ...]
+    num_embeddings: tuple[int, ...]
+    quantizers: nn.ModuleList
+
+    @abstractmethod
+    def encode_codes(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """Codes of images, ``(B, h_l, w_l)`` int64 each."""
+
+    @abstractmethod
+    def decode_codes(self, codes: Sequence[Tensor], y: Tensor) -> Distribution:
+        """``p(x | codes)``."""
+
+
+class SamplesCodes(ABC):
+    """A model of the codes of another one, its stage 1."""
+
+    grids: tuple[tuple[int, int], ...]
+    stage1: dict[str, str] | None
+    """``path`` and ``sha256`` of the checkpoint of stage 1; None before training."""
+
+    @abstractmethod
+    def sample_codes(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        sampling: CodeSampling = CodeSampling(),  # noqa: B008  (frozen)
+        generator: Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each; ``progress(done, of all positions)``."""
