@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.timing import Row, interleave, now, ratio, spread
 from lit_vae.features import LPIPS
+from lit_vae.images import Batch
 from lit_vae.likelihoods import Laplace
 from lit_vae.models.kl_autoencoder import KLAutoencoder
 from lit_vae.networks import LDMDecoder, LDMEncoder, PatchDiscriminator
@@ -74,8 +75,8 @@ def loss(model: KLAutoencoder, x: Tensor) -> Tensor:
     terms, x_hat, distortion = _family(model, x)
     if model.realism is None:
         return terms.mean()
-    verdict = model.realism(x, x_hat, distortion, model.likelihood.temperature, model.decoder.last_layer, STEP)
-    return (terms + verdict.loss).mean() + verdict.discriminator_loss
+    added = model.realism(x, x_hat, distortion, model.likelihood.temperature, model.decoder.last_layer, STEP)
+    return (terms + added.loss).mean() + added.discriminator_loss
 
 
 def usual_loss(model: KLAutoencoder, x: Tensor) -> Tensor:
@@ -102,8 +103,9 @@ def usual_loss(model: KLAutoencoder, x: Tensor) -> Tensor:
 
 def _family(model: KLAutoencoder, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = torch.full((len(x),), -1, device=x.device)
-    terms = model.objective(x, model.encode(x, y), model.prior(y), lambda z: model.decode(z, y), STEP)
-    return terms.loss, terms.decoded.mean[0], terms.distortion
+    result = model.step(Batch(x, y), STEP, None)
+    assert result.decoded is not None
+    return result.terms["loss"], result.decoded.mean[0], result.terms["distortion"]
 
 
 def seconds(model: KLAutoencoder, x: Tensor, compute: Callable[[KLAutoencoder, Tensor], Tensor] = loss) -> float:

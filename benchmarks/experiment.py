@@ -84,21 +84,21 @@ class BareLoop:
 
     def train(self, batch: Batch) -> None:
         """One step."""
-        x, y = batch
         model = self.model
         self.optimizer.zero_grad()
-        draws = Draws(torch.initial_seed(), self.step, torch.arange(len(x), device=self.device))  # as the model's own
+        draws = Draws(
+            torch.initial_seed(), self.step, torch.arange(len(batch.x), device=self.device)
+        )  # the model's
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            posterior, prior = model.encode(x, y), model.prior(y)
-            terms = model.objective(x, posterior, prior, lambda z: model.decode(z, y), self.step, draws)
-            loss = terms.loss.mean()
+            terms = model.step(batch, self.step, draws).terms
+            loss = terms["loss"].mean()
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
         if self.log_every and self.step % self.log_every == 0:
-            self.logged.append({name: float(value.detach().mean()) for name, value in terms.named().items()})
+            self.logged.append({name: float(value.detach().mean()) for name, value in terms.items()})
 
     def seconds_per_step(self, warmup: int) -> float:
         """Of the next epoch, without its first ``warmup`` steps."""

@@ -63,7 +63,7 @@ def files(config: Path) -> list[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["lightning", "fit", "--config", str(config), "--run_dir", folder + "/run"]
-        sys.argv += ["--trainer.max_steps=3", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=3"]
+        sys.argv += ["--trainer.max_steps=3", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=2"]
         original = {}
         for kind in _subclasses(Model):
             if "training_step" in vars(kind):

@@ -58,9 +58,8 @@ class NaiveVAE(VAE):
     """Logs its five numbers as Lightning's tutorials do: at every step, and averaged over the epoch."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, y = batch
-        terms = self.objective(x, self.encode(x, y), self.prior(y), lambda z: self.decode(z, y), self.global_step)
-        for name, value in terms.named().items():
+        result = self.step(batch, self.global_step, None)
+        for name, value in result.terms.items():
             self.log(f"train/{name}", value.mean(), on_step=True, on_epoch=True, prog_bar=True)
-        self.log("train/beta", self.objective.scalars(self.global_step)["beta"], on_step=True, on_epoch=True)
-        return terms.loss.mean()
+        self.log("train/beta", result.scalars["beta"], on_step=True, on_epoch=True)
+        return result.terms["loss"].mean()

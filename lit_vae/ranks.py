@@ -34,6 +34,21 @@ def average_over_ranks(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def sum_over_ranks(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over the ranks, which are then equal bit by bit."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def mean_over_ranks(mean: Tensor) -> Tensor:
+    """Mean over the ranks of a mean over as many elements on each, with the gradient of this rank's own.
+
+    Averaged over ranks, as DDP does with gradients, that is the gradient of what one process would compute.
+    """
+    return mean if world_size() == 1 else mean + (average_over_ranks(mean) - mean.detach())
+
+
 class RankPositions:
     """Counts along this rank's share of a split: the images ``rank, rank + W, ...`` in order.
 

@@ -19,7 +19,7 @@ from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
 from lit_vae.objectives import Step
 from lit_vae.quantizers import Quantized, Quantizer
-from lit_vae.quantizers.ranks import sum_over_ranks
+from lit_vae.ranks import sum_over_ranks
 from lit_vae.realism import Realism
 
 

@@ -36,6 +36,9 @@ class Model(LightningModule, ABC):
     batch_terms: dict[str, tuple[int, ...]] = {}  # noqa: RUF012  (never mutated)
     """Shapes of what an evaluation also averages over the split, by name, for `batch_losses`."""
 
+    has_added_terms: bool = False
+    """Whether the loss has terms beside the family's own; see `add_terms`."""
+
     num_classes: int = 0
     """Number of labels that it is conditioned on; 0: labels are ignored."""
 
@@ -72,20 +75,24 @@ class Model(LightningModule, ABC):
             draws: noise of the batch's images; None: of torch's generator.
         """
 
-    def full_step(self, batch: Any, step: int | None, draws: Draws | None) -> Step:
-        """The family's `step` with what is composed with it, such as a discriminator."""
-        return self.step(batch, step, draws)
+    def add_terms(self, result: Step, batch: Any, step: int | None) -> Step:
+        """The result of a family's `step` with what is composed with the family, if it `has_added_terms`."""
+        return result
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss in nats, averaged over the images of the batch; all terms are logged."""
-        result = self.full_step(batch, self.global_step, self.step_draws(len(batch[-1])))
+        result = self.step(batch, self.global_step, self.step_draws(len(batch[-1])))
+        if self.has_added_terms:
+            result = self.add_terms(result, batch, self.global_step)
         self.log_train(result.terms, **result.scalars)
         loss = result.terms["loss"].mean()
         return loss if result.other_loss is None else loss + result.other_loss
 
     def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
         """Per-image terms ``(B,)`` of an evaluation, in nats, and ``(n, *shape)`` for each of `batch_terms`."""
-        result = self.full_step(batch, None, draws)
+        result = self.step(batch, None, draws)
+        if self.has_added_terms:
+            result = self.add_terms(result, batch, None)
         return {**result.terms, **result.of_batch}
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:

@@ -1,12 +1,14 @@
 """The variational autoencoder: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014."""
 
+from collections.abc import Sequence
+
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution, standard_normal
-from lit_vae.images import Batch, ImageSpec
+from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
-from lit_vae.models.abilities import HasPosterior
+from lit_vae.models.abilities import HasBound, HasPosterior
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.with_realism import WithRealism
 from lit_vae.noise import Draws
@@ -20,8 +22,70 @@ MIN_RATE_WEIGHT = 0.1
 """Beside a distortion of weight 1. With less, latents drawn from the prior do not look like those of images."""
 
 
-class VAE(WithRealism, HasPosterior):
-    """Maximises a bound of ``log p(x)``, ``p(x) = int p(x|z) p(z) dz``, through a posterior ``q(z|x)``.
+class VariationalAutoencoder(WithRealism, HasBound):
+    """Maximises a bound of ``log p(x)`` through a posterior ``q(z|x)``; z is one latent or a hierarchy of them.
+
+    A family says how its latents hang together: `encode`, `path` and `sample_latents`.
+    """
+
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Minus the bound, eq. 10: ``-E_q log p(x|z) + KL(q(z|x) || p(z))``, in nats per image."""
+        x, y = batch
+        levels, decoded = self.path(self.encode(x, y), y, self.objective.num_samples, draws)  # z ~ q(z|x), and p(x|z)
+        return self.objective(x, levels, decoded, step)
+
+    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` for ``z (B, *latent_shape)``, or for L draws of each ``(L, B, *latent_shape)``."""
+        batch = z.shape[: z.ndim - len(self.latent_shape)]
+        cond = self.condition(y)
+        if cond is not None:
+            cond = cond.expand(*batch, -1).flatten(0, -2)
+        parameters = self.decoder(z.reshape(-1, *self.latent_shape), cond)
+        return self.distribution(parameters.unflatten(0, batch))
+
+    def distribution(self, decoded: Tensor) -> Distribution:
+        """What the decoder's output ``(..., P, H, W)`` says of images: by default the likelihood's parameters."""
+        return self.likelihood(decoded)
+
+    def __init__(
+        self,
+        image_shape: list[int],
+        latent_shapes: Sequence[Shape],
+        likelihood: Likelihood,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        realism: Realism | None = None,
+    ) -> None:
+        """``latent_shapes``: of each level, from the top; the decoder reads the last."""
+        self.term_names = term_names(len(latent_shapes))
+        self.batch_terms = objective.batch_terms(latent_shapes)
+        super().__init__(image_shape, latent_shapes[-1], likelihood, optimizer, lr_scheduler, realism)
+        self.num_levels = len(latent_shapes)
+        self.objective = objective
+        if objective.rate_weight < MIN_RATE_WEIGHT:
+            self.sampling_caveat = (
+                f"its KL has a small weight ({objective.rate_weight:g}): latents drawn from N(0, I) are not those of"
+                " images, and decode to noise. Fit a prior to the latents (lit-vae fit-prior, or a diffusion model)."
+            )
+
+    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
+        """The objective's, such as free bits."""
+        return {"loss": self.objective.batch_loss(means)}
+
+    def problems(self, spec: ImageSpec) -> list[str]:
+        """Also: an objective for another number of levels, or one that takes no term beside its own."""
+        found = super().problems(spec) + self.objective.problems(self.num_levels)
+        if self.realism is not None and not self.objective.is_sum:
+            found.append(
+                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, beside which"
+                " the terms of model.realism could be weighed. Take lit_vae.objectives.ELBO, or leave realism out."
+            )
+        return found
+
+
+class VAE(VariationalAutoencoder, HasPosterior):
+    """One latent: ``p(x) = int p(x|z) p(z) dz``, with a Gaussian posterior ``q(z|x)``.
 
     A family that is a VAE with one thing changed is a subclass: labels in all three (CVAE), another decoder (PixelVAE),
     a small beta (KLAutoencoder), weights in closed form (PCA).
@@ -38,13 +102,6 @@ class VAE(WithRealism, HasPosterior):
         realism: perceptual and adversarial terms; null: none.
     """
 
-    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
-        """Minus the bound, eq. 10: ``-E_q log p(x|z) + KL(q(z|x) || p(z))``, in nats per image."""
-        x, y = batch
-        posterior = self.encode(x, y)
-        levels, decoded = self.path(posterior, y, self.objective.num_samples, draws)
-        return self.objective(x, levels, decoded, step)
-
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
         """``q(z | x)``, ``(B, *latent)``; the label ``y`` counts if the family has ``num_classes``."""
         mean, log_var = self.encoder(x, self.condition(y)).chunk(2, 1)
@@ -56,23 +113,6 @@ class VAE(WithRealism, HasPosterior):
         """``z ~ q(z|x)``, reparametrised, beside p(z), and ``p(x|z)``."""
         z = encoded.rsample(num_samples, draws, first)
         return [Level(encoded, self.prior(y), z)], self.decode(z, y)
-
-    def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        """``p(x | z)`` for ``z (B, *latent)``, or for L draws of each ``(L, B, *latent)``."""
-        batch = z.shape[: z.ndim - len(self.latent_shape)]
-        cond = self.condition(y)
-        if cond is not None:
-            cond = cond.expand(*batch, -1).flatten(0, -2)
-        parameters = self.decoder(z.reshape(-1, *self.latent_shape), cond)
-        return self.distribution(parameters.unflatten(0, batch))
-
-    def distribution(self, decoded: Tensor) -> Distribution:
-        """What the decoder's output ``(..., P, H, W)`` says of images: by default the likelihood's parameters."""
-        return self.likelihood(decoded)
-
-    # ---- construction, sampling, problems ---------------------------------------------------------------------------
-
-    term_names = term_names(1)
 
     decoder_channels: int | None = None
     """Channels of the decoder's output; None: the likelihood's parameters."""
@@ -90,15 +130,8 @@ class VAE(WithRealism, HasPosterior):
         lr_scheduler: LRSchedulerCallable | None = None,
         realism: Realism | None = None,
     ) -> None:
-        self.batch_terms = objective.batch_terms([prior.shape])
-        super().__init__(image_shape, prior.shape, likelihood, optimizer, lr_scheduler, realism)
+        super().__init__(image_shape, [prior.shape], likelihood, objective, optimizer, lr_scheduler, realism)
         self.prior = prior
-        self.objective = objective
-        if objective.rate_weight < MIN_RATE_WEIGHT:
-            self.sampling_caveat = (
-                f"its KL has a small weight ({objective.rate_weight:g}): latents drawn from N(0, I) are not those of"
-                " images, and decode to noise. Fit a prior to the latents (lit-vae fit-prior, or a diffusion model)."
-            )
         self.encoder = encoder(self.image_shape, (2 * prior.shape[0], *prior.shape[1:]), self.num_classes)
         channels = self.decoder_channels or likelihood.num_parameters(self.image_shape[0])
         self.decoder = decoder(prior.shape, (channels, *self.image_shape[1:]), self.num_classes)
@@ -114,18 +147,9 @@ class VAE(WithRealism, HasPosterior):
         prior = self.prior(self.labels_for(n, y))
         return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
 
-    def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """The objective's, such as free bits."""
-        return {"loss": self.objective.batch_loss(means)}
-
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: a prior of other classes than the model is told, an objective that takes no term beside its own."""
+        """Also: a prior of other classes than the model is told."""
         found = super().problems(spec)
-        if self.realism is not None and not self.objective.is_sum:
-            found.append(
-                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, beside which"
-                " the terms of model.realism could be weighed. Take lit_vae.objectives.ELBO, or leave realism out."
-            )
         prior_classes = getattr(self.prior, "num_classes", 0)
         if prior_classes and prior_classes != self.num_classes:
             remedy = (

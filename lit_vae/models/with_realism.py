@@ -7,10 +7,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lit_vae.distributions import Distribution
-from lit_vae.images import Shape
+from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import Autoencoder
-from lit_vae.noise import Draws
 from lit_vae.objectives import Step
 from lit_vae.realism import Adversary, Realism
 
@@ -35,6 +34,7 @@ class WithRealism(Autoencoder):
             self.term_names = (*self.term_names, *realism.term_names)
         super().__init__(image_shape, latent_shape, likelihood, optimizer, lr_scheduler)
         self.realism = realism
+        self.has_added_terms = realism is not None
         if realism is not None:
             realism.build(self.image_shape)
 
@@ -43,12 +43,11 @@ class WithRealism(Autoencoder):
         """The discriminator and its loss, if there is one."""
         return self.realism.adversary if self.realism is not None else None
 
-    def full_step(self, batch: Any, step: int | None, draws: Draws | None) -> Step:
-        """The family's step; its loss has the perceptual term and, in training, the adversarial one."""
-        result, x = self.step(batch, step, draws), batch[0]
-        if self.realism is None:
-            return result
+    def add_terms(self, result: Step, batch: Batch, step: int | None) -> Step:
+        """The loss gets the perceptual term and, in training, the adversarial one."""
+        assert self.realism is not None
         assert result.decoded is not None
+        x, _ = batch
         x_hat, temperature = _first_mean(result.decoded), self.likelihood.temperature
         if step is None:
             more = self.realism.evaluate(x, x_hat, temperature)

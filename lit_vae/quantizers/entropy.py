@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lit_vae.quantizers.ranks import mean_over_ranks
 from lit_vae.ranges import NotNegativeFloat, PositiveFloat, checked
+from lit_vae.ranks import mean_over_ranks
 
 _PROBABILITIES = 2**18  # held at once, forward and backward
 _MOST_BITS = 12  # of which the distribution is computed exactly: 4096 codes
@@ -65,7 +65,7 @@ class EntropyPenalty:
     def __call__(self, z: Tensor, codes: Tensor, center: Tensor | None = None) -> SoftChoice:
         """The soft choice of ``z (B, P, d)`` among ``codes (K, d)``; one group of K codes.
 
-        The origin is ``center (d,)``, as in `lit_vae.quantizers.search.nearest_codes`.
+        The origin is ``center (d,)``, as in `lit_vae.quantizers.codebook.nearest_codes`.
 
         Never more than 2^18 probabilities, or one vector's, are held: chunks of vectors are computed once more in the
         backward pass.

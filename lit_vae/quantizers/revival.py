@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lit_vae.quantizers.ranks import draw_rows, sum_over_ranks
-from lit_vae.quantizers.search import nearest_codes, sums_by_code
+from lit_vae.quantizers.codebook import nearest_codes, sums_by_code
 from lit_vae.ranges import NotNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
+from lit_vae.ranks import rank, sum_over_ranks, world_size
 
 
 class KMeans:
@@ -64,3 +64,24 @@ class Revival:
             return dead, z[:0]
         vectors = draw_rows(z, len(dead), self.seed, step)
         return dead[: len(vectors)], vectors
+
+
+def draw_rows(z: Tensor, count: int, seed: int, step: int) -> Tensor:
+    """At most ``count`` distinct rows of the vectors ``z (N, d)`` of all ranks, the same on every rank.
+
+    They are a function of ``(seed, step)`` and of how many vectors there are, not of how these are distributed.
+    """
+    blocks = [len(z)]
+    if world_size() > 1:
+        sizes = torch.zeros(world_size(), dtype=torch.int64, device=z.device)
+        sizes[rank()] = len(z)
+        sum_over_ranks(sizes)
+        blocks = sizes.tolist()
+    # a CPU generator looks at 32 bits of its seed
+    generator = Generator().manual_seed((seed * 1_000_003 + step) % 2**32)
+    positions = torch.randperm(sum(blocks), generator=generator)[:count] - sum(blocks[: rank()])
+    mine = (positions >= 0) & (positions < len(z))
+    rows = z.new_zeros(len(positions), z.shape[1])
+    rows[mine.to(z.device)] = z[positions[mine].to(z.device)]
+    sum_over_ranks(rows)
+    return rows

@@ -2,9 +2,8 @@
 
 from lit_vae.realism.adversary import Adversary
 from lit_vae.realism.augment import Augmentation, Color, Cutout, Translation
-from lit_vae.realism.component import Realism, RealismOutput
+from lit_vae.realism.component import Perceptual, Realism, RealismOutput
 from lit_vae.realism.penalties import R1, LeCAM, Penalty
-from lit_vae.realism.perceptual import Perceptual
 
 __all__ = [
     "R1",

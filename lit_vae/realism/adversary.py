@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from lit_vae.factories import Factory
 from lit_vae.images import Shape
-from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, in_float32
+from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, graft, in_float32
 from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveFloat, checked
 from lit_vae.realism.augment import Augmentation
-from lit_vae.realism.graft import graft
 from lit_vae.realism.penalties import Penalty
 from lit_vae.schedules import Schedule, as_schedule
 

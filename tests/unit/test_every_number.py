@@ -37,7 +37,7 @@ GIVEN_BY_THE_MODEL = {
 }  # fmt: skip
 NO_COMPONENTS = re.compile(
     r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|code_files|downloaded|checks)"
-    r"|networks\.(layers|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(variational|discrete)$"
+    r"|networks\.(layers|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(with_realism|discrete)\b|models\.vae\.VariationalAutoencoder"
     r"|features\.(lpips|feature_net|inception)\b.*Network|data\.image_folder\.PictureDataModule|models\.base\.Autoencoder|callbacks\.references\.ReferenceStatistics"
     r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack)"
 )

@@ -107,3 +107,30 @@ def test_normal_is_normal_within_and_across_images() -> None:
         assert abs(torch.corrcoef(torch.stack([drawn.ravel(), moved.ravel()]))[0, 1]) < 4 / math.sqrt(n)
         squares = torch.stack([drawn.ravel().square(), moved.ravel().square()])
         assert abs(torch.corrcoef(squares)[0, 1]) < 4 / math.sqrt(n)
+
+
+def test_no_number_is_given_twice():
+    draws = Draws(1, 2, torch.arange(3))
+    draws.normal(2, (4,))
+    draws.normal(1, (4,), first=2)
+    draws.level(1).normal(3, (4,))
+    draws.uniform((4,))
+    for again in (
+        lambda: draws.normal(1, (4,), first=1),
+        lambda: draws.level(0).normal(2, (4,)),
+        lambda: draws.level(1).normal(1, (4,), first=2),
+        lambda: draws.uniform((4,)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"Draws: samples \d to \d of stream \d+ were drawn before\. .* draws.level\(0\)"
+        ):
+            again()
+
+
+def test_levels_are_independent_and_the_first_is_the_draws_themselves():
+    ids = torch.arange(2000)
+    draws = Draws(1, 2, ids)
+    levels = torch.stack([draws.level(i).normal(1, (8,)).flatten() for i in range(4)])
+    assert torch.equal(levels[0], Draws(1, 2, ids).normal(1, (8,)).flatten())
+    off = torch.corrcoef(levels) - torch.eye(4)
+    assert off.abs().max() < 4.0 / 16_000**0.5

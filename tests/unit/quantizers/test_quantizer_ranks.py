@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from lit_vae.quantizers import LFQ, EMACodebook, EntropyPenalty, GradientCodebook, KMeans, Revival, VectorQuantizer
-from lit_vae.quantizers.ranks import draw_rows
+from lit_vae.quantizers.revival import draw_rows
 
 STEPS = 6
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lit_vae.quantizers import EMACodebook, EntropyPenalty, GradientCodebook, KMeans, VectorQuantizer, search
-from lit_vae.quantizers.search import nearest_codes, sums_by_code
+from lit_vae.quantizers import EMACodebook, EntropyPenalty, GradientCodebook, KMeans, VectorQuantizer, codebook
+from lit_vae.quantizers.codebook import nearest_codes, sums_by_code
 
 
 class LargestOutput(TorchDispatchMode):
@@ -122,7 +122,7 @@ def test_k_means_and_the_entropy_penalty_do_not_depend_on_the_origin(ratio):
 
 
 def test_the_first_of_equal_codes_is_taken_across_tiles(monkeypatch):
-    monkeypatch.setitem(search._SCORES, "cpu", 1024)  # tiles of four codes
+    monkeypatch.setitem(codebook._SCORES, "cpu", 1024)  # tiles of four codes
     codes = torch.eye(3).repeat(4, 1)
     assert torch.equal(nearest_codes(torch.eye(3), codes), torch.arange(3))
     assert nearest_codes(torch.eye(3), torch.cat([codes + 0.5, torch.eye(3)])).tolist() == [12, 13, 14]

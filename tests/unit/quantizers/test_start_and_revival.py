@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_vae.quantizers import EMACodebook, GradientCodebook, KMeans, Revival, VectorQuantizer
-from lit_vae.quantizers.ranks import draw_rows
+from lit_vae.quantizers.revival import draw_rows
 
 CODEBOOKS = pytest.mark.parametrize("codebook", [EMACodebook, GradientCodebook])
 

@@ -11,9 +11,8 @@ from lit_vae.images import ImageSpec
 from lit_vae.likelihoods import Bernoulli, FixedGaussian, Laplace, LearnedGaussian
 from lit_vae.networks import PatchDiscriminator
 from lit_vae.objectives import IWAE, DReG
-from lit_vae.objectives.adversarial import gradient_norms
+from lit_vae.objectives.adversarial import gradient_norms, graft
 from lit_vae.realism import R1, LeCAM, Perceptual, Realism
-from lit_vae.realism.graft import graft
 from lit_vae.schedules import LinearWarmup
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,7 +27,7 @@ def parts(model, x):
     return decoded.mean, -decoded.log_prob(x), model.decoder.last_layer
 
 
-def verdict(model, x, step=10):
+def added_terms(model, x, step=10):
     x_hat, distortion, last = parts(model, x)
     return model.realism(x, x_hat, distortion, model.likelihood.temperature, last, step), x_hat, distortion, last
 
@@ -101,7 +100,7 @@ def test_the_loss_is_the_published_one_with_a_learned_log_variance():
     """``sum (|x - x_hat| + w LPIPS) / exp(s) + s`` of generative-models, but for the constant D log 2."""
     model = new_autoencoder(Realism(Perceptual(Squares(), 0.7)))
     x = images()
-    found, x_hat, distortion, _ = verdict(model, x)
+    found, x_hat, distortion, _ = added_terms(model, x)
     s = model.likelihood.log_scale
     per_value = ((x - x_hat).abs() + 0.7 * Squares()(x, x_hat)[:, None, None, None]) / s.exp() + s
     expected = per_value.flatten(1).sum(1) + 64 * math.log(2.0)
@@ -117,11 +116,11 @@ def test_the_loss_is_the_published_one_with_a_learned_log_variance():
 def test_each_player_gets_its_own_gradient_and_none_of_the_others():
     x = images()
     model = new_autoencoder(new_realism())
-    verdict(model, x)[0].loss.mean().backward()
+    added_terms(model, x)[0].loss.mean().backward()
     assert any(name.startswith("encoder") for name in gradients(model))
     assert not gradients(model.realism.adversary)
     model.zero_grad()
-    verdict(model, x)[0].discriminator_loss.backward()
+    added_terms(model, x)[0].discriminator_loss.backward()
     assert set(gradients(model)) == {
         f"realism.adversary.{name}" for name, _ in model.realism.adversary.named_parameters()
     }
@@ -145,7 +144,7 @@ def test_the_gradients_are_those_of_the_losses_written_plainly(normalization):
     of_d = 0.5 * ((1 - real).relu() + (1 + fake).relu()).mean()
     expected_d = torch.autograd.grad(of_d, list(discriminator.parameters()))
 
-    found, _, distortion, _ = verdict(model, x)
+    found, _, distortion, _ = added_terms(model, x)
     assert float(found.scalars["adaptive_weight"]) == pytest.approx(float(weight), rel=1e-10)
     ours = torch.autograd.grad((distortion + found.loss).mean(), players)
     theirs = torch.autograd.grad(found.discriminator_loss, list(discriminator.parameters()))
@@ -157,7 +156,7 @@ def test_the_discriminator_learns_before_the_decoder_feels_it():
     realism = new_realism(weight=LinearWarmup(steps=10, end=0.5, delay=20), start_step=5)
     model, x = new_autoencoder(realism), images()
     for step, learns, weight in ((4, False, 0.0), (5, True, 0.0), (20, True, 0.0), (25, True, 0.25), (40, True, 0.5)):
-        found = verdict(model, x, step)[0]
+        found = added_terms(model, x, step)[0]
         assert found.discriminator_loss.requires_grad == learns
         assert ("discriminator" in found.terms) == learns
         assert float(found.scalars.get("adversarial_weight", 0.0)) == weight
@@ -166,14 +165,14 @@ def test_the_discriminator_learns_before_the_decoder_feels_it():
 
 def test_lambda_is_capped_or_left_out():
     x = images()
-    capped = verdict(new_autoencoder(new_realism(max_adaptive_weight=0.01)), x)[0]
+    capped = added_terms(new_autoencoder(new_realism(max_adaptive_weight=0.01)), x)[0]
     assert float(capped.scalars["adaptive_weight"]) == pytest.approx(0.01)
-    found = verdict(new_autoencoder(new_realism(max_adaptive_weight=None)), x)[0]
+    found = added_terms(new_autoencoder(new_realism(max_adaptive_weight=None)), x)[0]
     torch.testing.assert_close(found.terms["adversarial_nats"], 0.5 * found.terms["adversarial"], **EXACT)
 
 
 def test_logged_terms_add_up():
-    found = verdict(new_autoencoder(new_realism()), images())[0]
+    found = added_terms(new_autoencoder(new_realism()), images())[0]
     torch.testing.assert_close(found.loss, found.terms["perceptual_nats"] + found.terms["adversarial_nats"], **EXACT)
     scalars, terms = found.scalars, found.terms
     weighted = scalars["adversarial_weight"] * scalars["adaptive_weight"] * terms["adversarial"]
@@ -238,7 +237,7 @@ def test_a_decoder_without_a_last_layer_is_a_problem():
 
 def test_penalties_are_in_the_loss_and_in_the_log():
     model = new_autoencoder(new_realism(penalties=[R1(weight=2.0, every=5), LeCAM()]))
-    found = verdict(model, images())[0]
+    found = added_terms(model, images())[0]
     extra = found.scalars["penalty_r1"] + found.scalars["penalty_lecam"]
     assert found.scalars["penalty_r1"] > 0
     torch.testing.assert_close(found.discriminator_loss, found.terms["discriminator"].mean() + extra, **EXACT)
