@@ -86,9 +86,7 @@ class BareLoop:
         """One step."""
         model = self.model
         self.optimizer.zero_grad()
-        draws = Draws(
-            torch.initial_seed(), self.step, torch.arange(len(batch.x), device=self.device)
-        )  # the model's
+        draws = Draws(torch.initial_seed(), self.step, torch.arange(len(batch.x), device=self.device))  # the model's
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             terms = model.step(batch, self.step, draws).terms
             loss = terms["loss"].mean()

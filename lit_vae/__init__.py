@@ -2,6 +2,6 @@
 
 from lit_vae.run.threads import set_defaults
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 set_defaults()  # before anything of the package loads torch, whose threads read it once

@@ -62,7 +62,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         self.estimator, self.start, self.revival, self.entropy = estimator, start, revival, entropy
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("revivals", torch.zeros((), dtype=torch.int64))
-        self._steps = -1  # the value of `step`, read once: a step would wait for the GPU to ask for it. -1: unread
+        self._steps = -1  # `step`, read once: each step would wait for the GPU to ask for it. -1: not read yet
 
     @property
     def codes(self) -> Tensor:
@@ -75,7 +75,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         if self.normalize:
             z = F.normalize(z, dim=-1)
         rows = z.detach().flatten(0, 1)
-        if self.training:
+        if self.training and (self.start is not None or self.revival is not None):
             self._maintain_codebook(rows)
         codes = self.codes.to(z.dtype)
         center = self.codebook.center(codes)
@@ -97,7 +97,6 @@ class VectorQuantizer(VectorwiseQuantizer):
         if self.training:
             self.codebook.update(rows, indices)
             self.step += 1
-            self._steps += 1
         return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms, of_batch)
 
     @property
@@ -109,11 +108,11 @@ class VectorQuantizer(VectorwiseQuantizer):
         """Minus the weighted entropy of the mean choice."""
         return 0.0 if self.entropy is None else -self.entropy.weight * diversity(means[USAGE])
 
+    @torch.compiler.disable  # it asks which codes are dead, and how many: a compiled step is interrupted here
     @torch.no_grad()
     def _maintain_codebook(self, rows: Tensor) -> None:
         """Start the codebook, or revive codes, before they are chosen from: ``rows (N, d)``, this rank's vectors."""
-        if self._steps < 0:
-            self._steps = int(self.step)
+        self._steps = self._steps + 1 if self._steps >= 0 else int(self.step)
         if self.start is not None and self._steps < self.start.batches:
             every = torch.arange(self.num_embeddings, device=rows.device)
             self.codebook.replace(every, self.start(rows, self.num_embeddings, self._steps, self.normalize))

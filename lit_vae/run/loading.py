@@ -114,5 +114,6 @@ def build(checkpoint: Path, of: Any, arguments: dict[str, Any], **kwargs: Any) -
     except (ArgumentError, RuntimeError, TypeError, LookupError, AttributeError) as error:
         said = "\n".join(without_noise(str(error)).splitlines()[:_MOST_LINES])
         raise ValueError(
-            f"{checkpoint}: not of this version of {of.__name__}: {said}. Use the version that trained it."
+            f"{checkpoint}: not of this version of {of.__name__}: {said}. Use the version that"
+            " trained it: the first line of its config.yaml names it."
         ) from error

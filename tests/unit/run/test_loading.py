@@ -106,7 +106,7 @@ def test_a_checkpoint_of_other_code(checkpoint: Path, hparams: dict[str, Any]) -
     with pytest.raises(ValueError) as error:
         load_model(path, CPU)
     assert str(error.value).startswith(f"{path}: not of this version of PCA: ")
-    assert str(error.value).endswith("Use the version that trained it.")
+    assert str(error.value).endswith("Use the version that trained it: the first line of its config.yaml names it.")
 
 
 def test_arguments_are_replaced_where_asked(checkpoint: Path) -> None:
