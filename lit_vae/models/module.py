@@ -1,23 +1,17 @@
-"""What every model of the project is: per-image terms that are logged and averaged exactly, an optimizer, labels.
-
-The algorithm of a family stands in its own file; nothing here knows an objective, or what the data are.
-"""
+"""What every model is: one step, from which training and evaluation follow, and terms that are averaged exactly."""
 
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_vae.factories import Factory
 from lit_vae.metrics.split_mean import SplitMean
+from lit_vae.models.optimized import Optimized
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.objectives.step import Step
 from lit_vae.ranks import RankPositions, rank, world_size
@@ -27,7 +21,7 @@ from lit_vae.run.weights import differences, shapes_of
 EVALUATION_SEED = 2**31 - 1
 
 
-class Model(LightningModule, ABC):
+class Model(Optimized, ABC):
     """A LightningModule whose every number is a mean over images of a per-image term: ``{train,val,test}/<term>``."""
 
     term_names: tuple[str, ...]
@@ -46,18 +40,17 @@ class Model(LightningModule, ABC):
     """Names of the labels of the data that it was trained on, kept in its checkpoints; empty if they have none."""
 
     def __init__(self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler)
         # From the command line the plain configuration is kept, and a checkpoint alone builds the model again. From
         # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
         if is_built_from_configuration():
             self.save_hyperparameters()
-        self._optimizer = Factory(optimizer)
-        self._lr_scheduler = None if lr_scheduler is None else Factory(lr_scheduler)
         shapes = {**dict.fromkeys(self.term_names, ()), **self.batch_terms}
         self.epoch_means = nn.ModuleDict(
             {split: nn.ModuleDict({k: SplitMean(shape) for k, shape in shapes.items()}) for split in ("val", "test")}
         )
         self.noise_seed: int | None = None
+        self._batch_index = 0
         self._positions = RankPositions()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
@@ -104,10 +97,7 @@ class Model(LightningModule, ABC):
         """Everything that keeps it from being trained on such data, each with its remedy; empty if nothing does."""
 
     def loss_problems(self) -> list[str]:
-        """Everything that keeps its loss from being computed, such as a network that is not there; by default nothing.
-
-        A run is trained and tested by its loss; it is drawn from without.
-        """
+        """Why its loss cannot be computed, such as a missing file; pictures do without the loss. By default nothing."""
         return []
 
     def check_networks(self) -> list[str]:
@@ -148,52 +138,6 @@ class Model(LightningModule, ABC):
         """Whether the weights after ``step`` optimizer steps may be the run's best, by what a validation sees."""
         return True
 
-    def parameter_groups(self) -> Any:
-        """What the optimizer is over: all parameters, in one group."""
-        return self.parameters()
-
-    def configure_optimizers(self) -> Any:
-        """The given optimizer over all parameters; a scheduler steps with every optimizer step.
-
-        One that waits for a plateau steps with every validation instead (`on_validation_epoch_end`).
-
-        Raises:
-            ValueError: it waits for a plateau and is not told of which number.
-        """
-        optimizer = self._optimizer(self.parameter_groups())
-        if self._lr_scheduler is None:
-            return optimizer
-        scheduler = self._lr_scheduler(optimizer)
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        if not hasattr(scheduler, "monitor"):
-            raise ValueError(
-                f"{type(self).__name__}: torch.optim.lr_scheduler.ReduceLROnPlateau is not told which number to watch."
-                " Take class_path: lightning.pytorch.cli.ReduceLROnPlateau with init_args: {monitor: val/loss} as"
-                " model.init_args.lr_scheduler."
-            )
-        # Lightning would step it at an epoch's end, after the checkpoint is written, and not at all in a resumed one
-        of_lightning = {"scheduler": scheduler, "interval": "epoch", "reduce_on_plateau": False}
-        return {"optimizer": optimizer, "lr_scheduler": of_lightning}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Step a scheduler, but for one that waits for a plateau."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            super().lr_scheduler_step(scheduler, metric)
-
-    def _step_plateau_schedulers(self) -> None:
-        """Show a scheduler that waits for a plateau the number that it watches, before a checkpoint is written."""
-        for config in self.trainer.lr_scheduler_configs if self.trainer.state.fn == TrainerFn.FITTING else ():
-            if isinstance(config.scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
-                name: str = config.scheduler.monitor  # type: ignore[attr-defined]
-                if name not in self.trainer.callback_metrics:
-                    raise MisconfigurationException(
-                        f"ReduceLROnPlateau: monitor (={name!r}) is not among the numbers of this validation,"
-                        f" {', '.join(sorted(self.trainer.callback_metrics))}. Set"
-                        " model.init_args.lr_scheduler.init_args.monitor."
-                    )
-                config.scheduler.step(self.trainer.callback_metrics[name])
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Know the names of the classes; refuse, within a run, weights of another model.
 
@@ -207,9 +151,7 @@ class Model(LightningModule, ABC):
         theirs = str(checkpoint.get("hyper_parameters", {}).get(CLASS_PATH, "")).rpartition(".")[2]
         if different:
             own = type(self).__name__
-            whose = (
-                f"the checkpoint is of a {theirs}" if theirs not in ("", own) else "the checkpoint is of another one"
-            )
+            whose = "the checkpoint is of " + (f"a {theirs}" if theirs not in ("", own) else "another one")
             raise ValueError(
                 f"{own}: {whose}: {different}. Give the checkpoint with the config.yaml of its own run. To train this"
                 " model from its weights, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with"
@@ -236,23 +178,25 @@ class Model(LightningModule, ABC):
                 " normalization."
             )
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Know which batch of the whole training this is: the time of its noise."""
+        self._batch_index = batch_index(self.trainer)
+
     def step_draws(self, n: int) -> Draws | None:
         """Noise for the ``n`` images of this rank in a training step; outside of a trainer None, torch's own.
 
         It belongs to a batch of all ranks and to a place in it: ``W`` ranks of ``B`` images draw what one process of
         ``W B`` draws.
         """
-        trainer = self.trainer_or_none
-        if trainer is None or self.noise_seed is None:
+        if self.noise_seed is None:
             return None
         places = self.global_rank * n + torch.arange(n, device=self.device)
-        return Draws(self.noise_seed, batch_index(trainer), places)
+        return Draws(self.noise_seed, self._batch_index, places)
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
-
     @property
     def data_spec(self) -> Any:
-        """What the data module at hand says of its data (`ImageSpec`, `CodeSpec`); None without one."""
+        """The `ImageSpec` or `CodeSpec` of the data module at hand; None without one."""
         return getattr(getattr(self.trainer_or_none, "datamodule", None), "spec", None)
 
     @property
@@ -266,7 +210,7 @@ class Model(LightningModule, ABC):
     @property
     def logs_this_step(self) -> bool:
         """Whether this is a training step whose terms are logged."""
-        trainer: Any = self._trainer
+        trainer: Any = self.trainer_or_none
         return trainer is not None and (self.global_step + 1) % trainer.log_every_n_steps == 0
 
     def log_train(self, terms: dict[str, Tensor], **scalars: Tensor | float) -> None:
@@ -336,9 +280,7 @@ class Model(LightningModule, ABC):
         """Count the images from the first."""
         self._positions = RankPositions()
 
-    def on_test_epoch_start(self) -> None:
-        """Count the images from the first."""
-        self._positions = RankPositions()
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Accumulate ``val/<term>``."""
