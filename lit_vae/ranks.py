@@ -35,10 +35,16 @@ def average_over_ranks(value: Tensor) -> Tensor:
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:
-    """Replace each tensor by its sum over the ranks, which are then equal bit by bit."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+    """Replace each tensor by its sum over the ranks, which are then equal bit by bit; one dtype, one all-reduce."""
+    if world_size() == 1:
+        return
+    if len(tensors) == 1:
+        dist.all_reduce(tensors[0])
+        return
+    together = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(together)
+    for tensor, total in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 def mean_over_ranks(mean: Tensor) -> Tensor:
