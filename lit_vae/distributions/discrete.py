@@ -12,6 +12,10 @@ class Bernoulli(Distribution):
 
     Values in between are taken as soft targets ``t = (x + 1) / 2``: then `log_prob` is a cross-entropy and *not* the
     log-probability of anything.
+
+    >>> p = Bernoulli(torch.zeros(1, 1, 2, 2))  # four fair coins
+    >>> p.log_prob(torch.ones(1, 1, 2, 2))  # -4 log 2
+    tensor([-2.7726])
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -38,6 +42,10 @@ class Categorical(Distribution):
     """Independent softmaxes over the 256 levels of each value: ``logits (..., 256, C, H, W)``.
 
     van den Oord et al., "Pixel Recurrent Neural Networks", 2016, sec. 3.3.
+
+    >>> p = Categorical(torch.zeros(1, 256, 1, 1, 1))  # one pixel, all levels alike: log 256 nats
+    >>> p.log_prob(torch.ones(1, 1, 1, 1))
+    tensor([-5.5452])
     """
 
     def __init__(self, logits: Tensor) -> None:

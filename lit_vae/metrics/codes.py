@@ -16,6 +16,11 @@ class CodeUsage(Metric):
 
     Args:
         num_embeddings: K.
+
+    >>> usage = CodeUsage(4)
+    >>> usage.update(torch.tensor([[0, 1], [1, 0]]))
+    >>> usage.compute().perplexity, usage.compute().usage  # two codes of four, equally often
+    (tensor(2., dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
 
     full_state_update = False

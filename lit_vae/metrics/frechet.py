@@ -22,6 +22,11 @@ def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
     Where features are at hand and there are fewer of them than dimensions, they are the factor: a set of 500 images
     then costs the eigenvalues of a matrix of 500 x 500, and two such sets the singular values of one, in place of those
     of 2048 x 2048.
+
+    >>> a = FeatureSet(100, torch.zeros(2).double(), torch.eye(2).double())
+    >>> b = FeatureSet(100, torch.tensor([3.0, 4.0]).double(), torch.eye(2).double())
+    >>> frechet_distance(a, b)  # equal covariances: the squared distance of the means
+    tensor(25., dtype=torch.float64)
     """
     if not (a.mean.isfinite().all() and b.mean.isfinite().all()):
         return torch.full_like(a.mean[0], torch.nan)  # of images that were not: an eigenvalue solver would raise

@@ -50,7 +50,12 @@ def mse_per_image(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def psnr_per_image(mse: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio ``10 log10(2^2 / mse)`` of values in [-1, 1]: ``(B,) -> (B,)`` dB, at most 100."""
+    """Peak signal-to-noise ratio ``10 log10(2^2 / mse)`` of values in [-1, 1]: ``(B,) -> (B,)`` dB, at most 100.
+
+    >>> mse = mse_per_image(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.2))
+    >>> psnr_per_image(mse)
+    tensor([20.0000], dtype=torch.float64)
+    """
     return 10.0 * torch.log10(4.0 / mse.clamp(min=LEAST_MSE))
 
 

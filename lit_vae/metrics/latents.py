@@ -60,6 +60,9 @@ def active_units(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
     """Dimensions whose posterior mean has a variance over the data above ``threshold``: ``(N, d) -> ()`` int64.
 
     Burda et al., "Importance Weighted Autoencoders", 2016, sec. 5.2: ``Var_x(E_q(u|x)[u]) > 1e-2``.
+
+    >>> active_units(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    tensor(1)
     """
     return (means.var(0, correction=0) > threshold).sum()
 

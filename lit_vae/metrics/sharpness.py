@@ -17,6 +17,10 @@ def high_frequency_energy(x: Tensor) -> Tensor:
     ``1/(HW) sum |DFT(x)|^2`` over the frequencies with ``|f| > 1/4`` cycles a pixel, the corners beyond 1/2 included;
     in squared units of ``x``, summed over pixels. The transform takes an image as periodic: the step from one border to
     the opposite one counts, in an image and its reconstruction alike.
+
+    >>> checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).tile(1, 1, 4, 4)
+    >>> high_frequency_energy(checkerboard)  # all of it, 64
+    tensor([64.], dtype=torch.float64)
     """
     spectrum = torch.fft.fft2(x.double(), norm="ortho").abs().square().sum(1)
     rows, columns = (torch.fft.fftfreq(size, dtype=torch.float64, device=x.device) for size in x.shape[-2:])

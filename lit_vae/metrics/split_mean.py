@@ -12,6 +12,12 @@ class SplitMean(Metric):
 
     Args:
         shape: of the tensor.
+
+    >>> mean = SplitMean()
+    >>> mean.update(torch.tensor([1.0, 2.0]), 2)
+    >>> mean.update(torch.tensor([6.0]), 1)  # a batch of another size counts by its images
+    >>> mean.compute()
+    tensor(3., dtype=torch.float64)
     """
 
     full_state_update = False
