@@ -2,6 +2,7 @@
 
 import errno
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from types import FrameType
@@ -132,8 +133,16 @@ def _of_a_component(error: Exception) -> str | None:
             built, code = frame.f_locals.get("self"), frame.f_code
             if code.co_name == "__init__" and is_named_by_user(type(built)):
                 why = next(iter(str(seen).strip().splitlines()), "") or type(seen).__name__
-                return f"{type(built).__name__}: cannot be built: {why:.300}\n{_what_it_was_given(frame)}"
+                return f"{_public_name(type(built))}: cannot be built: {why:.300}\n{_what_it_was_given(frame)}"
     return None
+
+
+def _public_name(cls: type) -> str:
+    """The path by which a class is documented, and so named in configurations: the shortest one that leads to it."""
+    parts = cls.__module__.split(".")
+    packages = (".".join(parts[:length]) for length in range(1, len(parts)))
+    found = (package for package in packages if getattr(sys.modules.get(package), cls.__name__, None) is cls)
+    return f"{next(found, cls.__module__)}.{cls.__name__}"
 
 
 def _what_it_was_given(frame: FrameType) -> str:

@@ -163,7 +163,7 @@ def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) 
     init_args = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}
     few = FEW
     if name(path) in HEAVY:
-        config, few = narrowed(config), {**FEW, "batch_size": 2}
+        config, few = narrowed(config), {"num_train": 8, "num_val": 8, "num_test": 8, "batch_size": 2}
         if spec.height > 64:
             config["model"], init_args["size"] = quartered(config["model"]), spec.height // 4
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}

@@ -39,7 +39,7 @@ MARKED = [
 def test_an_evaluation_does_not_depend_on_the_batch_size(
     path: Path, lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:
-    """24 images in batches of which the last is not full, and one at a time; in float64."""
+    """24 images, or 8 large ones, in batches of which the last is not full, and one at a time; in float64."""
     config = on_fake_data(path, tmp_path, lightning, feature_net)
     if name(path) in OF_A_BATCH:  # their own terms alone: what callbacks measure is tried in the slow set
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"trainer": {**SHORT, "callbacks": []}}))

@@ -34,7 +34,9 @@ def raised(named: bool) -> Exception:
 
 def test_an_error_within_a_component_names_it_and_what_it_was_given() -> None:
     said = in_few_words(raised(named=True), begun=False)
-    assert said == "error: Fragile: cannot be built: -7\nChange one of its init_args: width (=-7), layers (=2)."
+    assert said == (
+        f"error: {__name__}.Fragile: cannot be built: -7\nChange one of its init_args: width (=-7), layers (=2)."
+    )
 
 
 def test_an_error_of_no_component_or_in_training_is_the_programs() -> None:
@@ -53,7 +55,7 @@ def test_an_error_within_an_error_of_the_parsers_is_found() -> None:
     outer.__cause__ = raised(named=True)
     said = in_few_words(outer, begun=False)
     assert said is not None
-    assert said.startswith("error: Fragile: cannot be built: -7")
+    assert said.startswith(f"error: {__name__}.Fragile: cannot be built: -7")
 
 
 def test_what_lists_all_types_is_left_out() -> None:
@@ -71,8 +73,12 @@ def test_what_lists_all_types_is_left_out() -> None:
         ({"trainer": None}, "variant.yaml: trainer (=None) must be"),
         (
             {"model.init_args.encoder.init_args.activation": "torch.nn.Threshold"},
-            "MLP: cannot be built: Threshold.__init__() missing 2 required positional arguments: 'threshold' and"
-            " 'value'\nChange one of its init_args: ",
+            "lit_vae.networks.MLP: cannot be built: Threshold.__init__() missing 2 required positional arguments:"
+            " 'threshold' and 'value'\nChange one of its init_args: ",
+        ),
+        (  # by the path that was typed, not by that of the file within torch
+            {"model.init_args.encoder": {"class_path": "torch.nn.Linear"}},
+            "error: torch.nn.Linear: cannot be built: empty(): argument 'size' ",
         ),
     ],
 )
