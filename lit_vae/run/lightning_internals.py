@@ -14,15 +14,6 @@ from typing import Any
 
 SUPPORTED = {"lightning": "lightning>=2.6.6,<2.7", "jsonargparse": "jsonargparse[signatures]>=4.52"}
 
-NAMES = {
-    "lightning.pytorch.core.mixins.hparams_mixin": ("_given_hyperparameters",),
-    "jsonargparse._common": ("parsing_settings",),
-}
-"""The private names that are imported, by module."""
-
-ATTRIBUTES = ("fit_loop", "total_batch_idx", "val_check_batch", "procs")
-"""Attributes of a trainer and of its parts that Lightning does not document."""
-
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 """The keys under which a checkpoint's hyper-parameters name a class, and the function that builds it."""
 

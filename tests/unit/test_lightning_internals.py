@@ -17,11 +17,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lit_vae.run import lightning_internals
 from lit_vae.run.lightning_internals import (
-    ATTRIBUTES,
     CLASS_PATH,
     INSTANTIATE_MODULE,
     INSTANTIATOR,
-    NAMES,
     SUPPORTED,
     batch_index,
     import_rules_given_back,
@@ -31,9 +29,15 @@ from lit_vae.run.lightning_internals import (
 
 ROOT = Path(__file__).parents[2]
 THEIRS = ("lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse", "argparse")
+NAMES = {
+    "lightning.pytorch.core.mixins.hparams_mixin": ("_given_hyperparameters",),
+    "jsonargparse._common": ("parsing_settings",),
+}
+"""The private names that `lightning_internals` imports, by module."""
+
 INSIDE_A_TRAINER = {
-    *ATTRIBUTES, "epoch_loop", "validate_loop", "test_loop", "predict_loop", "batch_progress", "optim_progress",
-    "batch_loop", "automatic_optimization_loop",
+    "fit_loop", "total_batch_idx", "val_check_batch", "procs", "epoch_loop", "validate_loop", "test_loop",
+    "predict_loop", "batch_progress", "optim_progress", "batch_loop", "automatic_optimization_loop",
 }  # fmt: skip
 OF_A_LOGGER = {"_wandb_init", "_experiment"}
 """The arguments of ``wandb.init`` and the run. Once a logger is made, there is no documented way to change them."""
@@ -156,6 +160,12 @@ class Overriding(Trainer):
 )
 def test_an_offending_source_is_named(source):
     assert complaints(source, {"Overriding": Overriding}, own=set())
+
+
+def test_the_names_are_those_that_the_module_imports():
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(lightning_internals))) if isinstance(node, ast.Call)]
+    imported = [tuple(a.value for a in call.args) for call in calls if ast.unparse(call.func) == "_imported"]
+    assert sorted(imported) == sorted((module, name) for module, names in NAMES.items() for name in names)
 
 
 def test_every_private_name_is_there():
