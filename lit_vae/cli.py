@@ -24,7 +24,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvi
 from lit_vae import __version__
 from lit_vae.models.module import Model
 from lit_vae.ranks import rank, world_size
-from lit_vae.run.callbacks import MonitoredInTraining, monitor_problems, twice
+from lit_vae.run.callbacks import MonitoredInTraining, duplicates, monitor_problems
 from lit_vae.run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from lit_vae.run.continuing import continuation, start
 from lit_vae.run.directory import RunDirectory, choose_run_dir, refuse_occupied
@@ -32,17 +32,17 @@ from lit_vae.run.errors import (
     INTERRUPTED_EXIT_CODE,
     Preempted,
     TrainingStopped,
-    in_few_words,
     is_interrupt,
+    message_for_user,
 )
 from lit_vae.run.finite import FiniteNumbers
-from lit_vae.run.hardware import CountOperations, settle_threads
+from lit_vae.run.hardware import CountOperations, set_threads
 from lit_vae.run.limits import check_numbers
-from lit_vae.run.lock import is_first_process, training_alone
+from lit_vae.run.lock import exclusive_training, is_first_process
 from lit_vae.run.loggers import place_loggers
 from lit_vae.run.loop_state import LoopState
 from lit_vae.run.offline import keep_others_offline
-from lit_vae.run.other_ranks import OtherRanks, print_where_when_asked
+from lit_vae.run.other_ranks import OtherRanks, print_traceback_on_signal
 from lit_vae.run.parser import Parser, check_sections
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.preemption import signals_given_back
@@ -156,7 +156,7 @@ class LitCLI(LightningCLI):
         callbacks += [RandomState(), RunRecord(), PredictionFile(), MonitoredInTraining()]
         if config.get("enable_progress_bar") in (None, True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(progress_bar())
-        if problems := twice(callbacks):
+        if problems := duplicates(callbacks):
             raise ValueError("\n".join(problems))
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
@@ -184,7 +184,7 @@ class LitCLI(LightningCLI):
         if problems:
             raise ValueError("\n".join(problems))
         batch = getattr(self.datamodule, "batch_size", 1)
-        said = settle_threads(self.trainer, batch * of_an_image.total)
+        said = set_threads(self.trainer, batch * of_an_image.total)
         if is_first_process():
             print(said, flush=True)
 
@@ -192,7 +192,7 @@ class LitCLI(LightningCLI):
         """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
         if self.settings.trainer.fast_dev_run:
             return self._run(self.trainer.fit, **kwargs)
-        with training_alone(self.run_dir):
+        with exclusive_training(self.run_dir):
             if is_first_process():
                 note_start(self.run_dir, self.source.path)
                 self.source.set_aside()
@@ -254,7 +254,7 @@ def main() -> None:
     RunDirectory.begun = False
     forget_classes()
     quieten_lightning()
-    print_where_when_asked()
+    print_traceback_on_signal()
     try:
         refuse_special_files(sys.argv[1:])
         keep_others_offline()
@@ -262,7 +262,7 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, TrainingStopped) and not is_first_process():
             return  # all stop at once: others end well, or a launcher would kill the first one while it says farewell
-        said = in_few_words(error, RunDirectory.begun)
+        said = message_for_user(error, RunDirectory.begun)
         if said is None or os.environ.get("LIT_VAE_TRACEBACK"):
             raise
         print(f"[rank{rank()}]: {said}" if world_size() > 1 else said, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What every image data module does; a concrete one says what its images are and reads them."""
+"""The base of image data modules; a concrete one describes its images and reads them."""
 
 import hashlib
 from abc import abstractmethod
@@ -18,26 +18,26 @@ from lit_vae.noise import FIXED, Draws
 __all__ = ["ImageDataModule", "Part", "Split", "hold_out"]
 
 PROBED = 64
-"""Images that stand for all in `ImageDataModule.fingerprint`."""
+"""How many images `ImageDataModule.fingerprint` reads."""
 
-_DEVICE_SHARE = 0.25  # of the accelerator's free memory that one split may take
+_DEVICE_SHARE = 0.25  # of the GPU's free memory that one split may take
 
 
 class ImageDataModule(SplitDataModule[Raw, Batch]):
     """Batches of images ``x`` in [-1, 1] and labels ``y`` (see :class:`lit_vae.images.Batch`), in three splits.
 
-    How they are shuffled and shared out: :class:`~lit_vae.data.splits.SplitDataModule`. Training batches are the only
-    ones that are augmented; the noise of validation and test images is the same each time.
+    Shuffling and sharding are those of :class:`~lit_vae.data.splits.SplitDataModule`. Only training images are
+    augmented; the noise of validation and test images is the same each time.
 
     Args:
         batch_size: images in a batch of one process.
         seed: of the split, the shuffling and all noise.
         preprocess: from eight-bit levels to ``x``.
         random_flip: mirror training images at random.
-        problems: what the concrete class found wrong with its arguments.
+        problems: that the concrete class found in its arguments.
 
     Raises:
-        ValueError: naming everything that is wrong with the arguments.
+        ValueError: naming all problems.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class ImageDataModule(SplitDataModule[Raw, Batch]):
     @property
     @abstractmethod
     def spec(self) -> ImageSpec:
-        """What the images are, from the arguments alone."""
+        """The description of the images, from the arguments alone."""
 
     @abstractmethod
     def load(self, part: Part) -> dict[Split, Source[Raw]]:
         """Read the splits of a part."""
 
     def make_loader(self, source: Source[Raw], order: Order, training: bool) -> TensorLoader:
-        """Return the loader that suits a source, on the trainer's device."""
+        """Return a loader of a source, on the trainer's device."""
         transform: Preprocess = RandomFlip(self.preprocess) if training and self.random_flip else self.preprocess
         return self._loader(source, order, transform)
 
@@ -73,11 +73,11 @@ class ImageDataModule(SplitDataModule[Raw, Batch]):
         return Batch(self.preprocess(u, Draws(self.seed, FIXED, ids)), y)
 
     def fingerprint(self, split: Split) -> str:
-        """Return a hash of what a split holds, as it is evaluated on: number, shape, and levels of `PROBED` images.
+        """Return a hash of a split as it is evaluated: number, shape, and levels of `PROBED` images.
 
-        The images are spread evenly over the split, so that it costs next to nothing. Other data, another split of it,
-        another crop, size or binarisation have another one; a change of a few images in between may be missed. Uniform
-        noise makes no difference: the levels are those that it is added to.
+        The images are spread evenly over the split, so the hash is quick. Other data and another split, crop, size or
+        binarisation change it. It may miss a change of a few images. Uniform noise does not change it, since the levels
+        are those before the noise.
         """
         source = self.source(split)
         indices = torch.linspace(0, max(len(source) - 1, 0), min(PROBED, len(source))).round().long()
@@ -101,6 +101,6 @@ def hold_out(num_images: int, *sizes: int, seed: int) -> list[Tensor]:
 
 
 def _fits(source: Tensors, device: torch.device) -> bool:
-    """Tell whether a split takes a small share of the free memory of a GPU."""
+    """Tell whether a split fits into the share of a GPU's free memory."""
     free, _ = torch.cuda.mem_get_info(device)
     return source.images.nbytes < _DEVICE_SHARE * free

@@ -26,22 +26,22 @@ _ID_STRIDE = 1 << 32
 class CelebA(PictureDataModule, DownloadedDataModule):
     """CelebA: aligned faces in the official partition, 162,770 + 19,867 + 19,962.
 
-    The usual crop is the central ``crop`` x ``crop`` square of the 178 x 218 images, resized to ``size``: 140 as in WAE
-    (Tolstikhin et al., 2018), or 148 as in PyTorch-VAE. Numbers depend on it, so name it beside them. (The 148 of
-    VAE/GAN and NVAE is another one: 5 pixels lower than the centre.)
+    The central ``crop`` x ``crop`` square of the 178 x 218 images is resized to ``size``: 140 as in WAE (Tolstikhin et
+    al., 2018), or 148 as in PyTorch-VAE. Report the crop with your numbers, which depend on it. (The crop of 148 in
+    VAE/GAN and NVAE lies 5 pixels below the centre.)
 
     Args:
-        root: folder that holds ``celeba/img_align_celeba/*.jpg`` and ``celeba/list_*.txt`` (torchvision's layout).
-        size: height and width of the images made.
+        root: folder that contains ``celeba/img_align_celeba/*.jpg`` and ``celeba/list_*.txt`` (torchvision's layout).
+        size: height and width after resizing.
         crop: side of the central square that is resized.
-        attribute: column of ``list_attr_celeba.txt`` that makes labels 0 and 1, such as ``Smiling``; null: no labels.
+        attribute: column of ``list_attr_celeba.txt`` for labels 0 and 1, such as ``Smiling``; null: no labels.
         random_flip: mirror training images at random.
         dequantize: add uniform noise.
         batch_size: images in a batch of one process.
         seed: of the shuffling and all noise.
-        download: fetch the data set where it is missing (Google often refuses).
-        in_memory_mb: splits that take at most this much memory, decoded, are held there.
-        num_workers: processes that decode what is not in memory; null: one a core, at most 8.
+        download: fetch the data set if it is missing (Google often refuses).
+        in_memory_mb: decode the splits into memory if they need at most this much.
+        num_workers: processes that decode images that are not in memory; null: one per core, at most 8.
     """
 
     @checked
@@ -75,19 +75,19 @@ class CelebA(PictureDataModule, DownloadedDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """The description of the images."""
         size = self.geometry.size
         names = (f"not {self.attribute}", self.attribute) if self.attribute else ()
         return ImageSpec(3, size, size, len(names), self.preprocess.values, names)
 
     @property
     def title(self) -> str:
-        """What it is."""
+        """A name for messages."""
         return f"{self._component} with attributes" if self.attribute else self._component
 
     @property
     def remedy(self) -> str:
-        """What to do by hand where the files are missing."""
+        """What to do by hand if files are missing."""
         return (
             "Get img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt from "
             "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack them to "
@@ -99,28 +99,28 @@ class CelebA(PictureDataModule, DownloadedDataModule):
         return (self._folder / "img_align_celeba").is_dir() and all(path.is_file() for path in self._lists())
 
     def files(self) -> list[Path]:
-        """The lists, and all images of the partition."""
+        """The lists and all images of the partition."""
         names = sorted(name for split in self._partition().values() for name in split)
         return [*self._lists(), *(self._folder / "img_align_celeba" / name for name in names)]
 
     def damage(self) -> str | None:
-        """See the base; of the images it is only asked whether they are there, since nothing else is published."""
+        """See the base. Images are only counted, since no checksums of them are published."""
         published = {name: md5 for _, md5, name in datasets.CelebA.file_list}
         for path in self._lists():
             if hashlib.md5(path.read_bytes()).hexdigest() != published[path.name]:
                 return f"{path} does not have the checksum of the data set. Delete it and fetch it again."
         there = {path.name for path in (self._folder / "img_align_celeba").iterdir()}
         absent = [path for path in self.files() if path.suffix == ".jpg" and path.name not in there]
-        return f"{len(absent)} images are not there, such as {absent[0]}. {self.remedy}" if absent else None
+        return f"{len(absent)} images are missing, such as {absent[0]}. {self.remedy}" if absent else None
 
     def measure(self) -> Measured:
-        """See the base; 202,599 images are not read."""
+        """See the base. The 202,599 images are not read."""
         return of_names(self.files(), self.root)
 
     def fetch_into(self, folder: Path) -> None:
         """Download the data set; torchvision verifies checksums."""
         datasets.CelebA(str(folder), download=True)
-        (folder / "celeba" / "img_align_celeba.zip").unlink(missing_ok=True)  # what it held lies beside it
+        (folder / "celeba" / "img_align_celeba.zip").unlink(missing_ok=True)  # it is unpacked
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Read the splits of a part."""

@@ -1,18 +1,18 @@
-"""What may be wrong with arguments, in the words of the project's errors."""
+"""Problems with arguments of data modules, as error messages."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with an argument, in the words of the project's errors."""
+    """A problem with one argument."""
 
     argument: str
     value: object
     expected: str
 
     def text(self, component: str) -> str:
-        """Return the sentence that names component, argument, expectation and value."""
+        """Return the error message."""
         return (
             f"{component}: {self.argument} (={self.value!r}) must be {self.expected}. "
             f"Change data.init_args.{self.argument}."
@@ -20,10 +20,10 @@ class Problem:
 
 
 def check_held_out(component: str, num_images: int, what: str, **sizes: int) -> None:
-    """Check that the splits held out of training leave something to train on.
+    """Check that the held-out splits leave training images.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they leave none.
     """
     if sum(sizes.values()) >= num_images:
         given = " + ".join(f"{name} (={size})" for name, size in sizes.items())
@@ -34,10 +34,10 @@ def check_held_out(component: str, num_images: int, what: str, **sizes: int) -> 
 
 
 def pixel_problems(dequantize: bool, binarization: str | None, allowed: tuple[str, ...]) -> list[Problem]:
-    """Return what is wrong with these arguments."""
+    """Return the problems with these arguments."""
     problems = []
     if binarization is not None and binarization not in allowed:
         problems.append(Problem("binarization", binarization, f"null or one of {', '.join(allowed)}"))
     if dequantize and binarization is not None:
-        problems.append(Problem("dequantize", dequantize, f"false where binarization (={binarization!r}) is set"))
+        problems.append(Problem("dequantize", dequantize, f"false if binarization (={binarization!r}) is set"))
     return problems

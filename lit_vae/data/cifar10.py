@@ -18,20 +18,20 @@ from lit_vae.images import ImageSpec
 from lit_vae.ranges import PositiveInt, Seed, checked
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_TEST_IDS = 1 << 32  # test images draw other noise than training images
+_TEST_IDS = 1 << 32  # so that test images have other noise than training images
 
 
 class CIFAR10(DownloadedDataModule):
     """CIFAR-10: 32 x 32 colour images, 50,000 - ``num_val`` for training, ``num_val``, and the 10,000 test images.
 
     Args:
-        root: folder that holds ``cifar-10-batches-py`` (torchvision's layout); checksums are verified at each reading.
+        root: folder that contains ``cifar-10-batches-py`` (torchvision's layout); checksums are verified at every read.
         batch_size: images in a batch of one process.
         num_val: images held out of the 50,000 for validation.
         random_flip: mirror training images at random.
         dequantize: add uniform noise.
         seed: of the split, the shuffling and all noise.
-        download: fetch the data set where it is missing.
+        download: fetch the data set if it is missing.
     """
 
     @checked
@@ -58,12 +58,12 @@ class CIFAR10(DownloadedDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """The description of the images."""
         return ImageSpec(3, 32, 32, 10, self.preprocess.values, _CLASSES)
 
     @property
     def remedy(self) -> str:
-        """What to do by hand where the files are missing."""
+        """What to do by hand if files are missing."""
         return f"Unpack {datasets.CIFAR10.filename} there (data.init_args.root)."
 
     def complete(self) -> bool:
@@ -71,7 +71,7 @@ class CIFAR10(DownloadedDataModule):
         return all(path.is_file() for path in self.files())
 
     def files(self) -> list[Path]:
-        """All files of the data set; reading them compares their checksums."""
+        """All files of the data set; reading them verifies their checksums."""
         lists = datasets.CIFAR10.train_list + datasets.CIFAR10.test_list
         names = [name for name, _ in lists] + [datasets.CIFAR10.meta["filename"]]
         return [self.root / datasets.CIFAR10.base_folder / name for name in names]
@@ -80,7 +80,7 @@ class CIFAR10(DownloadedDataModule):
         """Download the data set; torchvision verifies checksums."""
         with _numpy_deprecations_ignored():
             datasets.CIFAR10(str(folder), download=True)
-        (folder / datasets.CIFAR10.filename).unlink(missing_ok=True)  # what it held lies beside it
+        (folder / datasets.CIFAR10.filename).unlink(missing_ok=True)  # it is unpacked
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Read the splits of a part."""
@@ -108,7 +108,7 @@ class CIFAR10(DownloadedDataModule):
 
 @contextmanager
 def _numpy_deprecations_ignored() -> Iterator[None]:
-    """Silence NumPy 2.4, which warns of the age of the pickles that CIFAR-10 is published in."""
+    """Silence NumPy 2.4, which warns that the pickles of CIFAR-10 are old."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         yield

@@ -1,6 +1,6 @@
-"""A folder of codes: written whole or not at all, read by memory maps.
+"""A folder of codes: written completely or not at all, read by memory maps.
 
-``codes.json`` says what is there (`Manifest`). A folder for each split holds ``level_0.npy``, ... (coarsest first;
+``codes.json`` describes it (`Manifest`). Each split is a folder of ``level_0.npy``, ... (coarsest first;
 ``(N, h, w)``, the smallest of uint8, uint16 and int32 that holds K codes) and ``labels.npy`` (``(N,)`` int64, -1 for
 none).
 """
@@ -30,7 +30,7 @@ _WRITE: Final = "Write it with: lit-vae encode RUN --out DIR."
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """A split in numbers: ``distortion`` in nats, the mean over its images; perplexity and code usage by level."""
+    """Statistics of a split: mean ``distortion`` of its images in nats; perplexity and code usage by level."""
 
     num_images: int
     distortion: float
@@ -40,10 +40,10 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of codes holds.
+    """The description of a folder of codes.
 
     Args:
-        spec: what a prior has to know.
+        spec: what a prior needs to know.
         splits: by name.
         image_shape: ``(C, H, W)`` of the images that were encoded.
         model: class path of the model that encoded them.
@@ -57,7 +57,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class CodeFiles:
-    """A split that lies in files (see :class:`lit_vae.data.loader.Source`); only what is asked for is read."""
+    """A split in files (see :class:`lit_vae.data.loader.Source`), of which only the requested rows are read."""
 
     levels: tuple[np.ndarray, ...]
     labels: np.ndarray
@@ -76,7 +76,7 @@ class CodeFiles:
 
 
 class CodeWriter:
-    """Writes a folder of codes, batch by batch; it appears under its name when it is whole.
+    """Writes a folder of codes, batch by batch. The folder gets its name when it is complete.
 
     ::
 
@@ -85,12 +85,12 @@ class CodeWriter:
 
     Args:
         root: the folder; must not exist.
-        spec: what is known beforehand; its ``distortion`` is measured here.
+        spec: of the codes; its ``distortion`` is measured here.
         image_shape: see `Manifest`.
         model: see `Manifest`.
 
     Raises:
-        ValueError: there is such a folder.
+        ValueError: the folder exists.
     """
 
     def __init__(self, root: str | Path, spec: CodeSpec, image_shape: Shape, model: str) -> None:
@@ -124,7 +124,7 @@ class CodeWriter:
         """Write a split: batches of codes, each with the distortion ``(B,)`` of its images in nats.
 
         Raises:
-            ValueError: the codes are not those of the spec, the images not as many as said, or a distortion not finite.
+            ValueError: the codes do not fit the spec, the number of images is wrong, or a distortion is not finite.
         """
         if num_images < 1:
             raise ValueError(
@@ -175,38 +175,40 @@ def code_dtype(num_embeddings: int) -> np.dtype:
 
 
 def read_manifest(root: str | Path) -> Manifest:
-    """Read what a folder of codes says of itself.
+    """Read the description of a folder of codes.
 
     Raises:
-        FileNotFoundError: there is no manifest.
-        ValueError: it is of another format, or not whole.
+        FileNotFoundError: there is none.
+        ValueError: it has another format, or is damaged.
     """
     path = Path(root) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"Codes: root (={str(root)!r}) holds no {MANIFEST}. {_WRITE} Or set data.init_args.root to such a folder."
+            f"Codes: root (={str(root)!r}) contains no {MANIFEST}. {_WRITE} Or change data.init_args.root."
         )
     try:
         record = json.loads(path.read_text())
         found = record["format"]
         manifest = _from_json(record) if found == FORMAT else None
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"{path}: not a whole manifest of codes ({error!r}). {_WRITE}") from error
+        raise ValueError(f"{path}: not a complete description of codes ({error!r}). {_WRITE}") from error
     if manifest is None:
-        raise ValueError(f"{path}: format (={found!r}) must be {FORMAT}; another version wrote it. {_WRITE}")
+        raise ValueError(f"{path}: format (={found!r}) must be {FORMAT}; another version of lit_vae wrote it. {_WRITE}")
     return manifest
 
 
 def open_split(root: str | Path, manifest: Manifest, split: str) -> CodeFiles:
-    """Open a split; a pass over the codes makes sure that all are in range.
+    """Open a split, and check that all its codes are in range.
 
     Raises:
-        FileNotFoundError: the manifest or the folder does not have it.
-        ValueError: it is not what the manifest says.
+        FileNotFoundError: the folder has no such split.
+        ValueError: the files do not fit the description.
     """
     if split not in manifest.splits:
         has = ", ".join(manifest.splits) or "nothing"
-        raise FileNotFoundError(f"Codes: root (={str(root)!r}) must hold the split {split}, it holds {has}. {_WRITE}")
+        raise FileNotFoundError(
+            f"Codes: root (={str(root)!r}) must contain the split {split}, but contains {has}. {_WRITE}"
+        )
     folder, spec, n = Path(root) / split, manifest.spec, manifest.splits[split].num_images
     levels = []
     for i, (grid, k) in enumerate(zip(spec.grids, spec.num_embeddings, strict=True)):
@@ -220,16 +222,16 @@ def open_split(root: str | Path, manifest: Manifest, split: str) -> CodeFiles:
 
 def _open(path: Path, dtype: np.dtype, shape: Shape) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file, but {MANIFEST} names its split. {_WRITE}")
+        raise FileNotFoundError(f"{path}: the file is missing, but {MANIFEST} lists its split. {_WRITE}")
     try:
         array = np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole array ({error}). {_WRITE}") from error
+        raise ValueError(f"{path}: not a complete array ({error}). {_WRITE}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{path}: not one array, but an archive of arrays. {_WRITE}")
     if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}. {_WRITE}")
+        raise ValueError(f"{path}: contains {array.dtype} {array.shape}, expected {dtype} {shape}. {_WRITE}")
     return array
 
 

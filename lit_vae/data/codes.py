@@ -29,15 +29,15 @@ class CodeLoader(Loader[CodeBatch, CodeBatch]):
 class Codes(SplitDataModule[CodeBatch, CodeBatch]):
     """Codes that ``lit-vae encode RUN --out DIR`` wrote, in batches of :class:`lit_vae.codes.CodeBatch`.
 
-    They stay on disk, and only the rows of a batch are read. Shuffling, sharding and resuming are those of images
+    The codes stay on disk; a batch reads only its rows. Shuffling, sharding and resuming are those of images
     (:class:`~lit_vae.data.splits.SplitDataModule`).
 
     Args:
         root: the folder.
         batch_size: images in a batch of one process.
         seed: of the shuffling.
-        collapse_threshold: warn before training where a level has a perplexity below this share of its codes, or uses a
-            smaller share of them: a prior trained on collapsed codes samples noise.
+        collapse_threshold: warn before training if a level's perplexity is below this share of its codes, or if it uses
+            a smaller share of them: a prior trained on collapsed codes samples noise.
     """
 
     @checked
@@ -51,7 +51,7 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What the folder says of itself."""
+        """The description in the folder."""
         return read_manifest(self.root)
 
     @property
@@ -59,30 +59,30 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
         """What the codes are, from the manifest alone.
 
         Raises:
-            FileNotFoundError, ValueError: there is none, or it is not one.
+            FileNotFoundError, ValueError: the description is missing or damaged.
         """
         return self.manifest.spec
 
     def needs(self) -> Iterable[Need]:
-        """The folder and, as far as there is one, the checkpoint that it names: a prior decodes with that alone."""
+        """The folder, and the checkpoint that it names, which decodes the codes."""
         yield CodesFolder("codes", self.root, "")
         try:
             spec = self.spec
-        except (FileNotFoundError, ValueError):  # the folder's own problem
+        except (FileNotFoundError, ValueError):  # reported as a problem of the folder
             return
-        remedy = "Put it back, or encode again with another checkpoint and train a new prior."
+        remedy = "Restore it, or encode again with another checkpoint and train a new prior."
         yield NeededFile("stage 1 of the codes", spec.checkpoint, remedy, spec.checkpoint_sha256)
 
     def prepare_data(self) -> None:
-        """Check that the folder is one of codes.
+        """Check that the folder contains codes.
 
         Raises:
-            FileNotFoundError, ValueError: it is not.
+            FileNotFoundError, ValueError: it does not.
         """
         read_manifest(self.root)
 
     def load(self, part: Part) -> dict[Split, Source[CodeBatch]]:
-        """Open the splits of a part, and warn of collapsed training codes."""
+        """Open the splits of a part, and warn if the training codes are collapsed."""
         splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
         files: dict[Split, CodeFiles] = {split: open_split(self.root, self.manifest, split) for split in splits}
         if part == "fit":
@@ -115,7 +115,7 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
 
 
 class CodesFolder(NeededFile):
-    """A folder of codes, whole as its manifest says."""
+    """A folder of codes that fits its description."""
 
     def problem(self) -> str | None:
         """See `Need`."""

@@ -1,12 +1,12 @@
-"""One image file to eight-bit levels, grey or RGB: every bit depth, with what is transparent laid over a background.
+"""From an image file of any bit depth to eight-bit levels, grey or RGB, with transparent pixels over a background.
 
 ========================================  ============================================================================
 in the file                               levels
 ========================================  ============================================================================
 8 bits or fewer, palettes                 as they are
 16 bits, grey or colour                   ``round(v / 257)``: 0 to 65535 become 0 to 255
-12 bits in a TIFF that says so, PGM, PPM  by the range that the file names
-another range in 16 bits, 32 bits, float  by ``value_range``; 32 bits and float are refused without it
+12 bits in a TIFF that says so, PGM, PPM  by the range in the file
+another range in 16 bits, 32 bits, float  by ``value_range``; without it, 32 bits and float are refused
 CMYK, YCbCr, HSV                          Pillow's conversion, without colour profiles
 CIELAB                                    sRGB by LittleCMS
 ========================================  ============================================================================
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps
 
-from lit_vae.data.opened import FULL, NotRead, Opened, Refused, colour16, opened
+from lit_vae.data.opened import FULL, Opened, Refused, Unreadable, colour16, opened
 
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA", "RGBA", "La", "RGBa")
@@ -32,11 +32,11 @@ class Samples:
 
     Args:
         values: ``(H, W)`` or ``(H, W, 3)``.
-        low: what becomes level 0.
-        high: what becomes level 255.
+        low: the value of level 0.
+        high: the value of level 255.
         alpha: opacity in [0, 1], ``(H, W)``; None: opaque.
         premultiplied: whether values are multiplied by the opacity.
-        from_file: whether the range is that of the file and not of ``value_range``.
+        from_file: whether the range comes from the file, not from ``value_range``.
     """
 
     values: np.ndarray
@@ -47,7 +47,7 @@ class Samples:
     from_file: bool = True
 
     def over(self, background: tuple[int, int, int]) -> Image.Image:
-        """Lay it over a background, and round to levels."""
+        """Round to levels, with transparent pixels over a background."""
         share = np.clip((self.values - self.low) / (self.high - self.low), 0.0, 1.0)
         if self.alpha is not None:
             share = share if share.ndim == 3 else np.repeat(share[..., None], 3, 2)
@@ -58,13 +58,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Image files to images of mode ``L`` or ``RGB``, upright, the first frame of several.
+    """Reads image files as images of mode ``L`` or ``RGB``, upright; of several frames, the first.
 
     Args:
         channels: 1 or 3.
-        background: what transparent pixels show, a colour as Pillow names it.
-        value_range: what becomes black and white in images of more than eight bits whose files do not name their range;
-            None: 0 and 65535 for 16 bits.
+        background: colour of transparent pixels, as Pillow names it.
+        value_range: the values of black and white in images of more than eight bits whose files do not say it; None: 0
+            and 65535 for 16 bits.
     """
 
     channels: int
@@ -75,8 +75,8 @@ class Decoder:
         """Decode a file.
 
         Raises:
-            NotRead: it is not a whole image.
-            Refused: its values have no range that is known.
+            Unreadable: it is not a complete image.
+            Refused: the range of its values is unknown.
         """
         with opened(path) as file:
             image = self._opaque(file)
@@ -87,10 +87,10 @@ class Decoder:
         return image.convert("L" if self.channels == 1 else "RGB")
 
     def samples(self, file: Opened) -> Samples | None:
-        """Read an image of more than eight bits; None for any other, whose pixels are then loaded.
+        """Read an image of more than eight bits. For any other, load its pixels and return None.
 
         Raises:
-            Refused: its values have no range that is known.
+            Refused: the range of its values is unknown.
         """
         file.load()
         image = file.image
@@ -105,7 +105,7 @@ class Decoder:
         else:
             raise Refused(f"{file.path}: Pillow's mode {image.mode} is not read. Convert the file to PNG.")
         if not np.isfinite(values).all():
-            raise NotRead("with values that are not finite", "NaN or infinite values")
+            raise Unreadable("with values that are not finite", "NaN or infinite values")
         if self.value_range is not None and not file.is_scaled:
             (low, high), from_file = self.value_range, False
         key = image.info.get("transparency")
@@ -128,7 +128,7 @@ class Decoder:
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
     def _range(self, file: Opened) -> tuple[float, float, bool]:
-        """What is black and white in grey pixels of more than eight bits, and whether the file says so."""
+        """The values of black and white in grey pixels of more than eight bits, and whether the file says so."""
         mode = file.image.mode
         if mode in _GREY16 and file.image.format == "FITS":
             raise Refused(
@@ -140,15 +140,15 @@ class Decoder:
             return 0.0, FULL, True
         if self.value_range is None:
             raise Refused(
-                f"{file.path} holds {'floats' if mode == 'F' else 'integers of 32 bits'} (Pillow's mode {mode}), and"
-                " nothing says which of them are black and white. Set data.init_args.value_range, such as"
+                f"{file.path} contains {'floats' if mode == 'F' else 'integers of 32 bits'} (Pillow's mode {mode}), but"
+                " their range is unknown. Set data.init_args.value_range to the values of black and white, such as"
                 f" {'[0.0, 1.0]' if mode == 'F' else '[0, 65535]'}."
             )
         return *self.value_range, False
 
 
 def colour_problem(background: str) -> str | None:
-    """Why this is no colour; None if it is one."""
+    """What was expected if this is not a colour; None if it is one."""
     try:
         ImageColor.getrgb(background)
     except (ValueError, AttributeError, TypeError):
@@ -157,7 +157,7 @@ def colour_problem(background: str) -> str | None:
 
 
 def _over(image: Image.Image, background: Any) -> Image.Image:
-    """Lay an image of eight bits over a background."""
+    """An eight-bit image over a background."""
     clear = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(clear, mask=clear.getchannel("A"))

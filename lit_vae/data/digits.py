@@ -1,4 +1,4 @@
-"""scikit-learn's digits: real images inside an installed package."""
+"""scikit-learn's digits: real images that need no download."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ _NUM_IMAGES = 1797
 
 
 class Digits(ImageDataModule):
-    """The 1,797 8 x 8 grey digits of ``sklearn.datasets.load_digits``: nothing to download.
+    """The 1,797 8 x 8 grey digits of ``sklearn.datasets.load_digits``.
 
     By default 1,437 for training, 180 for validation and 180 for test, drawn by ``seed`` and stratified by class. The
     17 levels ``v`` of the data become ``round(255 v / 16)``.
@@ -26,8 +26,8 @@ class Digits(ImageDataModule):
         batch_size: images in a batch of one process.
         num_val: images for validation.
         num_test: images for test.
-        binarization: ``dynamic`` draws each pixel with probability ``u / 255``, anew in each epoch (validation and test
-            images are drawn once); ``static`` draws once, from ``seed``; ``threshold`` cuts at 128. Null: grey.
+        binarization: ``dynamic`` draws each pixel with probability ``u / 255``, again in each epoch (once for
+            validation and test images); ``static`` draws once, from ``seed``; ``threshold`` cuts at 128. Null: grey.
         dequantize: add uniform noise to grey images.
         seed: of the split, the shuffling and all noise.
     """
@@ -62,7 +62,7 @@ class Digits(ImageDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """The description of the images."""
         return ImageSpec(1, 8, 8, 10, self.preprocess.values)
 
     def load(self, part: Part) -> dict[Split, Source]:

@@ -1,4 +1,4 @@
-"""What data modules share whose files can be fetched."""
+"""The base of data modules whose files can be downloaded."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from lit_vae.run.staging import staged
 
 
 class DownloadedDataModule(ImageDataModule):
-    """A data set that lies in a folder, ``root``, and can be fetched into it.
+    """A data set in a folder ``root`` that can be downloaded into it.
 
-    A concrete class says whether it is complete and how it is downloaded.
+    A concrete class tells whether the files are complete, and downloads them.
     """
 
     def __init__(self, *, root: str, download: bool, **kwargs: Any) -> None:
@@ -24,13 +24,13 @@ class DownloadedDataModule(ImageDataModule):
 
     @property
     def title(self) -> str:
-        """What it is; modules that need other files of one ``root`` have another."""
+        """A name for messages, which differs between modules that need different files of one ``root``."""
         return self._component
 
     @property
     @abstractmethod
     def remedy(self) -> str:
-        """What to do by hand where the files are missing."""
+        """What to do by hand if files are missing."""
 
     @abstractmethod
     def complete(self) -> bool:
@@ -42,10 +42,10 @@ class DownloadedDataModule(ImageDataModule):
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """All files of the data set, where it is complete."""
+        """All files of a complete data set."""
 
     def damage(self) -> str | None:
-        """What is wrong with the files, and what mends it; by default what reading them all finds."""
+        """What is wrong with the files, with the remedy, or None. By default the error of reading them all."""
         try:
             self.setup()
         except ValueError as error:
@@ -61,10 +61,10 @@ class DownloadedDataModule(ImageDataModule):
         return [DataSet(self)]
 
     def prepare_data(self) -> None:
-        """Download the data set unless it is there.
+        """Download the data set if it is missing.
 
         Raises:
-            FileNotFoundError: it is not there, and cannot or may not be fetched.
+            FileNotFoundError: it cannot or must not be downloaded.
         """
         if not self.download and not self.complete():
             raise missing(self._component, self.root, self.remedy)
@@ -75,17 +75,17 @@ class DownloadedDataModule(ImageDataModule):
 
         Raises:
             FileNotFoundError: ``prepare_data`` was not called.
-            ValueError: the files are not what they should be.
+            ValueError: the files are damaged.
         """
         if not self.complete():
             raise FileNotFoundError(
-                f"{self._component}: root (={str(self.root)!r}) does not hold the data set. {self.remedy}"
+                f"{self._component}: root (={str(self.root)!r}) does not contain the data set. {self.remedy}"
             )
         super().setup(stage)
 
 
 class DataSet(Need):
-    """The files of a data module, fetched as the module itself does it."""
+    """The files of a data module, downloaded by the module itself."""
 
     provides = "fetched"
 
@@ -98,13 +98,13 @@ class DataSet(Need):
         return self.data.root
 
     def problem(self) -> str | None:
-        """See `Need`; contents are compared with checksums where the data set has some."""
+        """See `Need`. Files are compared with published checksums, if there are any."""
         if not self.data.complete():
-            return f"root (={str(self.where)!r}) does not hold the data set. {self.data.remedy}"
+            return f"root (={str(self.where)!r}) does not contain the data set. {self.data.remedy}"
         return self.data.damage()
 
     def is_damaged(self) -> bool:
-        """See `Need`; it may be somebody's own."""
+        """See `Need`."""
         return self.data.complete()
 
     def measure(self) -> Measured:
@@ -112,7 +112,7 @@ class DataSet(Need):
         return self.data.measure()
 
     def provide(self) -> None:
-        """See `Need`. What is damaged is not written over: it may be somebody's own."""
+        """See `Need`. Damaged files are not overwritten: they may be the user's own."""
         if self.data.complete():
             return
         self.data.prepare_data()

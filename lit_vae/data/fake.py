@@ -1,4 +1,4 @@
-"""Images made up on the spot, for tests and for trying a configuration out."""
+"""Synthetic images, for tests and to try out a configuration."""
 
 import math
 
@@ -18,9 +18,9 @@ _CHUNK = 64
 
 
 class FakeImages(ImageDataModule):
-    """Images of soft coloured blobs, drawn from ``seed``; the place of the first blob tells the class.
+    """Images of soft coloured blobs, drawn from ``seed``; the place of the first blob depends on the class.
 
-    They are smooth, have a few degrees of freedom each, and cost nothing to get: an autoencoder learns them in seconds.
+    They are smooth and have few degrees of freedom, so an autoencoder learns them in seconds.
 
     Args:
         num_train: training images.
@@ -62,11 +62,11 @@ class FakeImages(ImageDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """The description of the images."""
         return self._spec
 
     def load(self, part: Part) -> dict[Split, Source]:
-        """Draw the splits of a part; each is independent of the sizes of the others."""
+        """Draw the splits of a part. A split does not depend on the sizes of the others."""
         splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
         return {split: self._draw(split) for split in splits}
 

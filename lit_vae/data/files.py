@@ -1,4 +1,4 @@
-"""Downloads that are whole or absent, whoever else downloads at the same time."""
+"""Downloads that are complete or absent, even if several processes download at the same time."""
 
 import os
 import tempfile
@@ -13,15 +13,15 @@ from lit_vae.run.offline import VARIABLE, is_offline
 def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callable[[Path], object], remedy: str) -> None:
     """Download a data set into ``root``, unless it is there.
 
-    Nothing is written, not even a lock, where the files are there already. Else one process downloads, into a temporary
-    folder beside the target, and moves what is finished into place; the others wait for it.
+    If the files are there, nothing is written, not even a lock. Otherwise one process downloads into a temporary folder
+    and moves the files into place when they are complete; other processes wait.
 
     Args:
         root: the folder of data sets.
         name: of the data set, for the lock and for messages.
         complete: tells whether all files are in ``root``.
-        download: fetches and verifies the data set into the folder that it is given, laid out as in ``root``.
-        remedy: what to do by hand where the download fails.
+        download: fetches the data set into the given folder, in the layout of ``root``, and verifies it.
+        remedy: what to do by hand if the download fails.
 
     Raises:
         FileNotFoundError: the download failed, or is forbidden (`lit_vae.run.offline`).
@@ -30,8 +30,8 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
         return
     if is_offline():
         raise FileNotFoundError(
-            f"{name}: root (={str(root)!r}) does not hold the data set, and {VARIABLE} (=1) forbids to fetch it. Run"
-            f"  lit-vae prepare CONFIG  where there is internet, with this configuration. {remedy}"
+            f"{name}: root (={str(root)!r}) does not contain the data set, and {VARIABLE} (=1) forbids downloads. Run"
+            f"  lit-vae prepare CONFIG  on a machine with internet. {remedy}"
         )
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{name}.lock"):
@@ -41,7 +41,7 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
             try:
                 download(Path(temporary))
             except (OSError, RuntimeError, ValueError, ImportError) as error:
-                reason = " ".join(str(error).split())  # of several mirrors it is several lines
+                reason = " ".join(str(error).split())  # several lines if there are several mirrors
                 raise FileNotFoundError(
                     f"{name}: the download into root (={str(root)!r}) failed: {reason}. {remedy}"
                 ) from error
@@ -49,15 +49,15 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
 
 
 def missing(name: str, root: Path, remedy: str) -> FileNotFoundError:
-    """Return the error for a data set that is not there and may not be downloaded."""
+    """Return the error for a missing data set that must not be downloaded."""
     return FileNotFoundError(
-        f"{name}: root (={str(root)!r}) does not hold the data set, and download (=False) forbids to fetch it. "
+        f"{name}: root (={str(root)!r}) does not contain the data set, and download (=False) forbids downloads. "
         f"{remedy} Or set data.init_args.download to true."
     )
 
 
 def _move_into(source: Path, target: Path) -> None:
-    """Move everything in one folder into another of the same file system; existing folders are merged."""
+    """Move everything in a folder into another folder of the same file system; merge existing folders."""
     for item in sorted(source.iterdir()):
         destination = target / item.name
         if item.is_dir() and destination.is_dir():

@@ -1,4 +1,4 @@
-"""What lies below a folder: each file once, and which folders are splits."""
+"""Finds the files below a folder, each once, and the folders of its splits."""
 
 import os
 import re
@@ -16,7 +16,7 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-"""What a folder of a split may be called, in any case."""
+"""Names of the folder of a split, in upper or lower case."""
 
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _BESIDE = (
@@ -36,12 +36,12 @@ class LeftOut(NamedTuple):
 
 
 class Walk:
-    """Files below folders, in a fixed order, links followed: each file once, and no folder twice.
+    """Finds the files below folders, in a fixed order, through links; each file and each folder only once.
 
-    Hidden files and folders are left out. What was found from an earlier folder is not found again from a later one.
+    Hidden files and folders are ignored. A file found in one folder is not found again in a later one.
 
     Args:
-        root: of all these folders, which is not entered by way of a link.
+        root: the folder above all of them; links to it are not followed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ class Walk:
         self._seen = {_key(root.stat())}
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """Find the regular files below a folder: its own, by name, then those of the folders in it."""
+        """Find the regular files below a folder: first its own, by name, then those of its subfolders."""
         if folder == self.root or self._is_new(folder, folder.stat()):
             yield from self._below(folder)
 
@@ -68,7 +68,7 @@ class Walk:
                 continue
             try:
                 found = entry.stat()
-            except OSError as error:  # a link to nothing, or to itself
+            except OSError as error:  # a broken link, or one to itself
                 self._leave(path, "a link that leads nowhere", str(error))
                 continue
             if stat.S_ISDIR(found.st_mode):
@@ -94,16 +94,16 @@ class Walk:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones."""
+    """The subfolders of a folder, by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """The folders of the splits in ``root``; empty for a folder that is not split.
+    """The folders of the splits in ``root``; empty if it has none.
 
     Raises:
-        ValueError: a folder looks like a split and is none, one split has two folders, or it is not clear whether the
-            folder is split at all.
+        ValueError: a folder has nearly the name of a split, a split has two folders, or it is unclear whether a folder
+            is a split.
     """
     folders = subfolders(root)
     splits: dict[Split, Path] = {}
@@ -113,39 +113,39 @@ def split_folders(root: Path) -> dict[Split, Path]:
             continue
         if split in splits and not splits[split].samefile(folder):
             raise ValueError(
-                f"root (={str(root)!r}) holds both {splits[split].name} and {folder.name}, which are two names of one"
+                f"root (={str(root)!r}) contains both {splits[split].name} and {folder.name}, two names of the same"
                 " split. Put their images into one folder, or move one of them out of root."
             )
         splits.setdefault(split, folder)
     others = [folder for folder in folders if not any(folder.samefile(split) for split in splits.values())]
-    alike = _alike([folder.name for folder in others], set(splits))
+    alike = _look_like_splits([folder.name for folder in others], set(splits))
     if alike:
         raise ValueError(
-            f"root (={str(root)!r}) holds {', '.join(alike)}, which look{'s' * (len(alike) == 1)} like a split and"
-            f" {'is' if len(alike) == 1 else 'are'} none. The folders of splits are called {_ALLOWED}, in any case."
-            " Rename what is a split, and what is none, or move it out of root."
+            f"root (={str(root)!r}) contains {', '.join(alike)}, which look{'s' * (len(alike) == 1)} like a split, but"
+            f" the folders of splits are called {_ALLOWED}, in upper or lower case. Rename the folder, whether it is a"
+            " split or not, or move it out of root."
         )
     given = ", ".join(path.name for path in splits.values())
     if splits and "train" not in splits:
         raise ValueError(
-            f"root (={str(root)!r}) holds {given}, but no folder train or training: nothing to train on. Add it, or"
-            " rename what is no split."
+            f"root (={str(root)!r}) contains {given}, but no folder train or training. Add one, or rename {given} if it"
+            " is not a split."
         )
     beside = [folder.name for folder in others if len(splits) == 1 and _holds_images(folder)]
     if beside:
         raise ValueError(
-            f"root (={str(root)!r}) holds {given}, which is a split, beside {', '.join(beside[:3])}, which are none. If"
-            f" {given} is a class or an album, rename it; else move the others into it, or out of root."
+            f"root (={str(root)!r}) contains {given}, the name of a split, and {', '.join(beside[:3])}, which are not."
+            f" If {given} is a class or an album, rename it. Otherwise move the others into it, or out of root."
         )
     return {split: splits[split] for split in NAMES if split in splits}
 
 
 class Folder(Need):
-    """A folder with images in it, which somebody else fills.
+    """A folder of images that the user provides.
 
     Args:
         root: the folder.
-        what: whose it is.
+        what: a name for messages.
     """
 
     def __init__(self, root: Path, what: str) -> None:
@@ -157,7 +157,7 @@ class Folder(Need):
         return self.root
 
     def problem(self) -> str | None:
-        """See `Need`; images are not read, since there may be millions."""
+        """See `Need`. The images are not read: there may be millions."""
         if not self.root.is_dir():
             return no_folder(self.root)
         try:
@@ -166,7 +166,7 @@ class Folder(Need):
                 return None
         except ValueError as error:
             return str(error)
-        return f"root (={str(self.root)!r}) holds no image. Put some there, or give another: data.init_args.root."
+        return f"root (={str(self.root)!r}) contains no image. Add some, or change data.init_args.root."
 
     def measure(self) -> Measured:
         """See `Need`."""
@@ -174,14 +174,14 @@ class Folder(Need):
 
 
 def in_no_split(root: Path, splits: Mapping[Split, Path]) -> list[Path]:
-    """Images, and folders of them, that lie beside the folders of the splits; nothing where there are none."""
+    """Images, and folders of images, beside the folders of the splits; none if there are no splits."""
     there = [path for path in sorted(root.iterdir()) if splits and not path.name.startswith(".") and path.exists()]
     others = [path for path in there if not any(path.samefile(split) for split in splits.values())]
     return [path for path in others if (_holds_images(path) if path.is_dir() else is_image_name(path))]
 
 
 def no_folder(root: Path) -> str:
-    """Say that this is not a folder."""
+    """The error message for a root that is not a folder."""
     return f"root (={str(root)!r}) is not a folder. Give an existing folder of images: data.init_args.root."
 
 
@@ -192,20 +192,20 @@ def class_order(names: list[str]) -> list[str]:
     return sorted(names)
 
 
-def _alike(names: list[str], splits: set[Split]) -> list[str]:
-    """Those names that are nearly those of splits, where ``splits`` are there under their own."""
+def _look_like_splits(names: list[str], splits: set[Split]) -> list[str]:
+    """Names that resemble the name of a split, if ``splits`` are the splits with correct names."""
     kinds = {name: [_SPLIT_OF[word] for word in _words(name) if word in _SPLIT_OF] for name in names}
     several = len({kind for found in kinds.values() for kind in found}) > 1
     missed = {name for name, of in kinds.items() if any(several or (splits and kind not in splits) for kind in of)}
-    return [name for name in names if _is_alike(name) or name in missed]
+    return [name for name in names if _looks_like_split(name) or name in missed]
 
 
-def _is_alike(name: str) -> bool:
-    """Whether a name is a split's with a number or with words such as *set* or *old*, or is misspelt."""
+def _looks_like_split(name: str) -> bool:
+    """Whether a name is that of a split with a number or a word such as *set* or *old*, or is misspelt."""
     words = [word for word in _words(name) if len(word) > 1]
     of_splits = [word for word in words if _LIKE_A_SPLIT.fullmatch(word)]
     others = [word for word in words if word not in of_splits]
-    misspelt = not _SLIPS.isdisjoint(words)
+    misspelt = not _MISSPELLINGS.isdisjoint(words)
     return misspelt or bool(of_splits and all(re.fullmatch(f"(?:{_BESIDE})+", word) for word in others))
 
 
@@ -214,8 +214,8 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-def _slips(word: str) -> set[str]:
-    """A word with two letters exchanged, one doubled, or one within it left out."""
+def _misspellings(word: str) -> set[str]:
+    """The word with two letters swapped, one doubled, or one left out."""
     places = range(len(word) - 1)
     swapped = {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in places}
     doubled = {word[: i + 1] + word[i:] for i in range(len(word))}
@@ -223,11 +223,13 @@ def _slips(word: str) -> set[str]:
     return swapped | doubled | short
 
 
-_SLIPS = {slip for name in _SPLIT_OF if len(name) > 4 or name == "test" for slip in _slips(name)} - set(_SPLIT_OF)
+_MISSPELLINGS = {slip for name in _SPLIT_OF if len(name) > 4 or name == "test" for slip in _misspellings(name)} - set(
+    _SPLIT_OF
+)
 
 
 def _check_no_splits(names: list[str], folder: Path) -> None:
-    """Refuse train and test further down, which would be read as one.
+    """Refuse folders of several splits below root: their images would be mixed.
 
     Raises:
         ValueError: naming the folder.
@@ -235,8 +237,8 @@ def _check_no_splits(names: list[str], folder: Path) -> None:
     found = {_SPLIT_OF[name.lower()]: name for name in names if name.lower() in _SPLIT_OF}
     if len(found) > 1:
         raise ValueError(
-            f"{folder} holds {' and '.join(found.values())}, which are splits, and would be read as one. Give it as"
-            " data.init_args.root; of several such folders, move the images of each split into one in root."
+            f"{folder} contains {' and '.join(found.values())}: the images of these splits would be mixed. Set"
+            " data.init_args.root to this folder. If there are several such folders, merge each split in root."
         )
 
 

@@ -1,13 +1,13 @@
-"""Which files are images, by their names."""
+"""Whether a file is an image, by its name."""
 
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-UNREAD_FORMAT = "of a format that is not read"
+UNREAD_FORMAT = "of a format that lit_vae does not read"
 
-# Pillow knows these without reading them, or has other programs read them
+# Pillow does not read these itself
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 _UNREAD = frozenset(
     f".{name}"
@@ -23,12 +23,12 @@ _UNREAD = frozenset(
 
 
 def is_image_name(path: Path) -> bool:
-    """Tell whether the extension is that of an image format that Pillow reads."""
+    """Tell whether Pillow reads files with this extension."""
     return path.suffix.lower() in _extensions()
 
 
 def is_unread_name(path: Path) -> bool:
-    """Tell whether the extension is that of an image, or a film, of a format that is not read."""
+    """Tell whether the extension is that of an image or film format that lit_vae does not read."""
     return path.suffix.lower() in _UNREAD and not is_image_name(path)
 
 

@@ -1,4 +1,4 @@
-"""Any folder of images, and what CelebA shares with it."""
+"""Any folder of images."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,45 +24,44 @@ from lit_vae.run.needs import Need
 from lit_vae.run.staging import staged
 
 _REPORT_FILE = "image_files.txt"  # in the run directory
-_SHARE = 0.1  # of the images, held out for validation and for test where no number is given
-_ID_STRIDE = 1 << 32  # images of different split folders draw different noise
+_SHARE = 0.1  # of the images, held out for validation and for test by default
+_ID_STRIDE = 1 << 32  # so that images of different split folders have different noise
 
 
 class ImageFolder(PictureDataModule):
     """All images under a folder, at any depth.
 
-    A folder that holds ``train`` or ``training`` is taken as split: beside it ``test`` or ``testing``, and ``val``,
-    ``valid``, ``validation``, ``dev``, ``eval`` or ``evaluation``, in any case; without one of the latter ``num_val``
-    images are held out of ``train``. Any other folder is split by ``seed`` into ``num_val``, ``num_test``, and the
-    rest. A folder that is nearly called like a split is an error. Hidden files are ignored, links are followed, and a
-    file is counted once.
+    If the folder contains ``train`` or ``training``, it is split already: beside it may be ``test`` or ``testing``, and
+    ``val``, ``valid``, ``validation``, ``dev``, ``eval`` or ``evaluation``, in upper or lower case. Without a folder
+    for validation, ``num_val`` images of ``train`` are held out. Any other folder is split by ``seed`` into
+    ``num_val``, ``num_test``, and the rest. A folder with nearly the name of a split is an error. Hidden files are
+    ignored, links are followed, and a file is counted once.
 
-    Which levels an image becomes: `lit_vae.data.decode`. What is left out, and why, stands in ``image_files.txt`` of
-    the run directory.
+    `lit_vae.data.decode` says how files become levels. ``image_files.txt`` in the run directory lists skipped files.
 
     Args:
         root: the folder.
-        size: height and width of the images made.
+        size: height and width after resizing.
         crop: ``center`` resizes the shorter side to ``size`` and cuts out the centre; ``random`` cuts random squares
             for training, central ones for validation and test; ``none`` squeezes the image into the square.
-        resize: what the shorter side is resized to before the crop; null is ``size`` for ``center``, and the full
-            resolution for ``random``.
-        crops_per_image: random crops of each image in an epoch.
+        resize: length of the shorter side before the crop; null: ``size`` for ``center``, full resolution for
+            ``random``.
+        crops_per_image: number of random crops of each image in an epoch.
         channels: 1 (grey) or 3 (RGB).
-        labels: ``folders`` takes the first folder on the way to an image as its class; null: no labels. Classes are
-            numbered in the order of their names, which is by number if all are numbers.
-        num_val: images held out for validation, where there is no folder for it; null: 10 %, at least 1.
-        num_test: images held out for test, where the folder is not split; null: 10 %, at least 1.
+        labels: ``folders``: the first folder on the path of an image is its class; null: no labels. Classes are sorted
+            by name, or by number if all names are numbers.
+        num_val: images held out for validation if there is no folder for it; null: 10 %, at least 1.
+        num_test: images held out for test if the folder is not split; null: 10 %, at least 1.
         random_flip: mirror training images at random.
         dequantize: add uniform noise.
-        background: colour that transparent pixels show, such as ``white``, ``black`` or ``'#808080'``.
-        value_range: ``[low, high]``, which become black and white in images of more than 8 bits; null: 0 and 65535 for
-            16 bits, while images of 32 bits or floats are refused.
+        background: colour of transparent pixels, such as ``white``, ``black`` or ``'#808080'``.
+        value_range: ``[low, high]``, the values of black and white in images of more than 8 bits; null: 0 and 65535 for
+            16 bits, and images of 32 bits or floats are refused.
         batch_size: images in a batch of one process; at most all training images.
         seed: of the split, the shuffling, the crops and all noise.
-        on_error: ``skip`` leaves out files that are not whole images, with one warning; ``raise`` does not accept them.
-        in_memory_mb: splits that take at most this much memory, decoded, are held there.
-        num_workers: processes that decode what is not in memory; null: one a core, at most 8.
+        on_error: for files that are not complete images: ``skip`` them with one warning, or ``raise`` an error.
+        in_memory_mb: decode the splits into memory if they need at most this much.
+        num_workers: processes that decode images that are not in memory; null: one per core, at most 8.
     """
 
     @checked
@@ -92,13 +91,11 @@ class ImageFolder(PictureDataModule):
         if resize is not None and (resize < size or crop == "none"):
             problems.append(Problem("resize", resize, f"null, or at least size (={size}) with a crop"))
         if crops_per_image > 1 and crop != "random":
-            problems.append(Problem("crops_per_image", crops_per_image, f"1 where crop (={crop!r}) is not 'random'"))
+            problems.append(Problem("crops_per_image", crops_per_image, f"1 if crop (={crop!r}) is not 'random'"))
         if (expected := colour_problem(background)) is not None:
             problems.append(Problem("background", background, expected))
         if value_range is not None and not _is_range(value_range):
-            problems.append(
-                Problem("value_range", value_range, "null or [low, high], two numbers of which low is less")
-            )
+            problems.append(Problem("value_range", value_range, "null or [low, high], two numbers with low < high"))
         super().__init__(
             batch_size=batch_size,
             seed=seed,
@@ -120,11 +117,11 @@ class ImageFolder(PictureDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are; classes are counted by listing the folder.
+        """The description of the images; classes are found by listing the folder.
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: its folders are not as they should be.
+            ValueError: its subfolders are not clear.
         """
         size = self.geometry.size
         names = tuple(self.classes)
@@ -139,16 +136,16 @@ class ImageFolder(PictureDataModule):
         classes = class_order([path.name for path in subfolders(folder)])
         if not classes:
             raise ValueError(
-                f"{self._component}: labels (='folders') needs a folder for each class in {folder}, there is none. "
+                f"{self._component}: labels (='folders') needs a folder for each class in {folder}, which has none. "
                 "Set data.init_args.labels to null."
             )
         return classes
 
     def why_empty(self, split: Split) -> str:
-        """Return why a split holds nothing, and what to do."""
+        """Return why a split is empty, with the remedy."""
         folder = self._splits.get(split)
         if folder is not None:
-            return f"{folder} holds no image that is in no other split. Put some there, or remove the folder."
+            return f"{folder} contains no image of its own: another split has them. Add some, or remove the folder."
         if self._splits:
             return f"root (={str(self.root)!r}) is split and has no folder {split}. Add it for {split} images."
         return super().why_empty(split)
@@ -158,11 +155,11 @@ class ImageFolder(PictureDataModule):
         return [Folder(self.root, self._component)]
 
     def prepare_data(self) -> None:
-        """Check that the folder is there.
+        """Check that the folder exists.
 
         Raises:
-            FileNotFoundError: it is not.
-            ValueError: its folders are not as they should be.
+            FileNotFoundError: it does not.
+            ValueError: its subfolders are not clear.
         """
         assert self._splits is not None
 
@@ -187,14 +184,13 @@ class ImageFolder(PictureDataModule):
         if strange:
             raise ValueError(
                 f"{self._component}: labels (='folders') needs each image in one of the {len(number)} class folders of "
-                f"training; these are not: {some(strange)} (in {base}). Move them, or set data.init_args.labels to "
-                "null."
+                f"training, but {base} has also {some(strange)}. Move these, or set data.init_args.labels to null."
             )
         return [number[name] for name in names]
 
     @cached_property
     def _splits(self) -> dict[Split, Path]:
-        """The folders of a root that is split, or nothing."""
+        """The folders of the splits; empty if root is not split."""
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self._component}: {no_folder(self.root)}")
         try:
@@ -204,7 +200,7 @@ class ImageFolder(PictureDataModule):
 
     @cached_property
     def _found(self) -> dict[Split, list[Path]]:
-        """The images of each split, found once: those that are left out are told of once."""
+        """The images of each split; cached, so that there is one warning."""
         found = self._whole_images()
         held = {} if "val" in found else {"val": self.num_val}
         if not self._splits:
@@ -221,10 +217,10 @@ class ImageFolder(PictureDataModule):
         return found
 
     def _whole_images(self) -> dict[Split, list[Path]]:
-        """The images of each folder of a split, or all as ``train``; what is left out is told."""
+        """The images of each split folder, or all as ``train``; warns of skipped files."""
         folders = self._splits or {"train": self.root}
         walk = Walk(self.root)
-        # a file that two splits link to is one that training does not see
+        # a file in two splits is not used for training
         files = {split: list(walk.files(folders[split])) for split in ("test", "val", "train") if split in folders}
         try:
             report = inspect([path for split in folders for path in files[split]], self.decoder, self.geometry)
@@ -232,31 +228,32 @@ class ImageFolder(PictureDataModule):
             raise ValueError(f"{self._component}: {error}") from error
         report.add(walk)
         report.left_out += [
-            LeftOut(path, "in no split", "beside them") for path in in_no_split(self.root, self._splits)
+            LeftOut(path, "in no split", "outside of the split folders")
+            for path in in_no_split(self.root, self._splits)
         ]
-        self._tell(report, sum(map(len, files.values())) + len(walk.left_out))
+        self._report(report, sum(map(len, files.values())) + len(walk.left_out))
         whole = set(report.whole)
         return {split: [path for path in files[split] if path in whole] for split in folders}
 
-    def _tell(self, report: Report, total: int) -> None:
-        """Warn of what is left out, or raise; and of what few would expect of the rest."""
+    def _report(self, report: Report, total: int) -> None:
+        """Warn of skipped files, or raise; warn of unusual images."""
         if lines := report.lines(self.root):
             self.run_files = {_REPORT_FILE: "".join(f"{line}\n" for line in lines)}
         if skipped := report.skipped(self.root):
             text = f"{len(report.left_out)} of {total} files under root (={str(self.root)!r}): {skipped}."
             if self.on_error == "raise":
                 raise ValueError(
-                    f"{self._component}: on_error (='raise') accepts only whole images, but {text} "
+                    f"{self._component}: on_error (='raise') allows only complete images, but {text} "
                     "Remove them, or set data.init_args.on_error to 'skip'."
                 )
             rank_zero_warn(f"{self._component}: skipped {text}{self._where()}", category=UserWarning)
-        for said in report.said(self.root):
-            rank_zero_warn(f"{self._component}: {said}", category=UserWarning)
+        for sentence in report.sentences(self.root):
+            rank_zero_warn(f"{self._component}: {sentence}", category=UserWarning)
 
     def _where(self) -> str:
         if self.trainer is None:
             return ""
-        return f" All are named in {Path(self.trainer.default_root_dir, _REPORT_FILE)}."
+        return f" {Path(self.trainer.default_root_dir, _REPORT_FILE)} lists all of them."
 
 
 def _is_range(values: list[float]) -> bool:
@@ -264,7 +261,7 @@ def _is_range(values: list[float]) -> bool:
 
 
 def _one_of(**arguments: tuple[object, tuple[object, ...]]) -> list[Problem]:
-    """Return the arguments whose value is not one of the valid ones."""
+    """Return a problem for each argument whose value is not valid."""
     return [
         Problem(name, value, f"one of {', '.join('null' if v is None else str(v) for v in valid)}")
         for name, (value, valid) in arguments.items()

@@ -1,4 +1,4 @@
-"""A look at every image file before the first is read: what is left out, and what few expect of the rest."""
+"""Checks every image file before training: which files are skipped, and what is unusual about the others."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,40 +12,40 @@ from PIL import Image
 from lit_vae.data.decode import Decoder, Samples
 from lit_vae.data.folders import LeftOut, Walk
 from lit_vae.data.formats import UNREAD_FORMAT, is_image_name, is_unread_name
-from lit_vae.data.opened import NotRead, Opened, above_limit_too, opened
+from lit_vae.data.opened import Opened, Unreadable, allow_large_images, opened
 from lit_vae.data.pictures import Geometry
 from lit_vae.run.threads import cores
 
-MOST_CUT = 0.8
-"""Of a picture, before it is said."""
-MOST_ENLARGED = 4.0
-"""Times, along the shorter side, before it is said."""
+MAX_CUT = 0.8
+"""The share of a picture that the crop may remove without a note."""
+MAX_ENLARGED = 4.0
+"""How many times the shorter side may be enlarged without a note."""
 
 _NAMED = 3
 _JPEG_END = b"\xff\xd9"
 _PADDING = b"\0\r\n "
 _DARK = 4096.0  # of 65535: as high as 12 bits go
 
-_SAID = {
-    "frames": "hold several frames or pages, of which the first is read",
-    "limit": "are above PIL.Image.MAX_IMAGE_PIXELS, and read all the same",
-    "cut": f"lose more than {MOST_CUT:.0%} to the crop, since they are no squares (data.init_args.crop: none squeezes)",
-    "squeezed": f"are squeezed more than {1 / (1 - MOST_CUT):.0f} times into the square (data.init_args.crop: center)",
-    "enlarged": f"are enlarged more than {MOST_ENLARGED:g} times (data.init_args.size)",
-    "clipped": "have values outside of data.init_args.value_range, which are clipped",
-    "dark": "have 16 bits and no value above 4095: if they hold 12 bits, set data.init_args.value_range: [0, 4095]",
-    "linked": "are found already by another name, and counted once",
+_SENTENCES = {
+    "frames": "have several frames or pages, of which the first is read",
+    "limit": "are larger than PIL.Image.MAX_IMAGE_PIXELS, and are read all the same",
+    "cut": f"lose more than {MAX_CUT:.0%} to the square crop (data.init_args.crop: none squeezes them instead)",
+    "squeezed": f"are squeezed more than {1 / (1 - MAX_CUT):.0f} times into the square (data.init_args.crop: center)",
+    "enlarged": f"are enlarged more than {MAX_ENLARGED:g} times (data.init_args.size)",
+    "clipped": "have values outside of data.init_args.value_range; they are clipped",
+    "dark": "have 16 bits and no value above 4095: if they use 12 bits, set data.init_args.value_range: [0, 4095]",
+    "linked": "are other names of a file, which is counted once",
 }
 
 
 @dataclass
 class Report:
-    """What was found in files.
+    """The result of checking files.
 
     Args:
         whole: images that are read.
-        left_out: files that are not.
-        notes: by kind, files that are read, each with a word about it.
+        left_out: files that are skipped.
+        notes: unusual images that are read, by kind, each with a detail.
     """
 
     whole: list[Path] = field(default_factory=list)
@@ -53,29 +53,29 @@ class Report:
     notes: dict[str, list[tuple[Path, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, walk: Walk) -> None:
-        """Add what was found while looking for files."""
+        """Add the files that the search for files skipped or found again."""
         self.left_out += walk.left_out
         if walk.linked:
             self.notes["linked"] = [(path, "") for path in walk.linked]
 
     def skipped(self, root: Path) -> str:
-        """How many files of which kind are left out, and the names of the first three; empty if none is."""
+        """The number of skipped files of each kind, with the first three names; empty if there are none."""
         kinds: dict[str, list[str]] = defaultdict(list)
         for path, kind, _ in self.left_out:
             kinds[kind].append(str(path.relative_to(root)))
         return "; ".join(f"{len(paths)} {kind}: {some(paths)}" for kind, paths in kinds.items())
 
-    def said(self, root: Path) -> Iterator[str]:
+    def sentences(self, root: Path) -> Iterator[str]:
         """A sentence about each kind of note."""
         for kind, files in self.notes.items():
             words = [f"{path.relative_to(root)}{f' ({word})' if word else ''}" for path, word in files]
-            yield f"{len(files)} files {_SAID[kind]}: {some(words)}."
+            yield f"{len(files)} files {_SENTENCES[kind]}: {some(words)}."
 
     def lines(self, root: Path) -> list[str]:
-        """Every file that is left out or noted, with the reason: columns for a file in the run directory."""
+        """A line for each file that is skipped or noted, with the reason, for a file in the run directory."""
         left = [f"skipped\t{path.relative_to(root)}\t{kind}\t{reason}" for path, kind, reason in self.left_out]
         noted = [
-            f"read\t{path.relative_to(root)}\t{_SAID[kind]}\t{word}"
+            f"read\t{path.relative_to(root)}\t{_SENTENCES[kind]}\t{word}"
             for kind, files in self.notes.items()
             for path, word in files
         ]
@@ -83,16 +83,16 @@ class Report:
 
 
 def inspect(files: Iterable[Path], decoder: Decoder, geometry: Geometry) -> Report:
-    """Look at files, on all cores; a JPEG that ends as one should is believed, everything else is decoded.
+    """Check files, on all cores. A JPEG needs only its end marker; other images are decoded.
 
     Raises:
-        Refused: a file can be read only if more is said.
+        Refused: a setting is missing that says how to read a file.
     """
     report, files = Report(), list(files)
     named = [path for path in files if is_image_name(path)]
-    with above_limit_too(), ThreadPoolExecutor(cores().number) as pool:
+    with allow_large_images(), ThreadPoolExecutor(cores().number) as pool:
         for path, found in zip(named, pool.map(lambda path: _look(path, decoder, geometry), named), strict=True):
-            if isinstance(found, NotRead):
+            if isinstance(found, Unreadable):
                 report.left_out.append(LeftOut(path, found.kind, found.reason))
                 continue
             report.whole.append(path)
@@ -106,13 +106,13 @@ def inspect(files: Iterable[Path], decoder: Decoder, geometry: Geometry) -> Repo
 
 
 def some(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
-def _look(path: Path, decoder: Decoder, geometry: Geometry) -> dict[str, str] | NotRead:
-    """Notes of an image by kind, or why it is none."""
+def _look(path: Path, decoder: Decoder, geometry: Geometry) -> dict[str, str] | Unreadable:
+    """Notes about an image by kind, or why it cannot be read."""
     try:
         with opened(path) as file:
             notes = dict(_of_shape(file.image, geometry))
@@ -120,7 +120,7 @@ def _look(path: Path, decoder: Decoder, geometry: Geometry) -> dict[str, str] | 
                 return notes
             samples = decoder.samples(file)
             return notes | dict(_of_values(file, samples)) if samples is not None else notes
-    except NotRead as error:
+    except Unreadable as error:
         return error
 
 
@@ -129,11 +129,11 @@ def _of_shape(image: Any, geometry: Geometry) -> Iterator[tuple[str, str]]:
         yield "frames", f"{image.n_frames} frames"
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         yield "limit", f"{image.width} x {image.height}"
-    if (cut := geometry.cut(*image.size)) > MOST_CUT:
+    if (cut := geometry.cut(*image.size)) > MAX_CUT:
         yield "cut", f"{100 * cut:.0f} %"
-    if (squeezed := geometry.squeezed(*image.size)) > 1 / (1 - MOST_CUT):
+    if (squeezed := geometry.squeezed(*image.size)) > 1 / (1 - MAX_CUT):
         yield "squeezed", f"{squeezed:.0f} times"
-    if (enlarged := geometry.enlarged(*image.size)) > MOST_ENLARGED:
+    if (enlarged := geometry.enlarged(*image.size)) > MAX_ENLARGED:
         yield "enlarged", f"{enlarged:.0f} times"
 
 

@@ -1,8 +1,8 @@
-"""Loaders that shard over processes and resume in mid-epoch, exactly.
+"""Loaders that shard over processes and resume exactly in the middle of an epoch.
 
-The order of an epoch is a function of (seed, epoch) and the noise of an image one of (seed, epoch, image), so the whole
-state of a loader is where it stands: epoch and batches served. Lightning saves it in the checkpoint and restores it.
-No loader is a ``DataLoader``, so Lightning injects no ``DistributedSampler``: sharding is done here.
+The order of an epoch is a function of (seed, epoch), and the noise of an image one of (seed, epoch, image). So the
+state of a loader is its position: the epoch and the number of batches served. Lightning saves it in the checkpoint. No
+loader is a ``DataLoader``, so Lightning adds no ``DistributedSampler``.
 """
 
 import signal
@@ -36,7 +36,7 @@ __all__ = [
     "as_read",
 ]
 
-StoredT = TypeVar("StoredT")  # a batch as it is stored, such as `Raw`
+StoredT = TypeVar("StoredT")  # a stored batch, such as `Raw`
 StoredT_co = TypeVar("StoredT_co", covariant=True)
 BatchT = TypeVar("BatchT")  # a batch as a model sees it
 
@@ -50,7 +50,7 @@ class Raw(NamedTuple):
 
 
 class Source(Protocol[StoredT_co]):
-    """What one split holds, by index."""
+    """The items of a split, by index."""
 
     def __len__(self) -> int: ...
 
@@ -58,12 +58,12 @@ class Source(Protocol[StoredT_co]):
         """Return the label of each index, ``(N,)`` on the CPU."""
 
     def read(self, indices: Tensor, epoch: int) -> StoredT_co:
-        """Read what is at ``indices (B,)``; ``epoch`` seeds random crops."""
+        """Read the items at ``indices (B,)``; ``epoch`` seeds random crops."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """A split held in memory, as one tensor each: see :class:`Raw`."""
+    """A split in memory, see :class:`Raw`."""
 
     images: Tensor
     labels: Tensor
@@ -79,7 +79,7 @@ class Tensors:
     def read(self, indices: Tensor, epoch: int = FIXED) -> Raw:
         """Read the images at ``indices (B,)``."""
         indices = indices.to(self.images.device)
-        # index_select copies whole images; indexing by [] goes value by value
+        # faster than indexing by [], since it copies whole images
         return Raw(*(t.index_select(0, indices) for t in (self.images, self.labels, self.ids)))
 
     def to(self, device: torch.device) -> "Tensors":
@@ -88,14 +88,14 @@ class Tensors:
 
 
 class Loader(ABC, Generic[StoredT, BatchT]):
-    """Batches of a source that is fast to read, without workers; a concrete class makes them, on ``device``."""
+    """Batches of a source that is fast to read, without workers; a concrete class makes them on ``device``."""
 
     def __init__(self, source: Source[StoredT], order: Order, device: torch.device | str = "cpu") -> None:
         self.source, self.batch_sampler, self.device = source, order, torch.device(device)
 
     @abstractmethod
     def make(self, stored: StoredT, epoch: int) -> BatchT:
-        """Make the batch that a model sees of a stored one."""
+        """Turn a stored batch into the batch that a model sees."""
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -105,17 +105,17 @@ class Loader(ABC, Generic[StoredT, BatchT]):
         return self._pass()
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the loader stands; an evaluation loader stands nowhere."""
+        """Return the position of a training loader; empty for evaluation."""
         return self.batch_sampler.state_dict() if isinstance(self.batch_sampler, TrainOrder) else {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to where a loader stood: the next batch is the one that would have come there."""
+        """Go to a saved position: the next batch is the one that followed it."""
         if isinstance(self.batch_sampler, TrainOrder):
             self.batch_sampler.load_state_dict(state)
 
     def _pass(self) -> Iterator[BatchT]:
         order = self.batch_sampler
-        epoch, first = order.epoch, order.served  # read now, at the first batch: Lightning sets the epoch after iter()
+        epoch, first = order.epoch, order.served  # read at the first batch, since Lightning sets the epoch after iter()
         for batch, stored in enumerate(self._read(epoch, first), start=first):
             made = self.make(stored, epoch)
             order.advance(batch)
@@ -131,10 +131,10 @@ class TensorLoader(Loader[Raw, Batch]):
 
     Args:
         source: the images.
-        order: which of them when.
+        order: of the images.
         transform: makes the float batch, on ``device``.
         seed: of the noise.
-        device: where batches are made; the source may lie there too.
+        device: where batches are made; the source may be there, too.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class TensorLoader(Loader[Raw, Batch]):
 
 
 class WorkerLoader(TensorLoader):
-    """Batches of a source that is slow to read: worker processes decode, the uint8 batches are pinned for a GPU.
+    """Batches of a source that is slow to read: worker processes decode uint8 batches, which are pinned for a GPU.
 
-    Workers need no random state: what they draw is a function of (seed, epoch, image).
+    Workers need no random state: random crops are a function of (seed, epoch, image).
     """
 
     def __init__(self, *args: Any, num_workers: int, **kwargs: Any) -> None:
@@ -174,7 +174,7 @@ class WorkerLoader(TensorLoader):
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the training, which a terminal tells, too: it saves first, and ends its workers."""
+    """Ignore Ctrl-C in a worker: the training process gets it, too, saves, and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -22,9 +22,9 @@ from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 from lit_vae.run.needs import sha256
 
 _SIDE = 28
-_TEST_IDS = 1 << 32  # test images draw other noise than training images
+_TEST_IDS = 1 << 32  # so that test images have other noise than training images
 _PREFIX = {"train": "train", "test": "t10k"}
-_MNIST_SHA256 = {  # of the unpacked files, as TensorFlow's and others' copies of them have it
+_MNIST_SHA256 = {  # of the unpacked files
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -36,26 +36,26 @@ _PUBLISHED_COUNT = {"train": 60_000, "test": 10_000}
 class MNIST(DownloadedDataModule):
     """MNIST: 28 x 28 grey digits, 60,000 - ``num_val`` for training, ``num_val``, and the 10,000 test images.
 
-    With ``binarization: larochelle`` the splits are those of the binarised files, 50,000 + 10,000 + 10,000 without
-    labels, and ``num_val`` and ``seed`` have no part in them.
+    With ``binarization: larochelle`` the splits are those of the binarised files, 50,000 + 10,000 + 10,000 images
+    without labels; ``num_val`` and ``seed`` do not change them.
 
     Args:
-        root: folder that holds ``MNIST/raw/*-ubyte`` (torchvision's layout); for ``larochelle`` the files
+        root: folder that contains ``MNIST/raw/*-ubyte`` (torchvision's layout); for ``larochelle`` the files
             ``binarized_mnist_{train,valid,test}.amat``.
         batch_size: images in a batch of one process.
         num_val: images held out of the 60,000 for validation.
-        binarization: ``dynamic`` draws each pixel with probability ``u / 255``, anew in each epoch (Burda et al.,
+        binarization: ``dynamic`` draws each pixel with probability ``u / 255``, again in each epoch (Burda et al.,
             2016; validation and test images are drawn once); ``static`` draws once, from ``seed``; ``threshold`` cuts
             at 128; ``larochelle`` reads the files of Larochelle and Murray (2011). Null leaves the images grey.
         dequantize: add uniform noise to grey images.
         pad: zeros on each side; 2 makes 32 x 32.
         seed: of the split, the shuffling and all noise.
-        download: fetch the data set where it is missing.
+        download: fetch the data set if it is missing.
     """
 
     dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
     checksums: ClassVar[dict[str, str]] = _MNIST_SHA256
-    """SHA-256 of the files, which those of the published number of images must have; empty: not known."""
+    """SHA-256 of the files, required if they have the published number of images; empty: unknown."""
     binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
     class_names: ClassVar[tuple[str, ...]] = ()
 
@@ -87,19 +87,19 @@ class MNIST(DownloadedDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """The description of the images."""
         side = _SIDE + 2 * self.pad
         classes = 0 if self.larochelle else 10
         return ImageSpec(1, side, side, classes, self.preprocess.values, self.class_names)
 
     @property
     def title(self) -> str:
-        """What it is."""
+        """A name for messages."""
         return f"{self._component} of Larochelle" if self.larochelle else self._component
 
     @property
     def remedy(self) -> str:
-        """What to do by hand where the files are missing."""
+        """What to do by hand if files are missing."""
         names = ", ".join(str(path.relative_to(self.root)) for path in self.files())
         return f"Put {names} there (data.init_args.root)."
 
@@ -108,7 +108,7 @@ class MNIST(DownloadedDataModule):
         return all(path.is_file() for path in self.files())
 
     def damage(self) -> str | None:
-        """See the base; archives are compared with their published checksums where they lie beside the files."""
+        """See the base. Archives beside the files are compared with their published checksums."""
         published = {} if self.larochelle else dict(self.dataset.resources)
         for path in self.files():
             archive = path.with_name(f"{path.name}.gz")
@@ -117,7 +117,7 @@ class MNIST(DownloadedDataModule):
                 if hashlib.md5(packed).hexdigest() != published[archive.name]:
                     return f"{archive} does not have the checksum of the data set. Delete it, and {path} with it."
                 if gzip.decompress(packed) != path.read_bytes():
-                    return f"{path} is not what {archive} holds. Delete it and fetch it again."
+                    return f"{path} does not equal the content of {archive}. Delete it and fetch it again."
         return super().damage()
 
     def fetch_into(self, folder: Path) -> None:
@@ -185,7 +185,7 @@ class MNIST(DownloadedDataModule):
 class FashionMNIST(MNIST):
     """Fashion-MNIST: 28 x 28 grey pictures of clothes, in the splits of :class:`MNIST` and with its arguments.
 
-    ``binarization: larochelle`` does not exist for it. ``root`` holds ``FashionMNIST/raw/*-ubyte``.
+    It has no ``binarization: larochelle``. ``root`` contains ``FashionMNIST/raw/*-ubyte``.
     """
 
     dataset = datasets.FashionMNIST
@@ -198,7 +198,7 @@ def read_idx(path: Path, image_shape: tuple[int, ...]) -> Tensor:
     """Read an idx file of bytes: ``(N, *image_shape)`` uint8.
 
     Raises:
-        ValueError: it is not such a file, or not whole.
+        ValueError: it is not such a file, or is not complete.
     """
     content = path.read_bytes()
     dims = 1 + len(image_shape)
@@ -207,7 +207,7 @@ def read_idx(path: Path, image_shape: tuple[int, ...]) -> Tensor:
         raise ValueError(f"{path}: not an idx file of bytes in {dims} dimensions. Delete it and fetch it again.")
     shape = tuple(np.frombuffer(content, ">i4", count=dims, offset=4).tolist())
     if shape[0] < 1 or shape[1:] != image_shape:
-        raise ValueError(f"{path}: holds {shape}, expected (N, {', '.join(map(str, image_shape))}). Fetch it again.")
+        raise ValueError(f"{path}: contains {shape}, expected (N, {', '.join(map(str, image_shape))}). Fetch it again.")
     if len(content) != start + prod(shape):
         raise ValueError(
             f"{path}: {len(content)} bytes, expected {start + prod(shape)} for {shape}; the file is truncated or "

@@ -1,4 +1,4 @@
-"""An image file as Pillow identifies it, with what only the file says; and how a file fails to be one."""
+"""An image file opened by Pillow, with facts that Pillow's image does not have; errors for unreadable files."""
 
 import sys
 import warnings
@@ -22,12 +22,12 @@ _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "li
 _TAG_BITS, _TAG_PHOTOMETRIC = 258, 262
 
 
-class NotRead(ValueError):
-    """A file that is left out.
+class Unreadable(ValueError):
+    """A file that is skipped.
 
     Args:
-        kind: of files that are left out for the same reason, such as ``corrupt``.
-        reason: in words.
+        kind: a short reason that groups skipped files, such as ``corrupt``.
+        reason: the details.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -36,17 +36,17 @@ class NotRead(ValueError):
 
 
 class Refused(ValueError):
-    """A file that can be read only if more is said, or not rightly: it is not left out, it ends the reading."""
+    """A file that needs a setting, or that Pillow reads wrongly. It is not skipped: reading stops."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An image file that Pillow has identified, and what only the file says.
+    """An image file that Pillow has opened.
 
     Args:
         path: of the file.
-        image: Pillow's.
-        raw: how pixels lie in the file, as Pillow names it, such as ``RGB;16B``.
+        image: Pillow's image.
+        raw: Pillow's name for the layout of pixels in the file, such as ``RGB;16B``.
     """
 
     path: Path
@@ -58,27 +58,27 @@ class Opened:
         self.image.load()
         key, scale = self.image.info.get("transparency"), _SCALED.get(self.raw)
         if scale is not None and isinstance(key, int):
-            self.image.info["transparency"] = key * scale  # Pillow scales the levels, and not the one that is clear
+            self.image.info["transparency"] = key * scale  # Pillow scales the levels, but not the transparent one
 
     @property
     def is_colour16(self) -> bool:
-        """Whether it has 16 bits a channel, of which Pillow keeps 8."""
+        """Whether it has 16 bits per channel, of which Pillow keeps 8."""
         kind, _, bits = self.raw.partition(";")
         return kind in _COLOURS and bits in ("16B", "16L", "16N")
 
     @property
     def is_scaled(self) -> bool:
-        """Whether Pillow has scaled it to 16 bits by the range that the file names."""
+        """Whether Pillow has scaled it to 16 bits by the range in the file."""
         return self.image.format == "PPM" and self.image.mode != "F"
 
     @property
     def is_white_zero(self) -> bool:
-        """Whether the largest value is black, which Pillow minds in eight bits only."""
+        """Whether the largest value is black; Pillow inverts only eight-bit images."""
         return getattr(self.image, "tag_v2", {}).get(_TAG_PHOTOMETRIC) == 0
 
     @property
     def bits(self) -> int:
-        """Of a value of 16 bits those that are used, where the file says it."""
+        """How many of 16 bits are used, if the file says so."""
         return getattr(self.image, "tag_v2", {}).get(_TAG_BITS, (16,))[0]
 
 
@@ -87,34 +87,34 @@ def opened(path: Path) -> Iterator[Opened]:
     """Open an image file.
 
     Raises:
-        NotRead: for whatever Pillow raises here or within the ``with``.
+        Unreadable: Pillow raised an error, here or within the block.
     """
     try:
-        # given a path, Pillow maps the memory, and garbles TIFFs that lie on their side
+        # given a path, Pillow maps the file into memory, and garbles rotated TIFFs
         with path.open("rb") as stream:
             image = Image.open(stream)
             yield Opened(path, image, _raw_mode(image))
-    except (NotRead, Refused, MemoryError):
+    except (Unreadable, Refused, MemoryError):
         raise
     except Exception as error:
-        raise _not_read(path, error) from error
+        raise _unreadable(path, error) from error
 
 
 @contextmanager
-def above_limit_too() -> Iterator[None]:
-    """Let Pillow read images above its limit, but below twice that, without a warning for each. Not within threads."""
+def allow_large_images() -> Iterator[None]:
+    """Read images between Pillow's limit and twice that without a warning for each. Not for use in threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 
 
 def colour16(file: Opened) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """All 16 bits of a colour image: values, opacity, and whether they are multiplied by it.
+    """All 16 bits of a colour image: values, opacity, and whether the values are multiplied by it.
 
-    Pillow has no such mode and keeps the upper bytes. Read in the other byte order, they are the lower ones.
+    Pillow keeps only the upper bytes. A second reading in the other byte order gives the lower ones.
     """
     kind, _, order = file.raw.partition(";")
-    if kind == "LA":  # as four bytes, upper and lower of both
+    if kind == "LA":  # as four bytes: upper and lower, of grey and of opacity
         both = _as_bytes(file, "RGBA")
         samples = both[..., ::2] * 256.0 + both[..., 1::2]
     else:
@@ -130,7 +130,7 @@ def colour16(file: Opened) -> tuple[np.ndarray, np.ndarray | None, bool]:
 
 
 def _as_bytes(file: Opened, raw: str) -> np.ndarray:
-    """Read a file again, with its pixels taken to lie there in another way."""
+    """Read a file again, with another layout of pixels."""
     with file.path.open("rb") as stream:
         image: Any = Image.open(stream)
         image.tile = [(*tile[:3], raw if isinstance(tile[3], str) else (raw, *tile[3][1:])) for tile in image.tile]
@@ -138,23 +138,23 @@ def _as_bytes(file: Opened, raw: str) -> np.ndarray:
 
 
 def _raw_mode(image: Any) -> str:
-    """How pixels lie in the file, as Pillow names it, such as ``RGB;16B``."""
+    """Pillow's name for the layout of pixels in the file, such as ``RGB;16B``."""
     tile = getattr(image, "tile", None)
     given = tile[0][3] if tile else None
     raw = given[0] if isinstance(given, tuple) and given else given
     return raw if isinstance(raw, str) else ""
 
 
-def _not_read(path: Path, error: Exception) -> NotRead:
+def _unreadable(path: Path, error: Exception) -> Unreadable:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         limit = Image.MAX_IMAGE_PIXELS
-        return NotRead("above Pillow's limit of size", f"more than twice PIL.Image.MAX_IMAGE_PIXELS (={limit}): {said}")
+        return Unreadable("above Pillow's size limit", f"more than twice PIL.Image.MAX_IMAGE_PIXELS (={limit}): {said}")
     if isinstance(error, PermissionError):
-        return NotRead("without permission to read", said)
+        return Unreadable("without permission to read", said)
     if isinstance(error, Image.UnidentifiedImageError) and _is_heif(path):
-        return NotRead(UNREAD_FORMAT, "HEIF under another name; convert it to JPEG or PNG")
-    return NotRead("corrupt", said.replace(repr(str(path)), "it"))
+        return Unreadable(UNREAD_FORMAT, "HEIF under another name; convert it to JPEG or PNG")
+    return Unreadable("corrupt", said.replace(repr(str(path)), "it"))
 
 
 def _is_heif(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Which process reads what when: shuffled epochs that a checkpoint resumes in, and evaluation in order."""
+"""The order of images in each process: shuffled epochs that can be resumed, and evaluation in order."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from lit_vae.noise import EXAMPLES, FIXED, ORDER, key, uniform
 
 
 class Order(Protocol):
-    """Which images a process reads when."""
+    """The order in which a process reads images."""
 
     epoch: int
     served: int
@@ -24,14 +24,14 @@ class Order(Protocol):
         """Start a pass."""
 
     def advance(self, batch: int) -> None:
-        """Note that a batch is handed out."""
+        """Note that a batch was served."""
 
 
 class TrainOrder:
     """Shuffled epochs in global batches of ``batch_size * world_size`` images; the last, partial one is dropped.
 
-    Every process draws the same permutation and takes its slice of each global batch: ``W`` processes of ``B`` images
-    see together, batch by batch, what one process of ``W B`` sees. ``shuffle=False`` is for Lightning's
+    Every process draws the same permutation and takes its part of each global batch. So ``W`` processes of ``B`` images
+    see together the batches of one process with ``W B`` images. ``shuffle=False`` is for Lightning's
     ``overfit_batches``, which needs the same batches in each epoch.
     """
 
@@ -42,7 +42,7 @@ class TrainOrder:
         self.rank, self.world_size, self.shuffle = rank, world_size, shuffle
         self.epoch = 0
         self.served = 0
-        self._left_open = False  # a pass has handed out batches and not come to its end
+        self._pass_begun = False  # a pass has begun and has not ended
         self._permutation: tuple[int, Tensor] = (FIXED, torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
@@ -56,18 +56,18 @@ class TrainOrder:
         return self._permutation[1][start : start + self.batch_size]
 
     def begin(self) -> None:
-        """Start a pass: where a checkpoint left off, or a new epoch. Starting twice without reading changes nothing."""
-        if self._left_open:
+        """Start a pass: a new epoch, or after a resume the rest of one. A second start in a row changes nothing."""
+        if self._pass_begun:
             self._move_to(self.epoch + 1)
 
     def advance(self, batch: int) -> None:
-        """Note that a batch is handed out (Lightning never asks for the one after the last)."""
-        self.served, self._left_open = batch + 1, True
+        """Note that a batch was served (Lightning never asks for one after the last)."""
+        self.served, self._pass_begun = batch + 1, True
         if self.served == len(self):
             self._move_to(self.epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to the trainer's epoch, where it left one early (``limit_train_batches``); never back.
+        """Move forward to the trainer's epoch if the last one ended early (``limit_train_batches``).
 
         Lightning calls this at the start of each epoch for a loader's ``batch_sampler.sampler``.
         """
@@ -76,34 +76,38 @@ class TrainOrder:
 
     @property
     def sampler(self) -> "TrainOrder":
-        """What Lightning looks for in a batch sampler, to call ``set_epoch``."""
+        """Lightning calls ``set_epoch`` of this attribute."""
         return self
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position, and what it is a position in."""
-        return {"epoch": self.epoch, "batches": self.served, **self._frame()}
+        """Return the position, and what the order depends on."""
+        return {"epoch": self.epoch, "batches": self.served, **self._batches_depend_on()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position.
 
         Raises:
-            ValueError: in mid-epoch, where the batches of that epoch are not those of this order.
+            ValueError: the position is within an epoch, and the batches of this order are different.
         """
-        changed = [f"{name} was {state[name]}, is {now}" for name, now in self._frame().items() if state[name] != now]
+        changed = [
+            f"{name} was {state[name]}, is {now}"
+            for name, now in self._batches_depend_on().items()
+            if state[name] != now
+        ]
         if changed and state["batches"]:
             raise ValueError(
-                f"TrainOrder: the checkpoint was saved in mid-epoch (batch {state['batches']} of epoch "
+                f"TrainOrder: the checkpoint was saved within an epoch (batch {state['batches']} of epoch "
                 f"{state['epoch']}), but {'; '.join(changed)}. Resume with the same data, data.init_args.seed and "
                 "batch_size x processes, or from a checkpoint saved at the end of an epoch."
             )
         self._move_to(state["epoch"])
         self.served = state["batches"]
 
-    def _frame(self) -> dict[str, int]:
+    def _batches_depend_on(self) -> dict[str, int]:
         return {"num_images": self.num_images, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
 
     def _move_to(self, epoch: int) -> None:
-        self.epoch, self.served, self._left_open = epoch, 0, False
+        self.epoch, self.served, self._pass_begun = epoch, 0, False
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -136,31 +140,31 @@ class FixedOrder:
         """Start a pass."""
 
     def advance(self, batch: int) -> None:
-        """Note that a batch is handed out."""
+        """Note that a batch was served."""
 
 
 class EvalOrder(FixedOrder):
-    """All images once, in order: process ``rank`` has the images ``rank, rank + W, ...``; none is padded or dropped.
+    """All images once, in order: process ``rank`` has the images ``rank, rank + W, ...``, without padding.
 
-    Every process has the same number of batches, and the last ones are cut short where a process has an image less, so
-    that collective operations in a step do not hang.
+    Every process has the same number of batches, so that collective operations do not hang. If a process has an image
+    less than others, its last batches are smaller.
     """
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         mine = torch.arange(rank, num_images, world_size)
         most = -(-num_images // world_size)
         num_batches = -(-most // batch_size)
-        # Each batch leaves at least one image for each that follows.
+        # each batch leaves at least one image for each later batch
         ends = [min((b + 1) * batch_size, len(mine) - (num_batches - 1 - b)) for b in range(num_batches)]
         starts = [0, *ends[:-1]]
         super().__init__([mine[start:end] for start, end in zip(starts, ends, strict=True) if end > start])
 
 
 def example_order(labels: Tensor) -> Tensor:
-    """An order of a split whose every beginning is spread over the split and over its classes: ``(N,) -> (N,)``.
+    """An order whose first n images are spread over the split and its classes, for every n: ``(N,) -> (N,)``.
 
-    One image of each class, then another one of each, and so on, both at random. It has a seed of its own: runs whose
-    seeds differ show the same images.
+    One random image of each class, then a second one of each, and so on. The seed is fixed, so runs with different
+    seeds show the same images.
     """
     shuffled = uniform(torch.arange(len(labels)), 1, seed=0, time=FIXED, stream=EXAMPLES)[:, 0].argsort(stable=True)
     _, of, counts = labels[shuffled].unique(return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Splits that lie in image files: decoded to one size when they are read, or once for all."""
+"""Splits in image files, decoded to one size when they are read, or once into memory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lit_vae.data.base import ImageDataModule, Split
 from lit_vae.data.checks import Problem
 from lit_vae.data.decode import Decoder
 from lit_vae.data.loader import Order, Raw, Reader, Source, TensorLoader, Tensors, WorkerLoader, as_read
-from lit_vae.data.opened import NotRead, above_limit_too
+from lit_vae.data.opened import Unreadable, allow_large_images
 from lit_vae.data.preprocess import Preprocess
 from lit_vae.noise import CROP, FIXED, uniform
 from lit_vae.run.threads import cores
@@ -24,17 +24,17 @@ from lit_vae.run.threads import cores
 Crop = Literal["center", "random", "none"]
 
 _CHUNK = 128
-_MOST_WORKERS = 8
-_MANY_CHUNKS = 8  # fewer are decoded before worker processes have started
+_MAX_WORKERS = 8
+_MIN_CHUNKS_FOR_WORKERS = 8  # with fewer, starting worker processes takes longer than decoding
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image of any size becomes ``size x size``. Resizing is Pillow's bicubic filter, antialiased.
+    """Crops and resizes an image of any size to ``size x size``, with Pillow's bicubic filter, antialiased.
 
-    ``center`` resizes the shorter side to ``resize`` (default: ``size``) and cuts out the centre. ``random`` cuts out
-    a random square, after resizing the shorter side only if ``resize`` says so. ``none`` resizes both sides to ``size``
-    and so squeezes what is not square. ``cut_first`` takes a central square of that side before everything else. An
+    ``center`` resizes the shorter side to ``resize`` (default: ``size``) and cuts out the centre. ``random`` cuts out a
+    random square; the shorter side is resized before only if ``resize`` is set. ``none`` resizes both sides to
+    ``size``, which squeezes an image that is not square. ``cut_first`` first takes a central square of that side. An
     image that is too small for its crop is enlarged until its shorter side is ``size``.
     """
 
@@ -44,7 +44,7 @@ class Geometry:
     cut_first: int | None = None
 
     def cut(self, width: int, height: int) -> float:
-        """Share of a picture that no central crop shows, because it is no square."""
+        """The share of a picture that the central square leaves out."""
         return 1.0 - min(width, height) / max(width, height) if self.crop == "center" else 0.0
 
     def squeezed(self, width: int, height: int) -> float:
@@ -57,7 +57,7 @@ class Geometry:
         return (self.size if self.crop == "none" else self._shorter(shorter)) / shorter
 
     def __call__(self, image: Image.Image, position: tuple[float, float] | None = None) -> Image.Image:
-        """Bring an image to size; ``position`` in [0, 1)^2 places a random crop, None takes the centre."""
+        """Crop and resize an image; ``position`` in [0, 1)^2 places a random crop, None takes the centre."""
         bicubic = F.InterpolationMode.BICUBIC
         if self.cut_first is not None:
             image = F.center_crop(image, [self.cut_first])
@@ -72,21 +72,21 @@ class Geometry:
         return image.crop((left, top, left + self.size, top + self.size))
 
     def _shorter(self, shorter: int) -> int:
-        """What the shorter side becomes before the crop."""
+        """The length of the shorter side before the crop."""
         return max(self.resize or (self.size if self.crop == "center" else shorter), self.size)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A split that lies in files, decoded when it is read (see :class:`lit_vae.data.loader.Source`).
+    """A split in files, decoded when it is read (see :class:`lit_vae.data.loader.Source`).
 
     Args:
         paths: of the images.
         labels: ``(N,)`` int64.
-        first_id: the images' numbers in the data set start here.
-        geometry: brings them to size.
-        decoder: makes them levels.
-        crops: how often each image comes, with another random crop each time; 0 for central crops.
+        first_id: number of the first image in the data set.
+        geometry: crops and resizes images.
+        decoder: reads files.
+        crops: random crops of each image in an epoch; 0: one central crop.
         seed: of the random crops.
     """
 
@@ -113,12 +113,12 @@ class Pictures:
         return Raw(torch.stack(images), self.labels[which], ids)
 
     def to_memory(self, num_workers: int = 0) -> Tensors:
-        """Decode all images, by worker processes where there are many."""
+        """Decode all images; if there are many, in worker processes."""
         size = self.geometry.size
         images = torch.empty(len(self), self.decoder.channels, size, size, dtype=torch.uint8)
         indices = torch.arange(len(self))
         chunks = [[(FIXED, i) for i in chunk.tolist()] for chunk in indices.split(_CHUNK) if len(chunk)]
-        workers = num_workers if len(chunks) >= _MANY_CHUNKS else 0
+        workers = num_workers if len(chunks) >= _MIN_CHUNKS_FOR_WORKERS else 0
         loader = DataLoader(Reader(self), batch_sampler=chunks, collate_fn=as_read, num_workers=workers)
         for start, raw in zip(range(0, len(self), _CHUNK), loader, strict=True):
             images[start : start + _CHUNK] = raw.u
@@ -126,7 +126,7 @@ class Pictures:
 
     @property
     def nbytes(self) -> int:
-        """Memory that all images would take."""
+        """Bytes that all images need in memory."""
         return len(self) * self.decoder.channels * self.geometry.size**2
 
     def _jobs(self, which: Tensor, ids: Tensor, epoch: int) -> Iterator[tuple[Path, tuple[float, float] | None]]:
@@ -139,16 +139,16 @@ class Pictures:
 
     def _decode(self, path: Path, position: tuple[float, float] | None) -> Tensor:
         try:
-            with above_limit_too():
+            with allow_large_images():
                 image = self.decoder(path)
-        except NotRead as error:
-            raise ValueError(f"{path}: not a whole image ({error}). Delete or replace it.") from error
+        except Unreadable as error:
+            raise ValueError(f"{path}: not a complete image ({error}). Delete or replace it.") from error
         levels = np.array(self.geometry(image, position))
         return torch.from_numpy(levels.reshape(*levels.shape[:2], self.decoder.channels)).permute(2, 0, 1)
 
 
 class PictureDataModule(ImageDataModule):
-    """A data module over image files: held decoded in memory where they fit, else decoded by worker processes.
+    """A data module of image files, decoded into memory if they fit, otherwise by worker processes.
 
     A concrete class calls :meth:`store` on each split's pictures.
     """
@@ -161,7 +161,7 @@ class PictureDataModule(ImageDataModule):
         self.num_workers = num_workers
 
     def store(self, pictures: dict[Split, Pictures]) -> dict[Split, Source]:
-        """Decode the splits into memory, if they fit together and are the same in each epoch."""
+        """Decode the splits into memory, if all fit and have no random crops."""
         total = sum(split.nbytes for split in pictures.values())
         if total > self.in_memory_mb << 20 or any(split.crops for split in pictures.values()):
             return dict(pictures)
@@ -173,8 +173,8 @@ class PictureDataModule(ImageDataModule):
         return WorkerLoader(source, order, transform, self.seed, self._device(), num_workers=self._workers())
 
     def _workers(self) -> int:
-        """Return how many worker processes this process may have."""
+        """Return the number of worker processes of this process."""
         if self.num_workers is not None:
             return self.num_workers
         local = self.trainer.num_devices if self.trainer is not None else 1
-        return min(_MOST_WORKERS, cores(local).number)
+        return min(_MAX_WORKERS, cores(local).number)

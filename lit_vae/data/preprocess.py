@@ -1,4 +1,4 @@
-"""From eight-bit images to what a model sees: small callables ``(u, draws) -> x`` that a data module composes."""
+"""From eight-bit images to the input of a model: callables ``(u, draws) -> x`` that a data module composes."""
 
 from typing import ClassVar, Final, Literal, Protocol
 
@@ -17,7 +17,7 @@ class Preprocess(Protocol):
 
 
 class ValuePreprocess(Preprocess, Protocol):
-    """A preprocessing that says which values it makes."""
+    """A preprocessing with a known kind of values."""
 
     values: ClassVar[Values]
 
@@ -33,7 +33,7 @@ class Levels:
 
 
 class Dequantize:
-    """Uniform dequantisation ``(u + U[0, 1)) / 128 - 1``: fresh noise in each epoch of training, fixed in evaluation.
+    """Uniform dequantisation ``(u + U[0, 1)) / 128 - 1``: new noise in each epoch of training, fixed in evaluation.
 
     The noise has 16 bits, so that ``u + noise`` is exact in float32: ``x < 1`` and ``floor(128 (x + 1)) == u`` hold.
     """
@@ -47,7 +47,7 @@ class Dequantize:
 
 
 class DynamicBinarization:
-    """A pixel is 1 with probability ``u / 255``: fresh in each epoch of training, fixed in evaluation."""
+    """A pixel is 1 with probability ``u / 255``: drawn again in each epoch of training, fixed in evaluation."""
 
     values: ClassVar[Values] = "binary"
 
@@ -59,8 +59,8 @@ class DynamicBinarization:
 class StaticBinarization(DynamicBinarization):
     """A pixel is 1 with probability ``u / 255``, drawn once for each image.
 
-    The draw is this project's own, from its ``seed``: it is not the files of Larochelle and Murray (2011). Validation
-    and test images are the same as those of dynamic binarisation with the same seed.
+    The draw depends on ``seed`` and differs from the files of Larochelle and Murray (2011). Validation and test images
+    equal those of dynamic binarisation with the same seed.
     """
 
     def __call__(self, u: Tensor, draws: Draws) -> Tensor:
@@ -79,7 +79,7 @@ class Threshold:
 
 
 class RandomFlip:
-    """Mirrors every second image, left to right, before ``then``."""
+    """Mirrors an image with probability 1/2, left to right, before ``then``."""
 
     def __init__(self, then: Preprocess) -> None:
         self.then = then
@@ -96,12 +96,12 @@ BINARIZATIONS: Final[dict[str, ValuePreprocess]] = {
     "dynamic": DynamicBinarization(),
     "static": StaticBinarization(),
     "threshold": Threshold(),
-    "larochelle": Threshold(),  # the files hold 0 and 1 already
+    "larochelle": Threshold(),  # the files contain 0 and 1
 }
 
 
 def pixel_preprocess(dequantize: bool = False, binarization: str | None = None) -> ValuePreprocess:
-    """Return the preprocessing that two arguments of a data module ask for (they exclude each other)."""
+    """Return the preprocessing for two arguments of a data module, of which at most one is set."""
     if binarization is not None:
         return BINARIZATIONS[binarization]
     return Dequantize() if dequantize else Levels()

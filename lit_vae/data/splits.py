@@ -1,4 +1,4 @@
-"""What data modules of images and of codes share: three splits, their order, and their share of the processes."""
+"""The base of data modules of images and of codes: three splits, their order, and sharding over processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -28,21 +28,21 @@ _PART_OF_STAGE: dict[str | None, tuple[Part, ...]] = {
 
 
 class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
-    """Batches of what lies in three splits.
+    """Batches of three splits.
 
-    Training batches are shuffled and whole; what is in validation and test comes once each, in order. ``batch_size`` is
-    that of one process: a step sees ``batch_size * processes`` images, the same ones for any number of processes with
-    the same product.
+    Training batches are shuffled, and all have the same size. Validation and test items come once, in order.
+    ``batch_size`` is that of one process: a step sees ``batch_size * processes`` images. For the same product they are
+    the same images with any number of processes.
 
     A concrete class calls ``save_hyperparameters()`` in its constructor; all arguments are plain values.
 
     Args:
         batch_size: images in a batch of one process.
-        seed: of all that is random.
-        problems: what the concrete class found wrong with its arguments.
+        seed: of everything random.
+        problems: that the concrete class found in its arguments.
 
     Raises:
-        ValueError: naming everything that is wrong with the arguments.
+        ValueError: naming all problems.
     """
 
     def __init__(self, *, batch_size: int, seed: int, problems: Iterable[Problem] = ()) -> None:
@@ -54,7 +54,7 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
         self._sources: dict[Split, Source[StoredT]] = {}
 
     def needs(self) -> Iterable[Need]:
-        """What must lie on disk before it is read; by default nothing."""
+        """The files that must be there before the data are read; by default none."""
         return ()
 
     @abstractmethod
@@ -63,26 +63,26 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
 
     @abstractmethod
     def make_loader(self, source: Source[StoredT], order: Order, training: bool) -> Loader[StoredT, BatchT]:
-        """Return the loader that suits a source, on the trainer's device."""
+        """Return a loader of a source, on the trainer's device."""
 
     @abstractmethod
     def make_example(self, source: Source[StoredT], indices: Tensor) -> BatchT:
-        """Return what is at ``indices`` as in evaluation, on the CPU."""
+        """Return the items at ``indices`` as in evaluation, on the CPU."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits that a stage needs, once.
 
         Raises:
-            ValueError, FileNotFoundError: the files are not what they should be.
+            ValueError, FileNotFoundError: files are missing or damaged.
         """
         for part in _PART_OF_STAGE[stage]:
             if ("train" if part == "fit" else "test") not in self._sources:
                 self._sources.update(self.load(part))
 
     def train_dataloader(self) -> Loader[StoredT, BatchT]:
-        """Return shuffled batches of ``batch_size``, or of all images where there are fewer.
+        """Return shuffled batches of ``batch_size``, or of all images if there are fewer.
 
-        What remains of an epoch after the last whole step is left out.
+        The rest of an epoch that does not fill a batch is left out.
         """
         source = self.source("train")
         rank, world_size = self._place()
@@ -118,7 +118,7 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
     def ordered_dataloader(self, split: Split, share: bool = False) -> Loader[StoredT, BatchT]:
         """Return all images of a split in order, in every process, without augmentation, the same each time.
 
-        With ``share`` each process has its part of them alone.
+        With ``share`` each process gets only its part.
         """
         source = self.source(split)
         place = self._place() if share else (0, 1)
@@ -127,8 +127,8 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
     def example_batch(self, n: int, split: Split = "val") -> BatchT:
         """Return ``n`` images of a split, or all if there are fewer, on the CPU: the same bytes each time.
 
-        They are spread over the split and its classes (`example_order`), the same ones in every process and in every
-        run of the same data. All of a split come in order.
+        They are spread over the split and its classes (`example_order`), and are the same in every process and in every
+        run on the same data. If all images of a split are returned, they are in order.
 
         Raises:
             ValueError: ``n`` is less than 1, or the split is empty.
@@ -141,7 +141,7 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
         return self.make_loader(self.source(split), order, training=False)
 
     def _examples(self, n: int, split: Split) -> Tensor:
-        source = self._filled(split)
+        source = self._nonempty(split)
         if n < 1:
             raise ValueError(f"{self._component}: n (={n}) examples must be at least 1.")
         return example_order(source.classes())[:n] if n < len(source) else torch.arange(len(source))
@@ -155,27 +155,27 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
     def _component(self) -> str:
         return type(self).__name__
 
-    def _filled(self, split: Split) -> Source[StoredT]:
+    def _nonempty(self, split: Split) -> Source[StoredT]:
         source = self.source(split)
         if not len(source):
             raise ValueError(f"{self._component}: {self.why_empty(split)}")
         return source
 
     def why_empty(self, split: Split) -> str:
-        """Return why a split holds nothing, and what to do."""
+        """Return why a split is empty, with the remedy."""
         return f"num_{split} (=0) leaves no {split} images. Raise data.init_args.num_{split}, or provide such images."
 
     def _eval_loader(self, split: Split) -> Loader[StoredT, BatchT]:
-        self._filled(split)
+        self._nonempty(split)
         return self.ordered_dataloader(split, share=True)
 
     def _device(self) -> torch.device:
-        """Return where batches are made."""
+        """Return the device on which batches are made."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return device if device.type == "cuda" else torch.device("cpu")
 
     def _place(self) -> tuple[int, int]:
-        """Return the rank of this process and how many there are, as they are now."""
+        """Return the rank of this process, and the number of processes."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         if self.trainer is not None:

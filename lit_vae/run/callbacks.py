@@ -1,4 +1,4 @@
-"""What keeps the callbacks of a configuration from working together, found before anything is written."""
+"""Problems between the callbacks of a configuration, found before anything is written."""
 
 import difflib
 from collections import Counter
@@ -13,19 +13,19 @@ from lit_vae.models.module import Model
 from lit_vae.run.errors import TrainingStopped
 
 _KNOWN = ("callbacks.", "lit_vae.", "lightning.")
-"""Packages whose classes say in ``numbers`` what they log, or log nothing that could be monitored."""
+"""Packages whose classes list in ``numbers`` what they log, or log nothing that can be monitored."""
 
 
 class Monitor(NamedTuple):
-    """A number that something waits for: ``who`` does, and the ``setting`` that names it."""
+    """A number that is monitored: ``who`` monitors it, and the ``setting`` that names it."""
 
     who: str
     name: str
     setting: str
 
 
-def twice(callbacks: Sequence[Callback]) -> list[str]:
-    """Callbacks that are there more than once, and cannot be: a checkpoint, or what they do, is of one."""
+def duplicates(callbacks: Sequence[Callback]) -> list[str]:
+    """Messages about callbacks that are listed more than once, although a checkpoint holds the state of only one."""
     counts = Counter(
         (type(callback), callback.state_key)
         for callback in callbacks
@@ -35,7 +35,7 @@ def twice(callbacks: Sequence[Callback]) -> list[str]:
     for (kind, key), count in counts.items():
         if count > 1:
             by = key.removeprefix(kind.__qualname__)
-            apart = f" Those with another than {by} are told apart." if by.startswith("{") else ""
+            apart = f" Two may differ in {by}." if by.startswith("{") else ""
             found.append(
                 f"trainer.callbacks has {kind.__name__} {count} times, and a run can have one.{apart}"
                 " Remove the others."
@@ -44,13 +44,13 @@ def twice(callbacks: Sequence[Callback]) -> list[str]:
 
 
 def monitor_problems(callbacks: Sequence[Callback], model: Model, data: Any, every_n_epochs: int | None) -> list[str]:
-    """Why what callbacks and a scheduler wait for will not be there; also numbers that two callbacks log.
+    """Messages about monitored numbers that this run does not log, and about numbers that two callbacks log.
 
-    Names after ``train/`` that no validation has are left to the first step that is logged, see `MonitoredInTraining`.
-    Where a model or a callback from elsewhere may log a name, its absence is a warning.
+    A ``train/`` number that no validation logs is checked at the first logged step (`MonitoredInTraining`). If a model
+    or a callback of the user might log a missing number, this is a warning.
 
     Args:
-        callbacks: all of a run.
+        callbacks: all callbacks of a run.
         model: of the run.
         data: the data module.
         every_n_epochs: ``trainer.check_val_every_n_epoch``.
@@ -62,7 +62,7 @@ def monitor_problems(callbacks: Sequence[Callback], model: Model, data: Any, eve
             if name in sources:
                 other = type(model if sources[name] is None else sources[name]).__name__
                 found.append(
-                    f"{type(callback).__name__}: {name} is logged by {other}, too, and would be the mean of both."
+                    f"{type(callback).__name__}: {name} is also logged by {other}; the mean of both would be shown."
                     " Remove one of them from trainer.callbacks."
                 )
             sources[name] = callback
@@ -79,7 +79,7 @@ def monitor_problems(callbacks: Sequence[Callback], model: Model, data: Any, eve
 
 
 def monitors(callbacks: Iterable[Callback], model: Model) -> list[Monitor]:
-    """What is waited for, by callbacks and the scheduler."""
+    """The numbers that callbacks and the scheduler monitor."""
     configured = model.configure_optimizers()
     scheduler = configured["lr_scheduler"]["scheduler"] if isinstance(configured, Mapping) else None
     if not isinstance(name := getattr(scheduler, "monitor", None), str):
@@ -100,7 +100,7 @@ def _of_callbacks(callbacks: Iterable[Callback]) -> list[Monitor]:
 
 
 class MonitoredInTraining(Callback):
-    """Looks, at the first step that is logged, whether the ``train/`` numbers that are waited for are there."""
+    """Checks, at the first logged step, that the monitored ``train/`` numbers are logged."""
 
     def __init__(self) -> None:
         self._looked = False
@@ -109,7 +109,7 @@ class MonitoredInTraining(Callback):
         """See the class.
 
         Raises:
-            TrainingStopped: one is not; it names the nearest.
+            TrainingStopped: a number is missing; the message names the nearest.
         """
         step, logged = getattr(pl_module, "last_logged", (-1, {}))
         if self._looked or step < 0 or step != trainer.global_step - 1 or not pl_module.is_settled(step):
@@ -127,12 +127,12 @@ def _numbers(callback: Callback, model: Model, data: Any) -> list[str]:
     numbers = getattr(callback, "numbers", None)
     try:
         return [f"val/{name}" for name in numbers(model, data)] if callable(numbers) else []
-    except AttributeError:  # it does not work with such a model, as its `setup` will say
+    except AttributeError:  # its `setup` will say that it does not work with this model
         return []
 
 
 def _too_rare(monitor: Monitor, source: Callback | None, every_n_epochs: int | None) -> list[str]:
-    """A number that is not measured at every validation is missing at the first, or is that of an earlier one."""
+    """A message if a number is not measured at every validation, so that it is missing or old."""
     if source is None:
         return []
     measured: int | None = getattr(source, "every_n_epochs", 1)
@@ -140,7 +140,7 @@ def _too_rare(monitor: Monitor, source: Callback | None, every_n_epochs: int | N
         return []
     when = "in tests only" if measured is None else f"every {measured} epochs only"
     return [
-        f"{monitor.who}: monitor (={monitor.name!r}) is needed at every validation, and"
+        f"{monitor.who}: monitor (={monitor.name!r}) is needed at every validation, but"
         f" {type(source).__name__} measures it {when}. Set its init_args.every_n_epochs to"
         f" {every_n_epochs or 1} (trainer.check_val_every_n_epoch), or another {monitor.setting}."
     ]
@@ -148,12 +148,12 @@ def _too_rare(monitor: Monitor, source: Callback | None, every_n_epochs: int | N
 
 def _unknown(monitor: Monitor, names: set[str]) -> str:
     near = difflib.get_close_matches(monitor.name, sorted(names), n=3, cutoff=0.5)
-    said = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are {', '.join(sorted(names))}."
+    said = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"It logs {', '.join(sorted(names))}."
     return f"{monitor.who}: monitor (={monitor.name!r}) is not logged by this run. {said} Set {monitor.setting}."
 
 
 def _may_come(name: str, callbacks: Iterable[Callback]) -> bool:
-    """Whether a name is one that only training shows."""
+    """Whether only training can show if a name is logged."""
     of_rates = name.startswith("lr-") and any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
     return of_rates or name.startswith("train/")
 

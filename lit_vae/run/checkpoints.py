@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, load without executing anything, and resume exactly."""
+"""Checkpoints that are written completely or not at all, load without running code, and resume exactly."""
 
 import os
 import time
@@ -20,14 +20,14 @@ from lit_vae.run.preemption import StopRequest
 
 CHECKPOINTS = "checkpoints"
 LAST, PREVIOUS, BROKEN = "last.ckpt", "previous.ckpt", "broken.ckpt"
-HANDED_OVER = ".temp.ckpt"
-"""Weights alone, which Lightning takes back from processes that it has started by fork or spawn."""
+SPAWNED_WEIGHTS = ".temp.ckpt"
+"""The file of weights by which Lightning gets the result of processes started by fork or spawn."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, then renames: after a crash there is the old file or the new one, never half.
+    """Writes to a temporary file, syncs it, then renames it: a crash leaves the old or the new file, never half.
 
-    Loads with ``weights_only=True`` always: a checkpoint is data and cannot run code.
+    Always loads with ``weights_only=True``: a checkpoint is data and cannot run code.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -36,7 +36,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while it wrote, and it stumbled closing
+                if isinstance(
+                    error.__context__, KeyboardInterrupt
+                ):  # Ctrl-C during the write made closing the file fail
                     raise error.__context__ from None
                 raise
             file.flush()
@@ -46,31 +48,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Load ``path`` to the CPU unless told otherwise.
 
         Raises:
-            ValueError: it is no checkpoint, as a file of weights alone is none.
+            ValueError: it is not a checkpoint, for example a file that contains only weights.
         """
         content = self.read(path, map_location)
-        if "state_dict" not in content and Path(path).name != HANDED_OVER:
-            held = "weights alone" if _are_weights(content) else f"{', '.join(map(repr, list(content)[:5]))}"
+        if "state_dict" not in content and Path(path).name != SPAWNED_WEIGHTS:
+            held = "only weights" if _are_weights(content) else f"{', '.join(map(repr, list(content)[:5]))}"
             raise ValueError(
-                f"checkpoint: {path} holds {held or 'nothing'}, and is no checkpoint of a run. To train from weights"
-                " alone, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with the file as"
+                f"checkpoint: {path} contains {held or 'nothing'}, so it is not a checkpoint of a run. To start from"
+                " weights, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with the file as"
                 " init_args.path."
             )
         return content
 
     def read(self, path: Any, map_location: Any = "cpu") -> dict[str, Any]:
-        """Whatever mapping a file holds, be it a checkpoint's or weights alone."""
+        """The mapping in a file: a checkpoint, or only weights."""
         try:
             content = super().load_checkpoint(path, map_location, weights_only=True)
         except FileNotFoundError:
             raise ValueError(f"checkpoint: {path} does not exist. Give the path of a .ckpt file.") from None
-        except Exception as error:  # an unpickler stumbles over a file that is none in any way it likes
+        except Exception as error:  # torch.load raises many kinds of error for a file that is not a checkpoint
             raise ValueError(
                 f"checkpoint: {path} cannot be read ({why_unreadable(error)}). Give another checkpoint."
             ) from error
         if not isinstance(content, dict):
             raise ValueError(
-                f"checkpoint: {path} holds a {type(content).__name__}, and no checkpoint. Give another checkpoint."
+                f"checkpoint: {path} contains a {type(content).__name__}, not a checkpoint. Give another checkpoint."
             )
         return content
 
@@ -80,18 +82,17 @@ def _are_weights(content: dict[str, Any]) -> bool:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt``, from which a run goes on with ``--ckpt_path last``, and the one before it.
+    """Keeps ``checkpoints/last.ckpt``, from which ``--ckpt_path last`` resumes, and the checkpoint before it.
 
-    Written at the end of every epoch and after every validation, and in between as often as asked. ``previous.ckpt`` is
-    what was ``last.ckpt`` until then: it is gone on from where the last one is found broken.
+    Saves at the end of every epoch, after every validation, and in between as often as the arguments say.
+    ``previous.ckpt`` is the ``last.ckpt`` before: training resumes from it if the last one is damaged.
 
-    Where a run can be saved it can be stopped: asked by Ctrl-C, SIGUSR1, SIGTERM or a file ``STOP`` in the run
-    directory, on any rank, it saves after the step that is under way and ends. A validation that has begun is
-    ended first.
+    Ctrl-C, SIGUSR1, SIGTERM, or a file ``STOP`` in the run directory, on any rank, stops the run: it finishes the
+    current step or validation, saves and ends.
 
     Args:
-        every_n_steps: optimizer steps between two.
-        every_n_minutes: minutes between two, instead of steps.
+        every_n_steps: optimizer steps between two checkpoints.
+        every_n_minutes: minutes between two checkpoints, instead of steps.
     """
 
     @checked
@@ -106,7 +107,7 @@ class LastCheckpoint(Checkpoint):
         self._request: StopRequest | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a signal asks for a stop; until now there was nothing to lose."""
+        """Listen to signals from now on: before the first step there is nothing to save."""
         self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
         self._request = StopRequest(Path(trainer.default_root_dir))
         self._request.listen()
@@ -114,12 +115,12 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, and where an epoch or training ends; but a validation that follows belongs to the state.
+        """Save if it is time, and when an epoch or training ends, unless a validation follows: that saves after it.
 
         Not in ``on_train_epoch_end``: from there Lightning 2.6 does not resume with the next batch.
         """
         if _accumulates(trainer, batch_idx):
-            return  # gradients are no part of a checkpoint
+            return  # a checkpoint has no gradients
         ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
         validates = trainer.enable_validation and _validates_after(trainer, batch_idx)
         if trainer.is_last_batch and validates:
@@ -131,7 +132,7 @@ class LastCheckpoint(Checkpoint):
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, and stop if asked to."""
+        """Save, and stop if that was requested."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._save(trainer)
             if self._is_asked_to_stop(trainer):
@@ -147,7 +148,7 @@ class LastCheckpoint(Checkpoint):
             self._request.leave()
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Whether it is time for one in between; the first rank's clock decides for all."""
+        """Whether it is time to save; the clock of rank 0 decides for all ranks."""
         step = trainer.global_step
         if step == self._saved_at_step:
             return False
@@ -158,20 +159,17 @@ class LastCheckpoint(Checkpoint):
         return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60.0 * self.every_n_minutes))
 
     def _save(self, trainer: Trainer) -> None:
-        """Save, and keep the one that was there: a second name for it, and the new one then takes the first name only.
-
-        A collective.
-        """
+        """Save on all ranks, a collective operation; the checkpoint before becomes ``previous.ckpt``."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path = Path(trainer.default_root_dir, CHECKPOINTS, LAST)
         if trainer.is_global_zero:
-            _name_also(path, path.with_name(PREVIOUS))
+            _add_name(path, path.with_name(PREVIOUS))
         trainer.save_checkpoint(path)
         self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _is_asked_to_stop(self, trainer: Trainer) -> bool:
-        """A collective. A training that is at its end is not stopped but ends."""
+        """A collective operation. After its last step, training ends anyway."""
         if self._request is None or trainer.fast_dev_run or _is_over(trainer):  # type: ignore[attr-defined]
             return False
         return self._request.anywhere(trainer.is_global_zero, trainer.strategy.root_device)
@@ -181,32 +179,32 @@ class LastCheckpoint(Checkpoint):
         self._request.stop(trainer.is_global_zero, trainer.global_step)
 
 
-def _name_also(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what has it; where files have one name each, that one instead."""
+def _add_name(path: Path, name: Path) -> None:
+    """Hard-link a file to a second name, replacing the file there; without hard links, rename it."""
     if not path.exists():
         return
     with replacing(name) as beside:
         try:
             os.link(path, beside)
-        except OSError:  # no hard links here
+        except OSError:  # the file system has no hard links
             path.replace(beside)
 
 
 def _is_over(trainer: Trainer) -> bool:
-    """Whether the step that was just taken is the last one."""
+    """Whether the last step has been taken."""
     in_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
     return trainer.global_step == trainer.max_steps or (trainer.is_last_batch and in_last_epoch)
 
 
 def _accumulates(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether gradients of this batch wait for those of the next."""
+    """Whether the gradients of this batch are kept for the next one."""
     return (batch_idx + 1) % trainer.accumulate_grad_batches != 0 and not trainer.is_last_batch
 
 
 def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
     """Whether a validation follows an epoch's last batch, by ``check_val_every_n_epoch`` and ``val_check_interval``.
 
-    In doubt it does not: then the epoch's end is saved, and a validation saves again.
+    False if unsure: then the end of the epoch is saved, and a validation saves again.
     """
     every, interval = trainer.check_val_every_n_epoch, validation_interval(trainer)
     if interval is None:
@@ -217,13 +215,13 @@ def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/best.ckpt``: the weights of the validation with the best ``monitor``.
+    """Keeps ``checkpoints/best.ckpt``: the weights at the validation with the best ``monitor``.
 
-    Of validations at which the model `is_settled`: one with an adversary has its best distortion just before the
-    decoder feels it, and would be kept as it was then.
+    Only validations at which the model `is_settled` count. Otherwise a model with a discriminator would keep its
+    weights from just before the discriminator's loss begins, when the distortion is lowest.
 
     Args:
-        monitor: a logged number. ``val/loss`` is the objective with its schedules at their final value.
+        monitor: a logged number. ``val/loss`` is the objective with schedules at their final value.
         mode: ``min`` or ``max``.
     """
 
@@ -238,14 +236,14 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the run directory."""
+        """Write into the run directory."""
         self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
-        with warnings.catch_warnings():  # that of a resumed run holds its checkpoints
+        with warnings.catch_warnings():  # a resumed run has checkpoints there
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the file that lies here, wherever it lay: a run may have been moved. A fork has none yet."""
+        """Use the ``best.ckpt`` of this run directory: the run may have been moved. A fork has none yet."""
         assert self.dirpath is not None  # by `setup`
         here = Path(self.dirpath, f"{self.filename}.ckpt")
         if here.is_file():
@@ -254,6 +252,6 @@ class BestCheckpoint(ModelCheckpoint):
             super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if it is the best so far."""
+        """Save if the validation is the best so far."""
         if not isinstance(pl_module, Model) or pl_module.is_settled(trainer.global_step):
             super().on_validation_end(trainer, pl_module)

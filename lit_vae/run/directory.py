@@ -1,4 +1,4 @@
-"""The run directory: where it is, what it holds, and who may write into it."""
+"""The run directory: its path, its files, and when a command may write into it."""
 
 import math
 import os
@@ -28,14 +28,14 @@ TEST_METRICS_FILE = "test_metrics.json"
 
 
 def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str | None, fit: bool) -> Path:
-    """Where a command writes.
+    """The directory that a command writes into.
 
-    ``run_dir`` if given; else the run that ``ckpt_path`` lies in; for ``last``, ``best`` and ``auto`` the folder of the
-    given ``config.yaml``; else a new ``runs/<config name>/<time or SLURM job id>``.
+    This is ``run_dir`` if it is given. For ``last``, ``best`` and ``auto`` it is the folder of the given
+    ``config.yaml``, and for a path of a checkpoint its run. Otherwise it is a new
+    ``runs/<config name>/<time or SLURM job id>``.
 
     Raises:
-        ValueError: ``--ckpt_path last`` without a run to take it from, or several processes that could not agree on a
-            new name.
+        ValueError: ``--ckpt_path last`` without a run, or several processes that cannot agree on a new name.
     """
     if run_dir is not None:
         return _usable(run_dir)
@@ -46,7 +46,7 @@ def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str
     if ckpt_path in ("last", "best"):
         raise ValueError(
             f"--ckpt_path {ckpt_path}: which run? Give --run_dir RUN, or --config RUN/{CONFIG_FILE} of the run to"
-            " go on with."
+            " resume."
         )
     if ckpt_path is not None and Path(ckpt_path).parent.name == CHECKPOINTS and not fit:
         return Path(ckpt_path).parent.parent
@@ -58,15 +58,15 @@ def _usable(run_dir: str) -> Path:
     absolute = Path(run_dir).absolute()
     too_long = [part for part in (*absolute.parts, str(absolute)) if len(os.fsencode(part)) > (255, 4000)["/" in part]]
     problems = (
-        (not run_dir.strip(), "it is empty. Leave it out for a new directory in runs, or give one."),
-        (any(ord(c) < 32 for c in run_dir), "it has control characters. Give another name."),
-        (run_dir.startswith("~"), "no user of this machine is called so. Give the path without ~."),
+        (not run_dir.strip(), "it is empty. Give a directory, or leave --run_dir out for a new one in runs."),
+        (any(ord(c) < 32 for c in run_dir), "it contains control characters. Give another name."),
+        (run_dir.startswith("~"), "this machine has no such user. Give the path without ~."),
         (
             placeholder,
-            f"{placeholder and placeholder.group()} has a meaning in #SBATCH --output alone. Leave --run_dir out, and"
-            " the run is named after the job; or write $SLURM_JOB_ID.",
+            f"{placeholder and placeholder.group()} works only in #SBATCH --output. Leave --run_dir out, and the run is"
+            " named after the job; or write $SLURM_JOB_ID.",
         ),
-        (too_long, "its names are longer than the 255 bytes that file systems take. Give a shorter one."),
+        (too_long, "a name in it is longer than 255 bytes, the limit of file systems. Give a shorter one."),
     )
     for found, problem in problems:
         if found:
@@ -87,55 +87,55 @@ def _config_name(config_files: list[Path]) -> str:
 
 
 def _run_name() -> str:
-    """Time of the start or SLURM job id; processes that Lightning starts inherit it through the environment."""
+    """SLURM job id, or time of the start; processes that Lightning starts inherit it through the environment."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     if "SLURM_JOB_ID" in os.environ:
         return os.environ["SLURM_JOB_ID"]
     if "LIT_VAE_RUN_NAME" not in os.environ:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("--run_dir: processes started by torchrun cannot agree on a new name. Give --run_dir.")
+            raise ValueError("--run_dir: processes of torchrun cannot agree on a new name. Give --run_dir.")
         os.environ["LIT_VAE_RUN_NAME"] = time.strftime("%Y%m%d-%H%M%S")
     return os.environ["LIT_VAE_RUN_NAME"]
 
 
 def refuse_occupied(run_dir: Path, checkpoint: str | None, ckpt_path: str | None) -> None:
-    """Train in the directory of a run only to go on with that run, or where it came to nothing.
+    """Refuse to train in the directory of a run, unless to resume it, or if it has neither checkpoints nor numbers.
 
     Args:
-        run_dir: where training would write.
-        checkpoint: that it would go on from.
-        ckpt_path: as it was asked for.
+        run_dir: the directory.
+        checkpoint: to resume from.
+        ckpt_path: as the user gave it.
 
     Raises:
-        ValueError: the run that is there would be lost, or mixed with another.
+        ValueError: the run in the directory would be lost, or mixed with another.
     """
     if ckpt_path == "auto" or (checkpoint is not None and is_of(Path(checkpoint), run_dir)):
         return
-    there = f"--run_dir {run_dir} already holds a run"
+    there = f"--run_dir {run_dir} already contains a run"
     if any((run_dir / CHECKPOINTS).glob("*.ckpt")):
-        other = "" if checkpoint is None else f", and --ckpt_path {checkpoint} is no checkpoint of it"
+        other = "" if checkpoint is None else f", and --ckpt_path {checkpoint} is a checkpoint of another"
         raise ValueError(
-            f"{there}{other}. Add --ckpt_path last to go on with it, or give another directory; nothing was written."
+            f"{there}{other}. Add --ckpt_path last to resume it, or give another directory. Nothing was written."
         )
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.read_bytes().count(b"\n") > 1:
         raise ValueError(
-            f"{there}, which came to no checkpoint. Add --ckpt_path auto to start it anew, without what it logged, or"
-            " give another directory; nothing was written."
+            f"{there} that has no checkpoint. Add --ckpt_path auto to start it again and drop its numbers, or give"
+            " another directory. Nothing was written."
         )
 
 
 class RunDirectory(Callback):
-    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; names the pictures at the end.
+    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; lists the pictures at the end.
 
     Args:
-        continuation: the complete configuration, which starts the run again, and what has changed in it.
-        resumed: whether the run goes on from a checkpoint.
+        continuation: the complete configuration, and what has changed since the checkpoint.
+        resumed: whether the run resumes from a checkpoint.
     """
 
     begun = False
-    """Whether training, or an evaluation, is under way in this process: errors are then ours and not the user's."""
+    """Whether training or an evaluation has begun in this process. A later error is not a mistake of the user."""
 
     def __init__(self, continuation: Continuation, resumed: bool = False) -> None:
         self._continuation = continuation
@@ -143,7 +143,7 @@ class RunDirectory(Callback):
         self._tested = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write what the data module says of its files; begin the curves anew, unless they are gone on with."""
+        """Write the data module's ``run_files``. If the run starts from the beginning, start ``metrics.csv`` again."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for name, text in getattr(getattr(trainer, "datamodule", None), "run_files", {}).items():
@@ -151,11 +151,11 @@ class RunDirectory(Callback):
                 partial.write_text(text)
         if stage == "fit":
             for logger in () if self._resumed else trainer.loggers:
-                if isinstance(logger, MetricsCSV):  # of a start that was killed before it had a checkpoint
+                if isinstance(logger, MetricsCSV):  # an earlier start was killed before its first checkpoint
                     logger.rewind(0)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the configuration, and the numbers of a step whose checkpoint is written before its row is."""
+        """Keep the configuration, and the numbers of this step: its checkpoint is written before its row."""
         checkpoint[CONFIG_KEY] = self._continuation.config
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
@@ -166,10 +166,7 @@ class RunDirectory(Callback):
             checkpoint["last_logged"] = {"step": step, "epoch": trainer.current_epoch, "values": row}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Drop what was logged after the checkpoint, and add its own row if that was still to come.
-
-        Where training goes on, the configuration holds in the place of what the checkpoint says.
-        """
+        """Drop the rows after the checkpoint, and add the row of its own step. Apply changed settings."""
         if self._resumed and isinstance(pl_module, Model):
             self._continuation.apply(pl_module, trainer.callbacks, checkpoint)  # type: ignore[attr-defined]
         for logger in trainer.loggers if self._resumed else ():
@@ -188,19 +185,19 @@ class RunDirectory(Callback):
         RunDirectory.begun = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``config.yaml``: what was found wrong until now has changed nothing. See `begun`."""
+        """Write ``config.yaml``. An error before this point has written nothing. See `begun`."""
         RunDirectory.begun = True
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._continuation.write(Path(trainer.default_root_dir) / CONFIG_FILE)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Send W&B the step that is over: a validation that followed it has added its numbers."""
+        """Send the previous step to W&B: by now a validation has added its numbers."""
         for logger in trainer.loggers:
             if isinstance(logger, WandB):
                 logger.send(before=trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See `begun`; count anew."""
+        """See `begun`. Reset the count of images."""
         RunDirectory.begun = True
         self._tested = 0
 
@@ -254,7 +251,7 @@ class RunDirectory(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the run directory and its pictures."""
+        """Print the run directory and its pictures."""
         directory = Path(trainer.default_root_dir)
         if trainer.fast_dev_run or not directory.is_dir():  # type: ignore[attr-defined]
             return

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are written completely or not at all."""
 
 import json
 import os
@@ -13,35 +13,35 @@ from lit_vae.run.yaml_files import read_text
 
 METRICS_FILE = "metrics.csv"
 
-_staying: dict[Path, tuple[int, int]] = {}
+_watched: dict[Path, tuple[int, int]] = {}
 
 
 class DirectoryMoved(OSError):
-    """A directory that is written to has been moved or removed meanwhile."""
+    """The run directory was moved or removed during training."""
 
 
 @contextmanager
-def staying(directory: Path) -> Iterator[None]:
-    """Refuse to make ``directory`` anew where it was moved in the meantime: half of what it holds would be there."""
+def staying_in_place(directory: Path) -> Iterator[None]:
+    """Within the block, `refuse_moved` raises if ``directory`` was moved: no half run appears in its old place."""
     directory = directory.absolute()
-    _staying[directory] = _place(directory)
+    _watched[directory] = _place(directory)
     try:
         yield
     finally:
-        del _staying[directory]
+        del _watched[directory]
 
 
 def refuse_moved(path: Path) -> None:
     """Call it before a write.
 
     Raises:
-        DirectoryMoved: ``path`` is in a directory that was to stay, and has not.
+        DirectoryMoved: ``path`` is in a directory of `staying_in_place` that was moved or removed.
     """
-    for directory, place in _staying.items():
+    for directory, place in _watched.items():
         if path.absolute().is_relative_to(directory) and _place(directory) != place:
             raise DirectoryMoved(
-                f"the run directory {directory} was moved or removed while training wrote into it. Its last checkpoint"
-                " is whole: go on with --ckpt_path last and, as --run_dir, where it is now."
+                f"the run directory {directory} was moved or removed during training. Its last checkpoint is complete."
+                " Resume with --run_dir NEW_PLACE --ckpt_path last."
             )
 
 
@@ -54,7 +54,7 @@ def _place(directory: Path) -> tuple[int, int]:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what `replacing` has left there of processes that were killed, below it, too."""
+    """Remove the files that `replacing` left below a directory when its process was killed."""
     for path in directory.rglob(".*.partial"):
         writer = re.search(r"\.(\d+)-[0-9a-f]{8}\.partial$", path.name)
         if writer and not Path("/proc", writer.group(1)).exists():
@@ -63,10 +63,10 @@ def remove_partial(directory: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` if all goes well, and goes away if not."""
+    """Yield a temporary name beside ``path``: renamed to ``path`` after the block, removed if the block raises."""
     refuse_moved(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # two hosts, or containers, may have a process of the same number
+    # processes on two hosts, or in two containers, may have the same number
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
@@ -76,16 +76,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values, two spaces deep; numbers that are none are refused, since JSON has no word for them."""
+    """Write plain values. NaN and infinity raise ValueError, since JSON has neither."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; nothing where there is no file.
+    """Read what `write_json` wrote; an empty dictionary if there is no file.
 
     Raises:
-        ValueError: naming the file, which is not JSON, or is JSON of something else.
+        ValueError: the file is not JSON, or holds something else than keys and values.
     """
     if not path.is_file():
         return {}
@@ -93,20 +93,20 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}). Make it anew.") from error
+        raise ValueError(f"{path} is not JSON ({error}). Restore the file, or write it again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, and must hold keys and values. Make it anew.")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not keys and values. Restore the file.")
     return content
 
 
 def _no_number(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def why_unreadable(error: Exception) -> str:
-    """What ``torch.load(weights_only=True)`` finds wrong with a file, on one line and without its advice."""
+    """Why ``torch.load(weights_only=True)`` refused a file, in one line and without its advice."""
     text = str(error)
     if objects := re.search(r"(?i)GLOBAL [\w.]+|unsupported [^.\n]+", text):
-        return f"it holds Python objects, and only plain data is loaded: {objects.group()}"
+        return f"it holds Python objects, and only plain data are loaded: {objects.group()}"
     is_clear = isinstance(error, RuntimeError | OSError)
-    return re.split(r"\n|\. ", text)[0] if is_clear else "it is not a file of torch.save"
+    return re.split(r"\n|\. ", text)[0] if is_clear else "it was not written by torch.save"

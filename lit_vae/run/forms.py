@@ -1,4 +1,4 @@
-"""What files of plain values must hold: checked where they are read, so that an error names the file and the key."""
+"""Checks of files of plain values (JSON), made when they are read, so that an error names the file and the key."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ _MOST_SHOWN = 3
 
 
 class Form(BaseModel):
-    """Keys of a file and the types of their values. Other keys are left alone; numbers must be finite."""
+    """The keys that a file must have, and the types of their values. Numbers must be finite; other keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 def fitting(content: Any, form: type[Form], path: Path) -> dict[str, Any]:
-    """The content itself, if it has that form.
+    """Return the content if it has that form.
 
     Raises:
         ValueError: naming the file, the keys and what they hold.
@@ -29,5 +29,5 @@ def fitting(content: Any, form: type[Form], path: Path) -> dict[str, Any]:
             for each in found[:_MOST_SHOWN]
         ]
         more = f"; and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-        raise ValueError(f"{path}: {'; '.join(shown)}{more}. Put the right file back, or make it anew.") from error
+        raise ValueError(f"{path}: {'; '.join(shown)}{more}. Restore the file, or write it again.") from error
     return content

@@ -1,4 +1,4 @@
-"""What a run, or a measurement, took place on."""
+"""The processor, GPU, memory and threads of a run or a measurement."""
 
 import platform
 import resource
@@ -11,15 +11,15 @@ from lightning.pytorch import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lit_vae.run.threads import cores, in_words, is_ours, keep
+from lit_vae.run.threads import cores, export, is_default, summary
 
 SMALL = 2e8
-"""Floating-point operations of one batch on its way through a network that a second thread does not make faster: the
-MLPs of 0.1e9 (MNIST) and 0.03e9 (digits) train as fast with one thread, and the second one waits most of the time."""
+"""Floating-point operations of a batch's forward pass below which a second thread does not help: the MLPs of 0.1e9
+(MNIST) and 0.03e9 (digits) train as fast with one thread."""
 
 
 def processor() -> tuple[str, str]:
-    """Name of the processor and its instructions for bfloat16, as far as the system tells."""
+    """The processor's name and its bfloat16 instructions, as far as the system says."""
     info = Path("/proc/cpuinfo")
     fields: dict[str, str] = {}
     for line in info.read_text().splitlines() if info.exists() else ():
@@ -32,12 +32,12 @@ def processor() -> tuple[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a GPU, or of the processor."""
+    """The name of a GPU, or of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()[0]
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of a GPU the most that tensors took there in this process, else the most that the process took at all."""
+    """Peak bytes: of this process's tensors on a GPU, or of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -47,8 +47,7 @@ def peak_memory(device: torch.device) -> int:
 class CountOperations(TorchDispatchMode):
     """Counts the floating-point operations of matrix products and convolutions within the block, in ``total``.
 
-    torch's own FlopCounterMode also follows modules, by hooks that fail under ``no_grad`` where a module is given a
-    parameter.
+    torch's FlopCounterMode also hooks modules. These hooks fail under ``no_grad`` if a module is given a parameter.
     """
 
     def __init__(self) -> None:
@@ -63,21 +62,21 @@ class CountOperations(TorchDispatchMode):
         return result
 
 
-def settle_threads(trainer: Trainer, operations: float) -> str:
-    """Set torch's threads for this process and those that it starts, unless the user has; a line for the log.
+def set_threads(trainer: Trainer, operations: float) -> str:
+    """Set torch's threads for this process and those that it starts, unless the user has; return a line for the log.
 
-    On a CPU there is one for a small network, else one for each core that is this rank's. What decides is the same
-    in every start of a run, since sums of other numbers of threads differ in the last digit.
+    On a CPU a small network gets one thread, any other one thread for each core of this rank. Every start of a run gets
+    the same number, since the number of threads changes the last digit of a sum.
 
     Args:
-        trainer: on which devices, and by how many processes here.
-        operations: of one batch on its way through the network, floating-point; 0: not known.
+        trainer: says which devices there are, and how many processes on this machine.
+        operations: floating-point operations of a batch's forward pass; 0: unknown.
     """
-    if not is_ours():
-        return in_words(torch.get_num_threads(), "OMP_NUM_THREADS")
+    if not is_default():
+        return summary(torch.get_num_threads(), "OMP_NUM_THREADS")
     number, limit = cores(trainer.num_devices)
     if trainer.strategy.root_device.type == "cpu" and 0 < operations < SMALL and number > 1:
         number, limit = 1, "a small network"
-    keep(number)
+    export(number)
     torch.set_num_threads(number)
-    return in_words(number, limit)
+    return summary(number, limit)

@@ -1,4 +1,4 @@
-"""Every number of a configuration within its range, those that torch and Lightning take for themselves included."""
+"""Ranges for numbers that torch and Lightning do not check themselves, and the check of a whole configuration."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ MinusOneForAll = Annotated[int, Within(ge=-1)]
 NotNegative = Annotated[float, Within(ge=0)]
 Positive = Annotated[float, Within(gt=0)]
 
-OF_OTHERS: Ranges = {
+FOREIGN_RANGES: Ranges = {
     Trainer: {
         "devices": Annotated[int, Within(ge=-1, le=1024)],
         "num_nodes": Annotated[int, Within(ge=1, le=100_000)],
@@ -101,17 +101,17 @@ OF_OTHERS: Ranges = {
         "every_n_epochs": NotNegativeInt,
     },
 }
-"""What classes of torch and Lightning take without complaint, or complain of where nobody sees which setting it was."""
+"""Arguments that classes of torch and Lightning accept unchecked, or refuse without naming the setting."""
 
-AT_THE_TOP = {"trainer": Trainer, "best_checkpoint": BestCheckpoint, "last_checkpoint": LastCheckpoint}
+SECTION_CLASSES = {"trainer": Trainer, "best_checkpoint": BestCheckpoint, "last_checkpoint": LastCheckpoint}
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Hold a parsed configuration to its ranges, before anything of it is built.
+    """Check every number of a parsed configuration, before anything is built.
 
     Raises:
-        ValueError: naming every number that is not finite or out of its range, with the setting that it stands in.
+        ValueError: naming each number that is not finite or is out of its range, with its setting.
     """
-    problems = problems_in(config, AT_THE_TOP, OF_OTHERS)
+    problems = problems_in(config, SECTION_CLASSES, FOREIGN_RANGES)
     if problems:
         raise ValueError("\n".join(f"{problem} Change {problem.key}." for problem in problems))

@@ -1,4 +1,4 @@
-"""One run directory, one training."""
+"""The lock that keeps two trainings out of one run directory."""
 
 import fcntl
 import os
@@ -8,22 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from lit_vae.run.files import remove_partial, staying
+from lit_vae.run.files import remove_partial, staying_in_place
 
 LOCK_FILE = "run.lock"
-HANDED_ON = "LIT_VAE_LOCK_FD"
-"""The variable that names the open lock file to a program that is to hold it on."""
+LOCK_DESCRIPTOR = "LIT_VAE_LOCK_FD"
+"""The variable that passes the descriptor of the open lock file to a child process."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[IO[str]]:
-    """Hold a lock file; who inherits the open file (`handed_on`) holds it, too, and may enter here again.
+    """Hold a lock file. A child process that inherits the open file (`inheritable`) holds the lock, too.
 
-    So a training whose study was killed keeps its run directory to itself until it has ended. (``filelock`` has no way
-    to hand a lock on.) The file stays: who removed it would take it from under somebody who has just opened it.
+    So a training whose study was killed still holds its run directory until it ends. (``filelock`` cannot pass a lock
+    on.) The file is not removed: another process may just have opened it.
 
     Raises:
-        BlockingIOError: somebody else holds it; the message names them.
+        BlockingIOError: another process holds it; the message names the process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _inherited(path) or path.open("a+") as file:
@@ -39,7 +39,7 @@ def locked(path: Path) -> Iterator[IO[str]]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock file; nothing is written, and a file that is not there is not made."""
+    """Whether a process holds a lock file. Nothing is written."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -50,34 +50,31 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def handed_on(held: IO[str]) -> dict[str, str]:
-    """The environment of a program that inherits a lock which we hold."""
-    return {**os.environ, HANDED_ON: str(held.fileno())}
+def inheritable(held: IO[str]) -> dict[str, str]:
+    """The environment for a child process that inherits a held lock."""
+    return {**os.environ, LOCK_DESCRIPTOR: str(held.fileno())}
 
 
 def _inherited(path: Path) -> IO[str] | None:
-    """The open lock file that whoever started us has handed on, if it is this one."""
+    """The lock file that the parent process passed on, if it is this one."""
     with suppress(KeyError, ValueError, OSError):
-        descriptor = int(os.environ[HANDED_ON])
+        descriptor = int(os.environ[LOCK_DESCRIPTOR])
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return os.fdopen(os.dup(descriptor), "a+")
     return None
 
 
 def is_first_process() -> bool:
-    """Whether this process is the first of those that make up one training, by what started it.
-
-    Asked before there are ranks: of torchrun's variables, Lightning's and SLURM's, whichever there are.
-    """
+    """Whether this process is rank 0, by the variables of torchrun, Lightning and SLURM: there are no ranks yet."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @contextmanager
-def training_alone(run_dir: Path) -> Iterator[None]:
-    """Keep a run directory to this training while it lasts; the first of its processes does so for all.
+def exclusive_training(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of a run directory while this training runs. Rank 0 holds it for all ranks.
 
     Raises:
-        ValueError: another one trains there, or nothing can be written there.
+        ValueError: another training runs there, or the directory cannot be written to.
     """
     if not is_first_process():
         yield
@@ -87,24 +84,24 @@ def training_alone(run_dir: Path) -> Iterator[None]:
         holding.__enter__()
     except BlockingIOError as error:
         raise ValueError(
-            f"--run_dir {run_dir}: another training is at work there ({error}). Wait for it, or end it, or give"
-            " another directory; nothing was written."
+            f"--run_dir {run_dir}: another training runs there ({error}). Wait until it ends, stop it, or give another"
+            " directory. Nothing was written."
         ) from None
     except OSError as error:
         raise ValueError(
-            f"--run_dir {run_dir}: cannot be written to ({error}). Give a directory that can, or mend this one."
+            f"--run_dir {run_dir}: cannot be written to ({error}). Give another directory, or repair this one."
         ) from error
     try:
         remove_partial(run_dir)
-        with staying(run_dir):
+        with staying_in_place(run_dir):
             yield
     finally:
-        _leave_nothing(run_dir)
+        _remove_if_empty(run_dir)
         holding.__exit__(None, None, None)
 
 
-def _leave_nothing(run_dir: Path) -> None:
-    """Remove a run directory in which nothing came to be but the lock: a mistake was found before training began."""
+def _remove_if_empty(run_dir: Path) -> None:
+    """Remove a run directory that holds nothing but the lock: an error was found before training began."""
     if run_dir.is_dir() and [path.name for path in run_dir.iterdir()] == [LOCK_FILE]:
         (run_dir / LOCK_FILE).unlink()
         run_dir.rmdir()

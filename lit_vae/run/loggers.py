@@ -1,6 +1,6 @@
-"""Loggers of a run. All write below the run directory, and a resumed run goes on in what is there.
+"""The loggers of a run. All write below the run directory, and a resumed run continues their files.
 
-``run_dir`` is given by the command line; a configuration leaves it out.
+The command line sets ``run_dir``; a configuration leaves it out.
 """
 
 import csv
@@ -56,9 +56,9 @@ def _is_off(logger: Any) -> bool:
 
 
 class MetricsCSV(Logger):
-    """``metrics.csv``: one row for each step at which something was logged, one column for each name.
+    """``metrics.csv``: one row for each logged step, one column for each name.
 
-    A resumed run drops the rows after its checkpoint (`rewind`) and appends: no step is there twice.
+    A resumed run drops the rows after its checkpoint (`rewind`) and appends, so no step is repeated.
     """
 
     def __init__(self, run_dir: str = "") -> None:
@@ -66,7 +66,7 @@ class MetricsCSV(Logger):
         self._path = Path(run_dir) / METRICS_FILE
         self._rows: list[dict[str, Any]] | None = None
         self._columns: list[str] = []
-        self._on_disk = 0  # how many rows stand in the file as they are here; 0: the file is written anew
+        self._on_disk = 0  # how many rows are in the file already; 0: write the whole file again
 
     @property
     def name(self) -> str:
@@ -92,12 +92,12 @@ class MetricsCSV(Logger):
         return self._rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """What was logged: values by name, those read from the file as text."""
+        """The rows: values by name; those read from the file are text."""
         return list(self._read())
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget what was logged at ``step`` and later: training resumes there."""
+        """Drop the rows of ``step`` and later, where training resumes."""
         if step == 0:
             self._rows, self._columns, self._on_disk = [], [], 0  # whatever the file holds
             return
@@ -127,11 +127,11 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they stand in ``config.yaml``."""
+        """Nothing: they are in ``config.yaml``."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Append what is new, or write the whole file anew (atomically) when a column or an old row changed."""
+        """Append new rows. If a column or an old row has changed, write the whole file again, atomically."""
         rows = self._read()
         if self._on_disk == len(rows):
             return
@@ -148,13 +148,13 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left; nothing, where the run directory has gone."""
+        """Write the remaining rows, unless the run directory was moved."""
         if self._rows:
             with suppress(DirectoryMoved):
                 self.save()
 
     def synced(self, before: int) -> dict[str, Any]:
-        """Have all rows on the disk, and say what a checkpoint of that step knows of them."""
+        """Flush the file to the disk, and return what a checkpoint of that step records about it."""
         if rank() == 0 and self._path.exists():
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -162,7 +162,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def expect(self, known: Mapping[str, Any], before: int) -> None:
-        """Compare the file with what a checkpoint of that step knows of it; a file that is not there was moved away.
+        """Compare the file with what a checkpoint recorded about it. A missing file is not an error: somebody moved it.
 
         Raises:
             ValueError: columns are missing.
@@ -172,19 +172,19 @@ class MetricsCSV(Logger):
         if missing := set(known.get("columns", ())) - set(self._columns):
             raise _damaged_header(self._path, ", ".join(sorted(missing)) + " among others")
         if (lost := known.get("rows", 0) - self._count(before)) > 0:
-            warnings.warn(f"{self._path}: rows before step {before} are lost: {lost}.", stacklevel=2)
+            warnings.warn(f"{self._path}: rows before step {before} are missing: {lost}.", stacklevel=2)
 
     def _count(self, before: int) -> int:
         return sum(int(row["step"]) < before for row in self._read())
 
 
 def read_metrics(path: Path) -> tuple[list[str], list[dict[str, Any]], int]:
-    """Read the columns and rows of a ``metrics.csv``, and how many rows are left out since they are damaged.
+    """Read a ``metrics.csv``: columns, rows, and the number of damaged rows, which are left out with a warning.
 
-    A machine that loses its power leaves a torn last row, or a tail of NULs: it warns of what it leaves out.
+    After a power failure, the last row may be incomplete, or the file may end in NULs.
 
     Raises:
-        ValueError: the header is not what it was, so that nothing is known of any row.
+        ValueError: the header is damaged, so no row can be read.
     """
     content = path.read_bytes().decode(errors="replace").replace("\0", _UNREADABLE)
     whole, _, torn = content.rpartition("\n")
@@ -195,8 +195,8 @@ def read_metrics(path: Path) -> tuple[list[str], list[dict[str, Any]], int]:
     damaged = len(lines) - len(rows) + bool(torn)
     if damaged:
         warnings.warn(
-            f"{path}: {damaged} damaged row{'s' * (damaged > 1)} left out, {len(rows)} read. A run that is resumed from"
-            " before them writes them again.",
+            f"{path}: {damaged} damaged row{'s' * (damaged > 1)} left out, {len(rows)} read. A run that resumes from an"
+            " earlier checkpoint writes them again.",
             stacklevel=2,
         )
     return header, [{k: v for k, v in zip(header, row, strict=True) if v} for row in rows], damaged
@@ -207,8 +207,8 @@ _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 def _damaged_header(path: Path, expected: str) -> ValueError:
     return ValueError(
-        f"{path}: its first line is damaged, or the file is empty: expected {expected}. Mend it; or move the file away,"
-        " and the run goes on without the rows before."
+        f"{path}: its first line is damaged, or the file is empty: expected {expected}. Repair it, or move the file"
+        " away: the run then continues without the earlier rows."
     )
 
 

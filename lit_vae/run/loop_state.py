@@ -1,4 +1,4 @@
-"""What an epoch's end is decided by, and Lightning's checkpoints lack."""
+"""The state that decides about the end of an epoch, which Lightning's checkpoints lack."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class LoopState(Callback):
-    """Saves the numbers that callbacks look at, and gives them back: a resumed run then decides as it would have.
+    """Saves the metrics that callbacks monitor, and restores them, so that a resumed run takes the same decisions.
 
-    A checkpoint is written after a validation, before the end of its epoch, where `EarlyStopping` and others look at
-    ``trainer.callback_metrics``: without this they would find nothing there. A run that was stopped early does not
-    train on when it is resumed. Also refuses an optimizer of another class, which would take up foreign state. To be
-    listed before callbacks that copy the model.
+    A checkpoint is written after a validation, before the end of the epoch. There `EarlyStopping` and others read
+    ``trainer.callback_metrics``, which would be empty in a resumed run. A run that was stopped early stays stopped. An
+    optimizer of another class is refused, since it would load a foreign state. List it before callbacks that copy the
+    model.
     """
 
     def __init__(self) -> None:
@@ -25,31 +25,31 @@ class LoopState(Callback):
         self._epoch_end_is_due = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the weights their precision before a checkpoint is loaded into them: of float64 half would be lost."""
+        """Convert the model to its precision before a checkpoint is loaded: float64 weights would be cut to float32."""
         trainer.precision_plugin.convert_module(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the numbers; on every rank, since reading them may reduce what is not yet reduced."""
+        """Save the metrics. Every rank must call it: reading a metric may reduce it over the ranks."""
         metrics = trainer.callback_metrics.items()
         checkpoint["callback_metrics"] = {
             name: torch.as_tensor(value).detach().cpu().clone() for name, value in metrics
         }
         checkpoint["optimizers"] = _class_names(trainer)
-        # of an epoch without a validation; Lightning resumes with the next epoch and leaves the end of this one out
+        # Lightning resumes with the next epoch and skips the end of this one
         checkpoint["epoch_end_is_due"] = bool(trainer.training and trainer.is_last_batch)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember what is to be given back.
+        """Keep the state until training starts.
 
         Raises:
-            ValueError: the checkpoint holds weights, and no state of an optimizer.
+            ValueError: the checkpoint has no state of an optimizer.
         """
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if "optimizer_states" not in checkpoint:
             raise ValueError(
-                f"--ckpt_path {trainer.ckpt_path} holds weights alone, and no training goes on from these. Start a new"
-                " one from them: leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with the"
+                f"--ckpt_path {trainer.ckpt_path} contains only weights, so training cannot resume from it. To start a"
+                " new run from them, leave --ckpt_path out and list callbacks.StartFrom in trainer.callbacks, with the"
                 " file as init_args.path."
             )
         self._metrics = dict(checkpoint.get("callback_metrics", {}))
@@ -57,29 +57,29 @@ class LoopState(Callback):
         self._epoch_end_is_due = checkpoint.get("epoch_end_is_due", False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse another optimizer before its state is loaded; stay stopped.
+        """Refuse another optimizer before its state is loaded; stay stopped if the run was stopped early.
 
         Raises:
-            ValueError: the checkpoint is of an optimizer of another class.
+            ValueError: the checkpoint has the state of an optimizer of another class.
         """
         now = _class_names(trainer)
         if self._optimizers is not None and self._optimizers != now:
             raise ValueError(
-                f"model.init_args.optimizer (={', '.join(now)}) cannot go on with the state of"
-                f" {', '.join(self._optimizers)}, which the checkpoint holds. Set the class_path that the run was"
-                " trained with; or start a new run from its weights: leave --ckpt_path out and list"
+                f"model.init_args.optimizer (={', '.join(now)}) cannot load the state of"
+                f" {', '.join(self._optimizers)} in the checkpoint. Set the class_path that the run was trained"
+                " with. Or start a new run from its weights: leave --ckpt_path out and list"
                 f" callbacks.StartFrom in trainer.callbacks, with init_args.path {trainer.ckpt_path}."
             )
         for callback in trainer.callbacks if self._optimizers is not None else ():  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
                 trainer.should_stop = True
                 rank_zero_info(
-                    f"EarlyStopping had stopped this run in epoch {callback.stopped_epoch + 1}. To train on, remove it"
-                    " from trainer.callbacks."
+                    f"EarlyStopping stopped this run in epoch {callback.stopped_epoch + 1}. To continue training,"
+                    " remove it from trainer.callbacks."
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the numbers back, once nothing resets them any more, and decide what was still to be decided by them."""
+        """Restore the metrics, after Lightning has reset them, and let `EarlyStopping` decide if it has not yet."""
         for name, value in self._metrics.items():
             trainer.callback_metrics[name] = value.to(pl_module.device)
         self._metrics = {}

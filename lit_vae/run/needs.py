@@ -1,8 +1,8 @@
-"""What a component needs on disk before a run can start, said by the component itself.
+"""The files that a component needs before a run can start: data, weights, reference statistics.
 
-A data module and any ``nn.Module`` of a model may have a method ``needs() -> Iterable[Need]``, a callback one that is
-given the data module: ``needs(data)``. ``lit-vae prepare`` provides what is needed, ``lit-vae submit`` refuses a job
-that would miss it, and neither knows a component by name.
+A data module, or an ``nn.Module`` within a model, lists them in a method ``needs() -> Iterable[Need]``. A callback's
+method takes the data module: ``needs(data)``. ``lit-vae prepare`` provides the files, and ``lit-vae submit`` refuses a
+job that lacks one. Neither knows a component by name.
 """
 
 import hashlib
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 SHOWN = 12
-"""Digits of a checksum that are shown."""
+"""How many digits of a checksum are shown."""
 
 
 class Measured(NamedTuple):
-    """Size in bytes, and the beginning of a checksum with its kind."""
+    """Size in bytes, and the kind and first digits of a checksum."""
 
     size: int
     checksum: str
 
 
 class Need(ABC):
-    """Something that lies on disk: files of a data set, weights, numbers that were computed before.
+    """Files that a run reads: a data set, weights, or statistics that were computed before.
 
     Attributes:
-        what: it is, in a few words.
-        provides: what `provide` does, or None for what must be brought by hand.
-        blocks: whether a run fails without it; otherwise the run makes it by itself, and takes the time.
+        what: a short name of them.
+        provides: what `provide` does; None: the user has to put the files there.
+        blocks: whether a run fails without them; False: the run makes them itself, which takes time.
     """
 
     what: str
@@ -42,44 +42,44 @@ class Need(ABC):
 
     @abstractmethod
     def problem(self) -> str | None:
-        """Why it is not there, or not what it should be, with the remedy; None if all is well. Touches no network."""
+        """What is missing or damaged, with the remedy; None if all is well. Does not use the network."""
 
     @abstractmethod
     def measure(self) -> Measured:
-        """How large it is, and a checksum; asked only where there is no `problem`."""
+        """Size and checksum; called only if there is no `problem`."""
 
     def is_damaged(self) -> bool:
-        """Whether what has a `problem` lies there all the same, and `provide` does not write over it."""
+        """Whether files are there in spite of the `problem`, so that `provide` does not overwrite them."""
         return False
 
     def provide(self) -> None:
-        """Fetch or compute it, whole or not at all.
+        """Fetch or compute the files, all or none.
 
         Raises:
-            ValueError, OSError: that cannot be done; the message says what to do by hand.
+            ValueError, OSError: it failed; the message says what to do by hand.
         """
         raise ValueError(self.problem() or "")
 
 
 def needs_of(component: Any, *given: Any) -> Iterable[Need]:
-    """What a component says that it needs; one that says nothing needs nothing.
+    """The needs of a component; none if it has no method ``needs``.
 
     Args:
         component: a data module, a module of a model, or a callback.
-        given: to a callback, the data module.
+        given: for a callback, the data module.
     """
     needs = getattr(component, "needs", None)
     return needs(*given) if callable(needs) else ()
 
 
 class NeededFile(Need):
-    """A file, or a folder of some, that another command makes.
+    """A file or folder that another command makes.
 
     Args:
-        what: it is.
-        path: of it.
-        remedy: what makes it, as a sentence.
-        sha256: of the file; None: any will do.
+        what: a short name.
+        path: of the file or folder.
+        remedy: how to make it, as a sentence.
+        sha256: of the file; None: not checked.
     """
 
     def __init__(self, what: str, path: str | Path, remedy: str, sha256: str | None = None) -> None:
@@ -110,7 +110,7 @@ def of_contents(files: Sequence[Path]) -> Measured:
 
 
 def of_names(files: Iterable[Path], root: Path) -> Measured:
-    """Size of many files, and a checksum of their names and sizes alone: reading millions of them takes hours."""
+    """Size and checksum of the names and sizes of many files: reading millions of files takes hours."""
     total, listing = 0, hashlib.sha256()
     for file in files:
         size = file.stat().st_size
@@ -120,10 +120,9 @@ def of_names(files: Iterable[Path], root: Path) -> Measured:
 
 
 def sha256(files: Sequence[Path]) -> str:
-    """Of all bytes of the files, one after another."""
+    """SHA-256 of the contents of files, one after another."""
     found = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                found.update(chunk)
+            hashlib.file_digest(stream, lambda: found)
     return found.hexdigest()

@@ -1,4 +1,4 @@
-"""How a training of several processes ends when one of them has failed: all of them, soon, and none is left behind."""
+"""If one process of a training fails, the others end soon, too, and none is left running."""
 
 import faulthandler
 import os
@@ -14,28 +14,28 @@ from lit_vae.run.errors import Preempted, TrainingStopped, lost_rank
 from lit_vae.run.lightning_internals import started_processes
 from lit_vae.run.lock import is_first_process
 
-WHERE_SIGNAL = signal.SIGUSR2
-"""Makes a process print where it is, and go on: asked of a rank that hangs, by us or by anybody."""
+TRACEBACK_SIGNAL = signal.SIGUSR2
+"""Makes a process print its traceback and go on. lit_vae sends it to a rank that hangs; a user can, too."""
 
 STARTER = "LIT_VAE_FIRST_PROCESS"
-"""The variable by which a process knows that the one that has started it is of the same training."""
+"""The variable that tells a process the id of the rank 0 that has started it."""
 
 GRACE_SECONDS = 10.0
-"""For a rank that has failed to say why, before it is killed."""
+"""How long a failed rank may take to print its error before it is killed."""
 
 
-def print_where_when_asked() -> None:
-    """Listen to `WHERE_SIGNAL`. Written in C, so that it answers from within a collective, too."""
+def print_traceback_on_signal() -> None:
+    """Listen to `TRACEBACK_SIGNAL`. `faulthandler` is written in C, so it works within a collective operation, too."""
     if sys.__stderr__ is not None:
-        faulthandler.register(WHERE_SIGNAL, file=sys.__stderr__, all_threads=False)  # the main thread takes signals
+        faulthandler.register(TRACEBACK_SIGNAL, file=sys.__stderr__, all_threads=False)  # signals reach the main thread
 
 
 class OtherRanks(Callback):
-    """Ends the processes that Lightning has started beside this one, if this one fails; elsewhere a launcher does so.
+    """If rank 0 fails, ends the processes that Lightning has started. With SLURM or torchrun, the launcher does so.
 
-    Lightning leaves them: one that hangs would outlive the training for ever. And it kills this process within five
-    seconds of the death of any of them, be it in the middle of its last words; so from an error on they are ours.
-    First of all callbacks, since what another one does about an error may fail, too.
+    Lightning does not end them, so one that hangs would run for ever. And Lightning kills rank 0 within five seconds
+    after another rank dies, even while rank 0 prints its error. So this callback takes the processes over when an error
+    occurs. It comes first in the list: what another callback does about the error may fail.
     """
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class OtherRanks(Callback):
             self._starter = os.getppid()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the processes over from Lightning, which looks at a list of them."""
+        """Take the processes over: empty the list that Lightning watches."""
         if not isinstance(exception, Preempted):
             processes = started_processes(trainer)
             self._started = [*processes]
             processes.clear()
 
     def end(self, error: BaseException) -> None:
-        """End them, when all else is done. Where one of them has failed it is given the time to say so.
+        """End the other ranks, after everything else. One that has failed gets `GRACE_SECONDS` to print its error.
 
-        Where one hangs it is asked where it is, for that is what such a run has to show.
+        One that hangs is made to print its traceback, which shows where.
         """
         lost = lost_rank(error)
         end_themselves = lost == "gone" or isinstance(error, TrainingStopped)
@@ -64,17 +64,17 @@ class OtherRanks(Callback):
         left = [process for process in self._started if not _ends_by(process, deadline)]
         if lost is not None:
             for process in left:
-                process.send_signal(WHERE_SIGNAL)
+                process.send_signal(TRACEBACK_SIGNAL)
             time.sleep(1.0 if left else 0.0)
         if lost == "silent" and self._starter is not None:
-            os.kill(self._starter, WHERE_SIGNAL)
+            os.kill(self._starter, TRACEBACK_SIGNAL)
         for process in left:
             process.kill()
             process.wait()
         for rank, process in enumerate(self._started, start=1):
             if process.returncode < 0 and process not in left:
                 name = signal.Signals(-process.returncode).name
-                print(f"[rank{rank}]: killed by {name} (a machine out of memory does so)", file=sys.stderr)
+                print(f"[rank{rank}]: killed by {name} (the system does so when memory runs out)", file=sys.stderr)
         self._started = ()
 
 

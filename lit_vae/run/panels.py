@@ -1,4 +1,4 @@
-"""Where a picture goes: a PNG file in the run directory, and every logger that takes images."""
+"""Writes pictures: a PNG file in the run directory, and to loggers that take images."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ MEDIA = "media"
 
 
 def pictures_by_step(run_dir: Path) -> dict[int, list[tuple[str, Path, int]]]:
-    """The pictures of a run by the row of ``metrics.csv`` that they were drawn with: name, file, steps taken."""
+    """The pictures of a run, by their step in ``metrics.csv``: name, file, optimizer steps taken."""
     found: dict[int, list[tuple[str, Path, int]]] = {}
     for path in sorted((run_dir / MEDIA).glob("*/step_*.png")):
         taken = int(path.stem.removeprefix("step_"))
@@ -22,7 +22,7 @@ def pictures_by_step(run_dir: Path) -> dict[int, list[tuple[str, Path, int]]]:
 
 
 def caption_of(picture: Path) -> str:
-    """What `log_panel` was told that is seen in it."""
+    """The caption that `log_panel` wrote into a picture."""
     with Image.open(picture) as image:
         return str(image.info.get("Description", ""))
 
@@ -30,15 +30,15 @@ def caption_of(picture: Path) -> str:
 def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = "", step: int | None = None) -> None:
     """Write ``<run_dir>/media/<name>/step_<n>.png`` and send it to W&B and TensorBoard as ``media/<name>``.
 
-    Only rank zero does anything, no other rank need call it, and a ``fast_dev_run`` leaves nothing behind. Loggers that
-    take no images are passed over. The file appears whole or not at all; the caption is in its metadata.
+    Only rank 0 writes; other ranks need not call it, and a ``fast_dev_run`` writes nothing. The file is written
+    completely or not at all, with the caption in its metadata.
 
     Args:
         trainer: its ``default_root_dir`` is the run directory.
         name: the panel.
         image: grey or RGB.
-        caption: one sentence that says what is seen.
-        step: n, by default ``trainer.global_step``; outside training that is 0, whatever the checkpoint.
+        caption: one sentence about the picture.
+        step: n; default: ``trainer.global_step``, which is 0 outside of training.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return

@@ -1,4 +1,4 @@
-"""The parser of ``lightning``: what it reads, and what it says of a mistake."""
+"""The parser of ``lightning``, with short error messages."""
 
 import ast
 import contextlib
@@ -25,33 +25,33 @@ set_loader("yaml", strictly(get_loader("yaml")), (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in few lines and names the nearest valid key when one is unknown."""
+    """Prints errors in a few lines, with the nearest valid key if one is unknown."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read a configuration, if it is a file that can be read, and one configuration."""
-        # one by one: the next file may hide what is wrong in this one
+        """Read a configuration file; `read_yaml` refuses a bad one first, with a clearer error."""
+        # each file by itself: the next one may hide the error
         check_sections(read_yaml(os.path.expanduser(path)), f"{path}: ")
         return super().parse_path(path, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
-        """Parse; a value that jsonargparse has read once and hands on as Python prints it is read as it was.
+        """Parse arguments. A value that jsonargparse passes on as Python text is turned back into YAML.
 
-        Of ``--model.realism.perceptual null`` the parser of the model's own arguments is given
-        ``--realism.perceptual=None`` (jsonargparse 4.53), and None is a word in YAML.
+        For ``--model.realism.perceptual null``, jsonargparse 4.53 gives the parser of the model's arguments
+        ``--realism.perceptual=None``, which in YAML is the text "None".
         """
         return super().parse_args(None if args is None else [_as_yaml(arg) for arg in args], *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message with a suggestion and leave with exit code 2."""
+        """Print the message with a suggestion, and exit with code 2."""
         print(f"error: {with_suggestion(without_noise(message), sys.argv[1:], self)}", file=sys.stderr)
         sys.exit(2)
 
 
 def _as_yaml(arg: str) -> str:
-    """``--key=value`` with a value that Python has printed in the words of YAML; anything else as it is."""
+    """``--key=value`` with a Python value written as YAML; any other argument as it is."""
     key, is_given, value = arg.partition("=")
     try:
         return f"{key}={json.dumps(ast.literal_eval(value))}" if is_given else arg
@@ -60,28 +60,30 @@ def _as_yaml(arg: str) -> str:
 
 
 def check_sections(config: Mapping[str, Any] | Namespace, where: str) -> None:
-    """Refuse a number, a list or nothing in the place of a section; the parser takes them, and leaves the section out.
+    """Refuse a section that is a number, a list or empty. The parser would accept it and ignore the section.
 
     Raises:
         ValueError: naming it.
     """
     for key in SECTIONS:
-        if key in config and not isinstance(config[key], (Mapping, Namespace, str)):  # a text names a file of it
+        if key in config and not isinstance(
+            config[key], (Mapping, Namespace, str)
+        ):  # text is the path of a file with the section
             raise ValueError(
                 f"{where}{key} (={config[key]!r:.60}) must be a mapping of its settings. Change or remove it."
             )
 
 
 def with_suggestion(message: str, args: list[str], parser: LightningArgumentParser) -> str:
-    """Add the nearest valid key to a message about an unknown one, and whose arguments they are that are missing.
+    """Add the nearest valid key to a message about an unknown key, and the class to one about missing arguments.
 
-    Valid are the parser's keys and the arguments of every class that the given configuration files name.
+    Valid keys are those of the parser and the arguments of every class that the configuration files name.
     """
     required = re.search(r"arguments are required: ([\w., ]+)", message)
     if required is not None:
         names = {name.rpartition(".")[2] for name in required.group(1).split(", ")}
         whose = [path for path, its in _arguments_of_classes(args).items() if names <= its]
-        return f"{message}\nThey are arguments of {' or '.join(whose)}." if whose else message
+        return f"{message}\nThese are arguments of {' or '.join(whose)}." if whose else message
     missing = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
     if missing:
         near = difflib.get_close_matches(
@@ -100,7 +102,7 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
 
 
 def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:
-    """Names of the arguments of every class or function that the configuration files of a command line name."""
+    """The arguments of every class or function that the configuration files of a command line name."""
     found: dict[str, set[str]] = {}
     for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
         for path in re.findall(r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""):

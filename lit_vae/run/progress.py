@@ -1,4 +1,4 @@
-"""Progress for a person at a terminal, and for a log file: no carriage returns where nobody watches."""
+"""Progress for a terminal and for a log file, where a bar would fill lines with carriage returns."""
 
 import sys
 import time
@@ -15,12 +15,12 @@ TERMS = ("loss", "elbo", "rate", "distortion")
 
 
 def progress_bar() -> ProgressBar:
-    """A rich bar with the time that is left at a terminal; plain lines elsewhere (a pipe, a SLURM output file)."""
+    """A rich bar at a terminal; plain lines elsewhere (a pipe, a SLURM output file)."""
     return TerminalProgress() if sys.stdout.isatty() else LogProgress()
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The terms that matter, under their short names; those of validation are marked."""
+    """The main terms under short names; those of validation begin with ``val``."""
     shown = {}
     for split, mark in (("train", ""), ("val", "val ")):
         for term in TERMS:
@@ -30,18 +30,18 @@ def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Clock:
-    """Speed since training started in this process, and what is left of it."""
+    """The speed since training started in this process, and the time left."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._step, self._time = trainer.global_step, time.monotonic()
-        self.total = trainer.estimated_stepping_batches  # looked up once: it is a search through the loaders
+        self.total = trainer.estimated_stepping_batches  # looked up once, since it searches the loaders
 
     def steps_per_second(self, trainer: Trainer) -> float:
-        """Optimizer steps a second, validations and pictures included."""
+        """Optimizer steps per second, with validations and pictures."""
         return (trainer.global_step - self._step) / (time.monotonic() - self._time)
 
     def left(self, trainer: Trainer) -> str | None:
-        """Time to the last step, ``h:mm:ss``; None where nothing says how many there are, or at the first."""
+        """Time to the last step, ``h:mm:ss``; None at the first step, or if the number of steps is unknown."""
         speed = self.steps_per_second(trainer)
         if self.total == float("inf") or speed <= 0.0:
             return None
@@ -49,7 +49,7 @@ class _Clock:
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's rich bar, of an epoch, with elbo, rate and distortion and the time that the *run* has left."""
+    """Lightning's rich bar of an epoch, with elbo, rate, distortion and the time left of the *run*."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10, leave=False)
@@ -61,7 +61,7 @@ class TerminalProgress(RichProgressBar):
         super().on_train_start(trainer, pl_module)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The time left and the terms that matter; of validation the ELBO or the loss alone, a bar being narrow."""
+        """The time left and the main terms; for validation only the ELBO or the loss, since a bar is narrow."""
         shown = _shown(super().get_metrics(trainer, pl_module))
         kept = {name: value for name, value in shown.items() if name in (*TERMS, "val elbo", "val loss")}
         left = self._clock.left(trainer) if self._clock is not None else None
@@ -83,7 +83,7 @@ class LogProgress(ProgressBar):
         self._clock: _Clock | None = None
 
     def disable(self) -> None:
-        """Lightning calls it on all ranks but the first."""
+        """Print nothing; Lightning calls it on all ranks but rank 0."""
         self._enabled = False
 
     def enable(self) -> None:

@@ -1,4 +1,4 @@
-"""What a number is of: said by the callback that measured it, kept wherever the number is kept."""
+"""The protocols of numbers: how each was measured, stored with the number."""
 
 from typing import Any
 
@@ -6,10 +6,7 @@ from lightning.pytorch import Trainer
 
 
 def protocols(trainer: Trainer, split: str) -> dict[str, dict[str, Any]]:
-    """Of the numbers ``<split>/<name>`` of all callbacks that say more of them than data and split: plain values.
-
-    A callback says it in ``protocols``, by name.
-    """
+    """The protocols of the numbers ``<split>/<name>``, from the attribute ``protocols`` of callbacks: plain values."""
     said: dict[str, dict[str, Any]] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         said |= {f"{split}/{name}": dict(what) for name, what in getattr(callback, "protocols", {}).items()}

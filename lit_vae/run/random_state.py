@@ -1,4 +1,4 @@
-"""The random state of a training, saved and restored, so that a resumed run draws what it would have drawn."""
+"""Saves and restores random generators, so that a resumed run draws the same numbers."""
 
 import random
 from typing import Any
@@ -9,16 +9,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class RandomState(Callback):
-    """Saves every random state that training draws from, one for each rank, and restores it before the next batch.
+    """Saves all random states of each rank, and restores them before the next batch.
 
-    Without it the noise of a resumed run is not the noise that the run would have had: the curve has a seam.
+    Without them a resumed run has other noise than an uninterrupted one.
     """
 
     def __init__(self) -> None:
         self._restore: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Gather the states of all ranks (a collective: every rank saves)."""
+        """Gather the states of all ranks, a collective operation."""
         state = random_state()
         if trainer.world_size > 1:
             states: list[Any] = [None] * trainer.world_size
@@ -29,13 +29,13 @@ class RandomState(Callback):
         checkpoint["noise_seed"] = getattr(pl_module, "noise_seed", None)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember this rank's state; a run of another world size draws anew, but for the noise of images."""
+        """Keep this rank's state. With another number of ranks, only the seed of the images' noise is restored."""
         pl_module.noise_seed = checkpoint.get("noise_seed")  # type: ignore[assignment]
         states = checkpoint.get("random_states", [])
         self._restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Restore once, as late as can be: building loaders draws numbers, too."""
+        """Restore once, as late as possible: building the loaders draws numbers, too."""
         if self._restore is not None:
             set_random_state(self._restore)
             self._restore = None
@@ -43,7 +43,7 @@ class RandomState(Callback):
 
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators, as data that loads with ``weights_only=True``."""
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002  (the global state is what is saved)
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002  (the global state is to be saved)
     return {
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {k: np.asarray(v).tolist() for k, v in numpy_state["state"].items()}},

@@ -1,4 +1,4 @@
-"""What became of a run, and what it cost: ``run.json``."""
+"""The status and the cost of a run: ``run.json``."""
 
 import time
 from collections.abc import Mapping
@@ -16,39 +16,39 @@ from lit_vae.run.protocols import protocols
 RECORD_FILE = "run.json"
 
 Status = Literal["running", "finished", "preempted", "interrupted", "failed"]
-"""``preempted``: asked to stop, and saved (`lit_vae.run.preemption`). ``interrupted``: by Ctrl-C.
-A run that was killed outright still reads ``running``; ``updated`` then lies behind.
+"""``preempted``: asked to stop, and saved (`lit_vae.run.preemption`). ``interrupted``: stopped by Ctrl-C.
+A run that was killed still says ``running``, with an old ``updated``.
 """
 
 
 class RunRecord(Callback):
-    """Writes ``RUN/run.json`` when training starts, at every validation and at the end of training, however it ends.
+    """Writes ``RUN/run.json`` when training starts, at every validation, and when training ends in any way.
 
     ========================  ======================================================================================
-    ``status``                see `Status`; ``error`` is the first line of what a failed run failed of
+    ``status``                see `Status`; for a failed run, ``error`` is the first line of the error
     ``step``, ``epoch``       optimizer steps taken and epochs begun
-    ``seconds``               by the clock, of training those steps: validations and pictures included, and of resumed
-                              runs what the checkpoint that they went on from had taken
+    ``seconds``               wall time of training, with validations and pictures; a resumed run adds the seconds up
+                              to its checkpoint
     ``parameters``            number of parameters of each part of the model, trained or not
-    ``peak_memory_bytes``     of one process: of tensors on a GPU, or of the whole process on a CPU
+    ``peak_memory_bytes``     of one process: its tensors on a GPU, or the whole process on a CPU
     ``device``, ``ranks``     what it ran on
     ``precision``             of the trainer
-    ``protocols``             what the numbers ``val/<name>`` in ``metrics.csv`` are of, see `lit_vae.run.protocols`
+    ``protocols``             of the numbers ``val/<name>`` in ``metrics.csv``, see `lit_vae.run.protocols`
     ``updated``               when this was written, UTC
     ========================  ======================================================================================
     """
 
     def __init__(self) -> None:
-        self._before = 0.0  # seconds that the checkpoint gone on from had taken
+        self._before = 0.0  # seconds up to the checkpoint
         self._started: float | None = None
         self._protocols: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds until now, and what the numbers of validations are of."""
+        """The seconds so far, and the protocols of validation numbers."""
         return {"seconds": self._seconds(), "protocols": self._protocols}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting from a checkpoint."""
+        """Continue to count from a checkpoint."""
         self._before, self._protocols = float(state_dict["seconds"]), dict(state_dict.get("protocols", {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,12 +57,12 @@ class RunRecord(Callback):
         self._write(trainer, "running")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how far it has come."""
+        """Record the progress."""
         if self._started is not None and not trainer.sanity_checking:
             self._write(trainer, "running")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say what it ended with."""
+        """Record the error."""
         if self._started is None or isinstance(exception, DirectoryMoved):
             return
         if isinstance(exception, (KeyboardInterrupt, Interrupted)):
@@ -76,7 +76,7 @@ class RunRecord(Callback):
             self._write(trainer, "failed", {"error": words.splitlines()[0]})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that it came to its end."""
+        """Record the end."""
         self._write(trainer, "interrupted" if trainer.interrupted else "finished")
 
     def _seconds(self) -> float:
@@ -106,9 +106,9 @@ class RunRecord(Callback):
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Number of parameters of each part that has any: the model's own modules, and those that belong to none of them.
+    """The number of parameters of each child module; ``own``: those of no child.
 
-    ``decoder`` and ``encoder`` beside ``realism``, say: a discriminator is no part of the autoencoder that it trains.
+    So a discriminator (in ``realism``) is not counted with ``encoder`` and ``decoder``.
     """
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     counts["own"] = sum(p.numel() for p in model.parameters(recurse=False))

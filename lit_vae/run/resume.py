@@ -1,4 +1,4 @@
-"""What a run goes on from: the newest of its checkpoints that is whole."""
+"""The checkpoint that a run resumes from: the newest complete one."""
 
 import os
 import warnings
@@ -11,41 +11,41 @@ from lit_vae.run.errors import TrainingStopped
 from lit_vae.run.files import read_json, write_json
 
 RESTARTS_FILE = "restarts.json"
-MOST_IN_VAIN = 3
-"""Restarts of a job with no new checkpoint in between; after so many another one is not worth its queueing."""
+MAX_RESTARTS = 3
+"""After so many restarts of a job without a new checkpoint, the job ends."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a command reads weights from.
+    """The checkpoint that a command loads.
 
     Args:
-        path: the checkpoint; None: there is none, and training starts.
-        broken: the newer one that it stands in for.
+        path: of the checkpoint; None: training starts from the beginning.
+        broken: a newer checkpoint that is damaged; `path` is used instead.
     """
 
     path: str | None = None
     broken: Path | None = None
 
     def set_aside(self) -> None:
-        """Rename what is broken, so that the next checkpoint does not push out the good one. One process does it."""
+        """Rename the damaged checkpoint, so that the next save keeps the good one. Rank 0 calls it."""
         if self.broken is not None:
             self.broken.replace(self.broken.with_name(BROKEN))
 
 
 def checkpoint_in(run_dir: Path, ckpt_path: str | None, fit: bool = False) -> Source:
-    """``last``, ``best`` and ``auto`` as files of the run; other paths as they are.
+    """The file for ``last``, ``best`` or ``auto`` of a run; other paths are returned as they are.
 
-    With ``fit``, ``last`` and ``auto`` are the newest checkpoint that is whole, be it the one before the last; ``auto``
-    is nothing where the run has none, and training starts.
+    With ``fit``, ``last`` and ``auto`` are the newest complete checkpoint, which may be the one before the last. If the
+    run has no checkpoint, ``auto`` starts from the beginning.
 
     Raises:
-        ValueError: there is no such file, or none that is whole.
+        ValueError: there is no such file, or no complete one.
     """
     if ckpt_path is None:
         return Source()
     if ckpt_path == "auto" and not fit:
-        raise ValueError("--ckpt_path auto is for fit: it starts where there is no checkpoint. Give last or best.")
+        raise ValueError("--ckpt_path auto is for fit. Give last or best.")
     folder = run_dir / CHECKPOINTS
     if fit and ckpt_path in ("last", "auto"):
         there = [path for path in (folder / LAST, folder / PREVIOUS) if path.is_file()]
@@ -65,36 +65,35 @@ def _newest_whole(newest_first: list[Path]) -> Source:
         broken = newest_first[0] if whole != newest_first[0] else None
         if broken is not None:
             warnings.warn(
-                f"{broken} is not whole: training goes on from {whole}, the one before it; the broken one is kept as"
+                f"{broken} is damaged: training resumes from {whole}, the one before it. The damaged one is kept as"
                 f" {BROKEN}.",
                 stacklevel=2,
             )
         return Source(str(whole), broken)
     if newest_first:
         raise ValueError(
-            f"--ckpt_path: {' and '.join(map(str, newest_first))} not whole, so there is nothing to go on from. Give"
-            " the path of another checkpoint, or remove the run to start anew."
+            f"--ckpt_path: {' and '.join(map(str, newest_first))} damaged: there is nothing to resume from. Give the"
+            " path of another checkpoint, or remove the run to start again."
         )
     return Source()
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all that was written is there and unchanged: its table of contents, and the checksum of each part."""
+    """Whether a checkpoint is complete and unchanged: it has a table of contents, and all checksums are right."""
     try:
         with zipfile.ZipFile(checkpoint) as content:
             return content.testzip() is None
-    except (zipfile.BadZipFile, EOFError, FileNotFoundError):  # the first rank has just set it aside
+    except (zipfile.BadZipFile, EOFError, FileNotFoundError):  # rank 0 has just renamed it
         return False
 
 
 def note_start(run_dir: Path, checkpoint: str | None) -> None:
-    """Count how often a SLURM job was started again without having written a checkpoint since; end it if too often.
+    """Count the restarts of a SLURM job since its last new checkpoint, and end the job after `MAX_RESTARTS`.
 
-    A time limit that is shorter than the way to the first checkpoint, or a node that always fails, would otherwise
-    requeue a job for ever.
+    Otherwise a job whose time limit is too short for one checkpoint, or whose node always fails, is requeued for ever.
 
     Raises:
-        TrainingStopped: it is one too many.
+        TrainingStopped: there were too many.
     """
     job, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if job is None:
@@ -102,11 +101,10 @@ def note_start(run_dir: Path, checkpoint: str | None) -> None:
     written = Path(checkpoint).stat().st_mtime_ns if checkpoint is not None else None
     before = read_json(run_dir / RESTARTS_FILE)
     same = restarts > 0 and (before.get("job"), before.get("checkpoint_written_ns")) == (job, written)
-    in_vain = before["in_vain"] + 1 if same else 0
-    write_json(run_dir / RESTARTS_FILE, {"job": job, "checkpoint_written_ns": written, "in_vain": in_vain})
-    if in_vain >= MOST_IN_VAIN:
+    useless = before.get("useless_restarts", 0) + 1 if same else 0
+    write_json(run_dir / RESTARTS_FILE, {"job": job, "checkpoint_written_ns": written, "useless_restarts": useless})
+    if useless >= MAX_RESTARTS:
         raise TrainingStopped(
-            f"job {job} was started again {in_vain} times with no new checkpoint in {run_dir / CHECKPOINTS} in between:"
-            " it makes no progress and ends here. Give it more time, or let it save more often"
-            " (--last_checkpoint.every_n_minutes)."
+            f"job {job} was restarted {useless} times without a new checkpoint in {run_dir / CHECKPOINTS}, so it ends"
+            " here. Give it a longer --time, or save more often (--last_checkpoint.every_n_minutes)."
         )

@@ -1,4 +1,4 @@
-"""Settings of two configurations, compared one by one, and paths in them."""
+"""The differences between two configurations, and paths in a configuration."""
 
 import os
 import reprlib
@@ -27,7 +27,7 @@ def differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    """In at most 100 characters; of a list of components, their names."""
+    """A value in at most 100 characters; for a list of components, their names."""
     if isinstance(value, list):
         value = [part.get("class_path", part) if isinstance(part, Mapping) else part for part in value]
     text = _BOUNDED.repr(value) if isinstance(value, (list, Mapping)) else str(value)
@@ -37,24 +37,24 @@ def _short(value: Any) -> str:
 _BOUNDED = reprlib.Repr()
 _BOUNDED.maxlist = _BOUNDED.maxdict = 50
 _BOUNDED.maxstring = _BOUNDED.maxother = 100
-"""Aliases make a YAML file of a few lines a value without end."""
+"""With aliases, a YAML file of a few lines can be a value without end."""
 
 
-def filled(was: Any, defaults: Any) -> Any:
-    """Settings, and those of the defaults that they lack."""
+def with_defaults(was: Any, defaults: Any) -> Any:
+    """Settings, with defaults for those that are missing."""
     if isinstance(was, Mapping) and isinstance(defaults, Mapping) and _same_class(was, defaults):
-        return {**defaults, **{name: filled(value, defaults.get(name)) for name, value in was.items()}}
+        return {**defaults, **{name: with_defaults(value, defaults.get(name)) for name, value in was.items()}}
     if isinstance(was, list) and isinstance(defaults, list) and len(was) == len(defaults):
-        return [filled(*pair) for pair in zip(was, defaults, strict=True)]
+        return [with_defaults(*pair) for pair in zip(was, defaults, strict=True)]
     return was
 
 
-def known_to(was: Any, now: Any) -> Any:
-    """Settings of now, less those that there were none of."""
+def without_new(was: Any, now: Any) -> Any:
+    """The settings ``now`` without those that do not exist in ``was``."""
     if isinstance(was, Mapping) and isinstance(now, Mapping) and _same_class(was, now):
-        return {name: known_to(was[name], value) for name, value in now.items() if name in was}
+        return {name: without_new(was[name], value) for name, value in now.items() if name in was}
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        return [known_to(*pair) for pair in zip(was, now, strict=True)]
+        return [without_new(*pair) for pair in zip(was, now, strict=True)]
     return now
 
 
@@ -63,9 +63,9 @@ def _same_class(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def with_home(value: Any) -> Any:
-    """Replace a leading ``~`` of every text in a configuration; a shell does so for ``--out ~/x``, not ``--out=~/x``.
+    """Replace a leading ``~`` by the home directory, in every text of a configuration.
 
-    No other setting begins with it. What no user of this machine is called stays as it is.
+    A shell does so for ``--out ~/x``, but not for ``--out=~/x``. A ``~name`` without such a user stays as it is.
     """
     if isinstance(value, (str, Path)) and str(value).startswith("~"):
         return type(value)(os.path.expanduser(value))

@@ -1,7 +1,7 @@
-"""OpenMP's threads, decided before torch is loaded: as many as there are cores for this process, and none that spins.
+"""OpenMP's threads, set before torch is loaded: one for each core that this process may use, and waiting ones sleep.
 
-A thread that waits for another one spins by default. Beside somebody else's process there is then no core on which the
-other one could go on, and a small network trains several times as slowly.
+By default a waiting thread spins. If another process uses the machine, the spinning thread takes the core that the
+thread it waits for needs, and a small network trains several times as slowly.
 """
 
 import math
@@ -12,43 +12,42 @@ from typing import NamedTuple
 
 NUMBER, POLICY = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 OURS = "LIT_VAE_THREADS"
-"""Holds what we have set `NUMBER` to: a process that inherits both may set another one, and a user's own stays."""
+"""What lit_vae has set `NUMBER` to. If the two are equal, a child process may change it; a user's own number stays."""
 SPINNING = (POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Whoever sets one of these has decided how threads wait."""
-
+"""If a user has set one of these, it says how threads wait."""
 
 PROC_GROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class Cores(NamedTuple):
-    """How many cores a process may use, and what says so; empty where that is the machine alone."""
+    """How many cores a process may use, and what limits them; empty if only the machine does."""
 
     number: int
     limit: str
 
 
 def set_defaults() -> None:
-    """Set what OpenMP reads as torch is loaded, where the user has not; nothing where torch is there already."""
+    """Set what OpenMP reads when torch is loaded, unless the user has. Does nothing if torch is loaded already."""
     if "torch" in sys.modules:
         return
     if not any(name in os.environ for name in SPINNING):
         os.environ[POLICY] = "PASSIVE"
-    if is_ours():
-        keep(cores().number)
+    if is_default():
+        export(cores().number)
 
 
-def is_ours() -> bool:
-    """Whether the number of threads is ours to set: the user has not."""
+def is_default() -> bool:
+    """Whether the user has left the number of threads to lit_vae."""
     return os.environ.get(NUMBER) in (None, "", os.environ.get(OURS))
 
 
-def keep(number: int) -> None:
-    """Tell the processes that this one starts."""
+def export(number: int) -> None:
+    """Pass the number on to processes that this one starts."""
     os.environ[NUMBER] = os.environ[OURS] = str(number)
 
 
 def cores(ranks: int = 1) -> Cores:
-    """How many cores this process may use: of the machine, or of what a container, SLURM or other ranks leave it.
+    """How many cores this process may use, after the limits of a container, of SLURM and of other ranks.
 
     Args:
         ranks: processes of one training on this machine. They share the cores, unless a launcher that started them
@@ -66,7 +65,7 @@ def cores(ranks: int = 1) -> Cores:
 
 
 def _launched(there: int) -> tuple[int, list[Cores]]:
-    """How many processes a launcher has started on this machine, and what it has given this one of what is there."""
+    """How many processes a launcher has started on this machine, and how many of the cores it has given this one."""
     tasks = _tasks_here()
     if (each := _positive("SLURM_CPUS_PER_TASK")) is not None:
         return tasks, [Cores(each, "SLURM_CPUS_PER_TASK")]
@@ -77,18 +76,18 @@ def _launched(there: int) -> tuple[int, list[Cores]]:
     return 1, []
 
 
-def in_words(number: int, limit: str) -> str:
-    """One line for a log: how many threads there are, of how many cores, why, and whether they spin."""
+def summary(number: int, limit: str) -> str:
+    """One line for the log: threads, cores, what limits them, and how threads wait."""
     spinning = next((f"{name}={os.environ[name]}" for name in SPINNING if os.environ.get(name)), f"{POLICY} not set")
     return f"threads: {number} of {os.cpu_count()} cores{f' ({limit})' if limit else ''}, {spinning}"
 
 
 def cgroup_quota(groups: Path = PROC_GROUPS, mounted: Path = CGROUPS) -> float | None:
-    """Cores' worth of time that control groups, of version 1 or 2, grant this process; None: as much as there is.
+    """The quota of control groups (version 1 or 2) in cores; None: no quota.
 
     Args:
         groups: the file that names the groups.
-        mounted: where their folders are. A container may not see those above its own: then the top one is its own.
+        mounted: where their folders are. In a container that does not see the groups above, the top one is its own.
     """
     found = []
     for line in groups.read_text().splitlines() if groups.is_file() else ():
@@ -109,7 +108,7 @@ def _quota_of(folder: Path) -> float | None:
         else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # there is none; `max` is no number
+    except (OSError, ValueError, ZeroDivisionError):  # there is no quota: `max` is not a number
         return None
 
 

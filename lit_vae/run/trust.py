@@ -1,7 +1,7 @@
-"""Which classes a file from elsewhere may name. Anything else is refused before it is imported.
+"""Which classes a file of a stranger may name. Any other class is refused before it is imported.
 
-A checkpoint holds no code, but it names classes and their arguments, and importing or building a class runs code. The
-same holds for the ``config.yaml`` of a run that somebody else has made. See ``SECURITY.md``.
+A checkpoint contains no code, but it names classes with their arguments, and to import or build a class runs code. The
+same is true of the ``config.yaml`` of somebody else's run. See ``SECURITY.md``.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from lit_vae.run.lightning_internals import CLASS_PATH, import_rules_given_back
 
 VARIABLE = "LIT_VAE_TRUST"
 OURS = ("lit_vae", "callbacks", "torch.nn", "torch.optim", "lightning.pytorch.cli.ReduceLROnPlateau")
-"""Packages whose classes a checkpoint may name, and the one class that Lightning's command line adds to schedules."""
+"""Packages whose classes a checkpoint may name, and the one schedule that Lightning's command line adds."""
 
 _DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")  # what jsonargparse says
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -25,17 +25,17 @@ _restricted = False
 
 
 def forget_classes() -> None:
-    """Trust no configuration any more: a new command begins."""
+    """Forget the classes of earlier configurations; called when a command starts."""
     _named_by_user.clear()
 
 
 def trust_classes_of(config: Any) -> None:
-    """Trust the classes that the user's own configuration names, for the rest of this command.
+    """Trust the classes that the user's own configuration names, until the command ends.
 
     Args:
         config: nested plain values.
     """
-    if _restricted:  # a file from elsewhere is being read as a configuration
+    if _restricted:  # the configuration is that of a stranger
         return
     for _, name in class_paths(config):
         if isinstance(name, str) and _NAME.fullmatch(name):
@@ -45,21 +45,21 @@ def trust_classes_of(config: Any) -> None:
 
 
 def is_named_by_user(found: type) -> bool:
-    """Whether the configuration of this command names a class, be it as a default."""
+    """Whether the configuration of this command names a class, also as a default."""
     return _defined_as(found) in _named_by_user
 
 
 def trusted() -> tuple[str, ...]:
-    """Packages and classes that a file from elsewhere may name: ours, the user's own, those of `VARIABLE`.
+    """Packages and classes that a stranger's file may name: `OURS`, those of the user's configuration, of `VARIABLE`.
 
     Raises:
-        ValueError: the variable holds something that is no name.
+        ValueError: the variable contains something that is not a name.
     """
     given = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     if wrong := [name for name in given if not all(part.isidentifier() for part in name.split("."))]:
         raise ValueError(
-            f"--trust, {VARIABLE}: {', '.join(wrong)} is not the name of a package or class. Give such as mypackage,"
-            " mypackage.networks or mypackage.networks.UNet, separated by commas."
+            f"--trust, {VARIABLE}: {', '.join(wrong)} is not the name of a package or class. Give names such as"
+            " mypackage, mypackage.networks or mypackage.networks.UNet, separated by commas."
         )
     return (*OURS, *sorted(_named_by_user), *given)
 
@@ -75,10 +75,10 @@ def class_named(class_path: Any, file: Path, key: str) -> type:
     Args:
         class_path: ``package.module.Class``.
         file: that names it.
-        key: where in the file.
+        key: its place in the file.
 
     Raises:
-        ValueError: it is not trusted, is defined in a package that is not, is not there, or is no class.
+        ValueError: it, or the package that defines it, is not trusted; it does not exist; or it is not a class.
     """
     if not isinstance(class_path, str) or not _NAME.fullmatch(class_path):
         raise ValueError(
@@ -89,16 +89,16 @@ def class_named(class_path: Any, file: Path, key: str) -> type:
     try:
         found = _imported(class_path)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{file}: {key} is {class_path}: {error}. Install what defines it.") from error
+        raise ValueError(f"{file}: {key} is {class_path}: {error}. Install the package that defines it.") from error
     if not isinstance(found, type):
-        raise ValueError(f"{file}: {key} (={class_path}) is no class. Give another file.")
-    if not is_trusted(_defined_as(found)):  # a trusted module sees others through its imports
+        raise ValueError(f"{file}: {key} (={class_path}) is not a class. Give another file.")
+    if not is_trusted(_defined_as(found)):  # a trusted module may have imported it from another
         raise ValueError(_refusal(file, _defined_as(found), key))
     return found
 
 
 def check_classes(content: Any, file: Path, key: str) -> None:
-    """Look at every class that nested values of a file name, before any is built.
+    """Check every class that nested values of a file name, before any is built.
 
     Raises:
         ValueError: see `class_named`.
@@ -130,10 +130,10 @@ def class_paths(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def only_trusted(file: Path) -> Iterator[None]:
-    """Within the block jsonargparse imports nothing else, however a value of the file spells it.
+    """Within the block, jsonargparse imports only trusted classes, however the file spells a name.
 
     Raises:
-        ValueError: on leaving, if something else was named.
+        ValueError: at the end, if another class was named.
     """
     from jsonargparse import set_parsing_settings
 
@@ -154,9 +154,9 @@ def only_trusted(file: Path) -> Iterator[None]:
 def _refusal(file: Path, name: str, key: str) -> str:
     package = name.partition(".")[0]
     return (
-        f"{file}: {key} names {name}, and importing that could run any code, so it was not imported. The file may"
-        " name classes of lit_vae, callbacks, torch.nn and torch.optim, and those of your own --config. If you know who"
-        f" made the file: lit-vae ... --trust {package}, or {VARIABLE}={package}."
+        f"{file}: {key} names {name}, and importing that could run any code, so it was not imported. The file may name"
+        " classes of lit_vae, callbacks, torch.nn, torch.optim and your own --config. If you trust the author of the"
+        f" file: lit-vae ... --trust {package}, or {VARIABLE}={package}."
     )
 
 

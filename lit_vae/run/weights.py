@@ -1,4 +1,4 @@
-"""Two sets of weights, compared by name and shape, in words."""
+"""The differences between two sets of weights, by name and shape, in words."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _SHOWN = 8
 
 
 def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
-    """What is missing, unexpected or of another shape among weights, given by name and shape; empty if nothing is."""
+    """Weights that are missing, unexpected or of another shape, in one line; empty if there are none."""
     kinds = {
         "missing": [name for name in expected if name not in given],
         "unexpected": [name for name in given if name not in expected],
@@ -24,7 +24,7 @@ def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> st
 
 
 def some(names: list[str]) -> str:
-    """The first few of them."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 

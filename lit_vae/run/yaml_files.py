@@ -1,4 +1,4 @@
-"""YAML as this project reads it: one mapping in a regular file of UTF-8, without what is almost surely a mistake."""
+"""YAML files: one mapping in a regular UTF-8 file, and an error for what is almost surely a mistake."""
 
 import os
 import stat
@@ -9,22 +9,22 @@ from typing import Any
 
 import yaml
 
-MOST_BYTES = 2**24
-MOST_NODES = 50_000
-"""Of a file with all its aliases written out. The largest configuration here has some 300."""
-MOST_LEVELS = 60
+MAX_BYTES = 2**24
+MAX_NODES = 50_000
+"""The limit for a file with all its aliases written out. The largest shipped configuration has about 300."""
+MAX_LEVELS = 60
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Refused(yaml.MarkedYAMLError):
-    """YAML that would be read, but not as whoever wrote it means."""
+    """YAML that can be read, but surely does not say what its author meant."""
 
 
 @dataclass
 class _Open:
-    """A sequence or mapping that the text is in the middle of."""
+    """A sequence or mapping whose end is not reached yet."""
 
     anchor: str | None = None
     is_mapping: bool = False
@@ -34,10 +34,10 @@ class _Open:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a file.
+    """Read the mapping in a file.
 
     Raises:
-        ValueError: naming the file, and the line where there is one.
+        ValueError: naming the file and, if known, the line.
     """
     path = Path(path)
     text = read_text(path)
@@ -49,14 +49,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if content is None:
         raise ValueError(f"{path}: the file is empty. Give a configuration (YAML).")
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, and must hold keys and values (YAML).")
+        raise ValueError(f"{path}: contains a {type(content).__name__}, and must contain keys and values (YAML).")
     if odd := [key for key in content if not isinstance(key, str)]:
         raise ValueError(f"{path}: the key {odd[0]!r} must be a name.")
     return content
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file of UTF-8.
+    """Read the text of a regular UTF-8 file.
 
     Raises:
         ValueError: naming the file.
@@ -65,10 +65,8 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: is a {kind or 'folder'}, not a regular file. Give a file.")
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ValueError(
-                f"{path}: has {size:,} bytes, and more than {MOST_BYTES:,} are not read. Give another file."
-            )
+        if size > MAX_BYTES:
+            raise ValueError(f"{path}: has {size:,} bytes, more than the limit of {MAX_BYTES:,}. Give another file.")
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -84,20 +82,20 @@ def read_text(path: Path) -> str:
 
 
 def special_kind(path: str | Path) -> str | None:
-    """What a path is whose reading may never end: a pipe, a device, a socket. None for anything else."""
+    """The kind of a path that might be read without end: a pipe, a device, a socket. None for any other path."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # no such file; or no name of a file at all
+    except (OSError, ValueError):  # no such file, or not the name of a file
         return None
     kinds = {stat.S_ISFIFO: "named pipe", stat.S_ISCHR: "device", stat.S_ISBLK: "device", stat.S_ISSOCK: "socket"}
     return next((name for is_kind, name in kinds.items() if is_kind(mode)), None)
 
 
 def refuse_special_files(arguments: Sequence[str]) -> None:
-    """Look at every path of a command line before anything opens it.
+    """Check every path of a command line before it is opened.
 
     Raises:
-        ValueError: naming the option, and a path whose reading may never end.
+        ValueError: naming the option and a path that might be read without end.
     """
     before = ""
     for argument in arguments:
@@ -112,10 +110,10 @@ def refuse_special_files(arguments: Sequence[str]) -> None:
 
 
 def strictly(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same loader of YAML text, which refuses what `check` does."""
+    """A loader of YAML text that also refuses what `check` refuses."""
 
     def checked(text: str) -> Any:
-        if ":" in text or "*" in text or "[" in text:  # the others have neither keys, aliases nor levels
+        if ":" in text or "*" in text or "[" in text:  # without these there are no keys, aliases or levels
             check(text)
         return load(text)
 
@@ -123,9 +121,9 @@ def strictly(load: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def check(text: str) -> None:
-    """Refuse keys that are given twice, aliases that explode or refer to themselves, and bottomless nesting.
+    """Refuse repeated keys, aliases that explode or refer to themselves, and nesting without end.
 
-    Of events, one after the other: nothing is built or expanded.
+    Reads the events of the parser one by one, so nothing is built or expanded.
 
     Raises:
         yaml.YAMLError: with the line.
@@ -135,10 +133,8 @@ def check(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         inside = stack[-1]
         if isinstance(event, yaml.CollectionStartEvent):
-            if len(stack) > MOST_LEVELS:
-                raise Refused(
-                    problem=f"more than {MOST_LEVELS} levels within each other", problem_mark=event.start_mark
-                )
+            if len(stack) > MAX_LEVELS:
+                raise Refused(problem=f"more than {MAX_LEVELS} nested levels", problem_mark=event.start_mark)
             stack.append(_Open(event.anchor, isinstance(event, yaml.MappingStartEvent)))
         elif isinstance(event, yaml.CollectionEndEvent):
             done = stack.pop()
@@ -167,15 +163,15 @@ def check(text: str) -> None:
 def _add(inside: _Open, nodes: int, event: Any) -> None:
     inside.children += 1
     inside.nodes += nodes
-    if inside.nodes > MOST_NODES:
+    if inside.nodes > MAX_NODES:
         raise Refused(
-            problem=f"more than {MOST_NODES:,} values, with all aliases (*name) written out",
+            problem=f"more than {MAX_NODES:,} values, with all aliases (*name) written out",
             problem_mark=event.start_mark,
         )
 
 
 def _words(error: yaml.YAMLError) -> str:
-    """What is wrong, and where, on one line."""
+    """The problem and its place, in one line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""

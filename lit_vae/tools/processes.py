@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lit_vae.run.lock import handed_on
+from lit_vae.run.lock import inheritable
 
 PATIENCE = ((signal.SIGINT, 600.0), (signal.SIGINT, 30.0), (signal.SIGKILL, None))
 """How a program is ended: a signal, and the seconds that it has before the next one.
@@ -54,7 +54,7 @@ def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, s
         start = file.tell()
         program = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-            pass_fds=[held.fileno()], env=handed_on(held),
+            pass_fds=[held.fileno()], env=inheritable(held),
         )  # fmt: skip
     try:
         while not _ended(program, within=1.0):

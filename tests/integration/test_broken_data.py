@@ -37,9 +37,7 @@ def test_an_image_that_breaks_in_training_is_named_by_the_rank_that_reads_it(con
     assert ended.code != 0
     assert ended.left == []
     assert ended.seconds < 15
-    named = (
-        rf"\[rank\d\]: ValueError: {re.escape(str(tmp_path))}/photos/\d+\.png: not a whole image \(.*Delete or replace"
-    )
+    named = rf"\[rank\d\]: ValueError: {re.escape(str(tmp_path))}/photos/\d+\.png: not a complete image \(.*Delete"
     assert re.search(named, ended.said)
 
 

@@ -110,7 +110,7 @@ def test_a_finished_run_is_not_written_over(
     lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     message = fails(lightning, ["fit", "--config", digits_config, "--run_dir", run, *FAST], capsys)
-    assert "already holds a run. Add --ckpt_path last" in message
+    assert "already contains a run. Add --ckpt_path last" in message
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 

@@ -115,7 +115,7 @@ def test_what_a_checkpoint_cannot_go_on_with_is_one_clear_error(
     go_on = [*args, "--trainer.max_epochs=2", "--run_dir", run]
 
     message = fails(lightning, capsys, *go_on, "--ckpt_path=last")
-    assert "these cannot change:\n  model.init_args.realism: " in message
+    assert "when training resumes from a checkpoint:\n  model.init_args.realism: " in message
     assert "callbacks.StartFrom" in message
     family = ["fit", "--config", digits_config.parents[1] / "ae" / "digits.yaml", *FAST, callbacks()]
     message = fails(lightning, capsys, *family, "--run_dir", run, "--ckpt_path=last")
@@ -128,10 +128,10 @@ def test_what_a_checkpoint_cannot_go_on_with_is_one_clear_error(
     assert "callbacks.StartFrom" in message
     go_on[-1] = tmp_path / "other"
     message = fails(lightning, capsys, *go_on, game, "--ckpt_path", weights)
-    assert "weights.pt holds weights alone" in message
+    assert "weights.pt contains only weights" in message
     assert "callbacks.StartFrom" in message
     message = fails(lightning, capsys, *go_on, game, "--ckpt_path", without)
-    assert "without.ckpt holds weights alone, and no training goes on from these" in message
+    assert "without.ckpt contains only weights, so training cannot resume from it" in message
 
     started = [*args[:-2], callbacks(named("callbacks.StartFrom", path=str(weights))), "--trainer.max_epochs=1"]
     lightning(*started, "--run_dir", tmp_path / "started")  # what the errors name works, without the discriminator

@@ -102,7 +102,7 @@ def test_what_cannot_change_is_refused_by_name(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     args = ["--config", trained / "config.yaml", "--run_dir", trained, "--ckpt_path", "last", option]
-    assert f"these cannot change:\n  {named}\n" in fails(lightning, capsys, "fit", *args)
+    assert f"when training resumes from a checkpoint:\n  {named}\n" in fails(lightning, capsys, "fit", *args)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
@@ -117,7 +117,7 @@ def test_a_moved_run_keeps_its_best_and_a_fork_says_where_it_is_from(
     lightning(
         "fit", "--config", trained / "config.yaml", "--run_dir", fork, "--ckpt_path", last, "--trainer.max_epochs=2"
     )
-    assert head(fork) == [f"# from step 4, which {last} had come to:", "#   trainer.max_epochs: 1 -> 2"]
+    assert head(fork) == [f"# from step 4 of {last}:", "#   trainer.max_epochs: 1 -> 2"]
     assert state(fork, "best")["global_step"] == 8
     assert (trained / "checkpoints" / "best.ckpt").read_bytes() == best
 
@@ -177,7 +177,7 @@ def test_a_run_that_is_moved_in_mid_training_ends_with_a_clear_error(
     with monkeypatch.context() as patch:
         patch.setattr(RandomState, "on_train_batch_start", move)
         message = fails(lightning, capsys, "fit", "--config", digits_config, f"--run_dir={run}", *few)
-    assert f"error: the run directory {run} was moved or removed while training wrote into it." in message
+    assert f"error: the run directory {run} was moved or removed during training." in message
     assert "Traceback" not in message
     assert not run.exists()
     lightning("fit", "--config", moved / "config.yaml", "--run_dir", moved, "--ckpt_path", "last")

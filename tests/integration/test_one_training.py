@@ -33,7 +33,7 @@ def test_a_second_training_in_a_run_directory_is_refused(
         with pytest.raises(SystemExit):
             lightning(*args, "--ckpt_path", "last")
         said = capsys.readouterr().err
-        assert f"error: --run_dir {run}: another training is at work there ({run}/run.lock is held by process " in said
+        assert f"error: --run_dir {run}: another training runs there ({run}/run.lock is held by process " in said
         assert f"process {first.pid} on " in said
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     finally:

@@ -252,7 +252,7 @@ def test_killed_and_cut_in_half_the_one_before_is_gone_on_from(
     assert is_whole(previous)
     assert final_state(run)["global_step"] < STEPS
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=rf"{last} is not whole: training goes on from {previous}"):
+    with pytest.warns(UserWarning, match=rf"{last} is damaged: training resumes from {previous}"):
         lightning(*arguments(config, run))
     assert_same_run(straight, run)
     assert not is_whole(run / "checkpoints" / "broken.ckpt")
@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error: the run directory can no longer be written to ([Errno 27] File too large" in said
-    assert "mend the directory, and go on with --ckpt_path last." in said
+    assert "repair the directory, and resume with --ckpt_path last." in said
     assert "Traceback" not in said
     assert is_whole(run / "checkpoints" / "last.ckpt")
     assert not list((run / "checkpoints").glob(".*partial"))

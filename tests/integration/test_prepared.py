@@ -123,7 +123,7 @@ def test_without_files_and_network_it_is_one_error(files: tuple[Path, Path], tmp
     fit = child(tmp_path, "-m", "lit_vae.cli", "fit", "--config", config, "--run_dir", tmp_path / "run", offline="1")
     assert fit.returncode == 1
     assert (
-        "LIT_VAE_OFFLINE (=1) forbids to fetch it. Run  lit-vae prepare CONFIG  where there is internet" in fit.stderr
+        "LIT_VAE_OFFLINE (=1) forbids downloads. Run  lit-vae prepare CONFIG  on a machine with internet" in fit.stderr
     )
     assert not (tmp_path / "attempts").exists()
 
@@ -143,6 +143,6 @@ def test_codes_need_the_very_checkpoint_that_made_them(two_stages: TwoStages, tm
     (moved / "codes.json").unlink()
     (moved / "codes.json").write_text(json.dumps(manifest))
     _, gone = Codes(str(moved)).needs()
-    assert str(gone.problem()).startswith(f"there is no {tmp_path}/other.ckpt. Put it back, or encode again")
+    assert str(gone.problem()).startswith(f"there is no {tmp_path}/other.ckpt. Restore it, or encode again")
     (tmp_path / "other.ckpt").write_text("another")
     assert f"the SHA-256 of {tmp_path}/other.ckpt begins with" in str(gone.problem())

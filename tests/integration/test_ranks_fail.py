@@ -115,7 +115,7 @@ def test_a_rank_that_raises_ends_all_and_its_traceback_is_the_only_one(
     assert record(tmp_path / "run")["status"] == "failed"
     if rank == 1:
         *_, last = ended.said.splitlines()
-        assert last.startswith("[rank0]: ended, because another rank has; what it failed of stands in its own words (")
+        assert last.startswith("[rank0]: ended, because another rank has ended; see its error message (")
         assert record(tmp_path / "run")["error"] == "another rank has failed: its error is in the log"
     else:
         assert ended.said.splitlines()[-1] == "[rank0]: RuntimeError: injected into rank 0"

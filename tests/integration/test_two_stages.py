@@ -182,7 +182,7 @@ def codes_copy(two_stages: TwoStages, folder: Path, **changed: Any) -> Path:
     ("args", "expected"),
     [
         (["--data.root=nowhere"],
-         "root (='nowhere') holds no codes.json. Write it with: lit-vae encode RUN --out DIR."),
+         "root (='nowhere') contains no codes.json. Write it with: lit-vae encode RUN --out DIR."),
         (["--data.root=CODES", "--model.num_embeddings=[16]"],
          "CodePrior: model.num_embeddings (=[16]) must be those of the codes, [32]."
          " Set model.init_args.num_embeddings."),
@@ -255,5 +255,5 @@ def test_the_panel_needs_stage_1_before_training(
     moved = {"path": "moved.ckpt", "sha256": "f" * 64}
     root = codes_copy(two_stages, tmp_path / "codes", checkpoint=moved)
     message = fails(lightning, ["fit", "--config", PRIOR, "--run_dir", tmp_path / "run", "--data.root", root], capsys)
-    assert "stage 1 of the prior is not at moved.ckpt." in message
+    assert "stage 1 of the prior is missing: moved.ckpt." in message
     assert not (tmp_path / "run").exists()

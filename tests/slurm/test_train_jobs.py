@@ -287,12 +287,12 @@ def test_a_job_that_is_requeued_without_progress_ends_with_the_reason(
     starts = tmp_path / "run" / "restarts.json"
     job = submit()
     for in_vain in range(3):
-        noted = {"job": job, "checkpoint_written_ns": None, "in_vain": in_vain}
+        noted = {"job": job, "checkpoint_written_ns": None, "useless_restarts": in_vain}
         slurm.wait_until(
             lambda noted=noted: starts.exists() and json.loads(starts.read_text()) == noted, f"start {in_vain}", 120
         )
         slurm.run("scontrol", "requeue", job)
     assert slurm.wait(job) == {job: "FAILED"}
     log = (tmp_path / "log").read_text()
-    assert f"error: job {job} was started again 3 times with no new checkpoint in {tmp_path}/run/checkpoints" in log
-    assert "it makes no progress and ends here" in log
+    assert f"error: job {job} was restarted 3 times without a new checkpoint in {tmp_path}/run/checkpoints" in log
+    assert "so it ends here" in log

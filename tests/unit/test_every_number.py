@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
 import callbacks
 import lit_vae
 from lit_vae.ranges import problems_in
-from lit_vae.run.limits import AT_THE_TOP, OF_OTHERS
+from lit_vae.run.limits import FOREIGN_RANGES, SECTION_CLASSES
 
 COMPONENTS = (
     "lit_vae.models", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules", "lit_vae.likelihoods",
@@ -92,7 +92,7 @@ def is_number(hint: Any) -> bool:
 
 
 def numbers() -> Iterator[tuple[type, str, Any]]:
-    for kind in [*classes(), AT_THE_TOP["last_checkpoint"]]:
+    for kind in [*classes(), SECTION_CLASSES["last_checkpoint"]]:
         init = vars(kind)["__init__"]
         for argument, hint in get_type_hints(init, include_extras=True).items():
             if argument not in GIVEN_BY_THE_MODEL and argument not in GIVEN_TO.get(kind.__name__, ()):
@@ -110,7 +110,7 @@ WRAPS: tuple[Callable[[float], Any], ...] = (lambda n: n, lambda n: [n], lambda 
 
 def refused(kind: type, argument: str, value: Any) -> list[str]:
     part = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": {argument: value}}
-    return [problem.key for problem in problems_in({"part": part}, {}, OF_OTHERS)]
+    return [problem.key for problem in problems_in({"part": part}, {}, FOREIGN_RANGES)]
 
 
 def test_there_are_as_many_as_there_were():

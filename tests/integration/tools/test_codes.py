@@ -83,8 +83,8 @@ def test_stage_1_moved_or_changed(tools: Tools, fails: Fails, two_stages: TwoSta
     content["stage1"]["path"] = str(tmp_path / "gone.ckpt")
     torch.save(content, checkpoint)
     message = fails(1, "sample", run, "--n", 4)
-    assert f"stage 1 of the prior is not at {tmp_path / 'gone.ckpt'}. Put the checkpoint back" in message
-    assert "lit-vae sample also takes --stage1 FILE." in message
+    assert f"stage 1 of the prior is missing: {tmp_path / 'gone.ckpt'}. Restore the checkpoint" in message
+    assert "or give lit-vae sample --stage1 FILE." in message
 
     there = two_stages.stage1 / "checkpoints" / "best.ckpt"
     tools("sample", run, "--n", 4, "--stage1", there)

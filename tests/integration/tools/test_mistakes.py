@@ -51,7 +51,7 @@ def test_nothing_is_downloaded(fails: Fails, run_copy: RunCopy, tmp_path: Path) 
     }  # fmt: skip
     torch.save(content, run / "checkpoints" / "best.ckpt")
     message = fails(1, "reconstruct", run)
-    assert f"MNIST: root (={str(tmp_path / 'data')!r}) does not hold the data set." in message
+    assert f"MNIST: root (={str(tmp_path / 'data')!r}) does not contain the data set." in message
     assert "--data_root" in message
     assert not (tmp_path / "data").exists()
 
@@ -72,10 +72,10 @@ def test_nothing_is_downloaded(fails: Fails, run_copy: RunCopy, tmp_path: Path) 
         (["reconstruct", "empty"], "there is no checkpoint empty/checkpoints/best.ckpt. Is it a run directory?"),
         (["sample", "junk.ckpt"], "junk.ckpt cannot be read"),
         (["sample", "half.ckpt"], "half.ckpt cannot be read"),
-        (["sample", "python.ckpt"], "python.ckpt does not say what its model is"),
+        (["sample", "python.ckpt"], "python.ckpt does not name its model"),
         (["sample", "elsewhere.ckpt"], "its model is lit_vae.nowhere.Model: No module named 'lit_vae.nowhere'"),
-        (["sample", "strange.ckpt"], "its model torch.nn.Linear is no Model."),
-        (["sample", "old.ckpt"], "old.ckpt: not of this version of VAE: "),
+        (["sample", "strange.ckpt"], "its model torch.nn.Linear is not a Model."),
+        (["sample", "old.ckpt"], "old.ckpt: does not fit this version of VAE: "),
         (["interpolate", "RUN", "--steps", 1], "lit-vae interpolate: --steps (=1) must be at least 2."),
         (["traverse", "RUN", "--dims", 0], "lit-vae traverse: --dims (=0) must be at least 1."),
         (["traverse", "RUN", "--data_root", "x"], "--data_root x: Digits is read from no folder. Leave it out."),

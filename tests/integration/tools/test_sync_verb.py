@@ -175,9 +175,9 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     ("file", "content", "said"),
     [
         ("wandb/settings.yaml", "project: 3\n", "wandb/settings.yaml: project (=3): Input should be a valid string"),
-        ("wandb/settings.yaml", "- a\n", "wandb/settings.yaml: holds a list, and must hold keys and values"),
+        ("wandb/settings.yaml", "- a\n", "wandb/settings.yaml: contains a list, and must contain keys and values"),
         ("metrics.csv", "st", "metrics.csv: its first line is damaged"),
-        ("run.json", "[1]", "run.json holds a list, and must hold keys and values"),
+        ("run.json", "[1]", "run.json contains a list, not keys and values"),
     ],
 )
 def test_a_damaged_file_is_named(

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 import callbacks
 from lit_vae import features, metrics
-from lit_vae.run.callbacks import monitor_problems, twice
+from lit_vae.run.callbacks import duplicates, monitor_problems
 from lit_vae.run.checkpoints import BestCheckpoint
 
 
@@ -62,11 +62,11 @@ def test_the_numbers_of_a_run_are_those_that_are_said_before(new_model, new_trai
         ),
         ([EarlyStopping("val_loss")], 1, "Did you mean 'val/loss'"),
         ([EarlyStopping("test/loss")], 1, "Did you mean 'train/loss' or 'val/loss'"),
-        ([EarlyStopping("xyz")], 1, "There are train/distortion, train/elbo"),
+        ([EarlyStopping("xyz")], 1, "It logs train/distortion, train/elbo"),
         ([callbacks.ImageQuality(), ModelCheckpoint(monitor="val/psnrr")], 1, "Did you mean 'val/psnr'"),
         ([callbacks.ImageQuality(2), ModelCheckpoint(monitor="val/psnr")], 3, "measures it every 2 epochs only"),
         ([callbacks.ImageQuality(None), ModelCheckpoint(monitor="val/psnr")], 1, "measures it in tests only"),
-        ([callbacks.ImageQuality(), callbacks.ImageQuality(2)], 1, "val/psnr is logged by ImageQuality, too"),
+        ([callbacks.ImageQuality(), callbacks.ImageQuality(2)], 1, "val/psnr is also logged by ImageQuality"),
     ],
 )
 def test_what_no_validation_will_have_is_named(new_model, data, given, every, words):
@@ -96,7 +96,7 @@ def test_what_a_callback_from_elsewhere_may_log_is_a_warning(new_model, data):
     [
         (
             [EarlyStopping("val/loss"), EarlyStopping("val/loss", 0.1)],
-            "another than {'monitor': 'val/loss', 'mode': 'min'}",
+            "Two may differ in {'monitor': 'val/loss', 'mode': 'min'}",
         ),
         ([callbacks.EMA(), callbacks.EMA()], "trainer.callbacks has EMA 2 times, and a run can have one"),
         ([callbacks.Curves(), callbacks.Curves(["loss"])], "Curves 2 times"),
@@ -104,9 +104,9 @@ def test_what_a_callback_from_elsewhere_may_log_is_a_warning(new_model, data):
     ],
 )
 def test_two_of_what_there_can_be_one_of_are_named(given, words):
-    assert words in "\n".join(twice(given))
+    assert words in "\n".join(duplicates(given))
 
 
 def test_two_of_what_there_can_be_two_of_are_no_problem():
     stopping = [EarlyStopping("val/loss"), EarlyStopping("val/elbo", mode="max")]
-    assert twice([*stopping, callbacks.Samples(), callbacks.Samples(), Mine(), Mine(), *measurements()]) == []
+    assert duplicates([*stopping, callbacks.Samples(), callbacks.Samples(), Mine(), Mine(), *measurements()]) == []

@@ -190,7 +190,7 @@ def with_code(code: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 WRITE = "Write it with: lit-vae encode RUN --out DIR."
-NOT_WHOLE = r"codes\.json: not a whole manifest of codes "
+NOT_WHOLE = r"codes\.json: not a complete description of codes "
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ NOT_WHOLE = r"codes\.json: not a whole manifest of codes "
         (
             lambda root: (root / "codes.json").unlink(),
             FileNotFoundError,
-            r"^Codes: root \(='.*codes'\) holds no codes\.",
+            r"^Codes: root \(='.*codes'\) contains no codes\.",
         ),
         (lambda root: (root / "codes.json").write_text("{"), ValueError, NOT_WHOLE),
         (manifest(grids="absent"), ValueError, NOT_WHOLE + r"\(KeyError\('grids'\)\)\."),
@@ -225,27 +225,39 @@ NOT_WHOLE = r"codes\.json: not a whole manifest of codes "
         (
             lambda root: np.save(root / "train/labels.npy", np.array([print] * 20)),
             ValueError,
-            "labels.npy: not a whole",
+            "labels.npy: not a complete",
         ),
-        (manifest(format=2), ValueError, r"codes\.json: format \(=2\) must be 1; another version wrote it\."),
-        (manifest(splits={}), FileNotFoundError, r"root \(=.*\) must hold the split train, it holds nothing\."),
+        (
+            manifest(format=2),
+            ValueError,
+            r"codes\.json: format \(=2\) must be 1; another version of lit_vae wrote it\.",
+        ),
+        (manifest(splits={}), FileNotFoundError, r"root \(=.*\) must contain the split train, but contains nothing\."),
         (
             lambda root: (root / "train/level_1.npy").unlink(),
             FileNotFoundError,
-            r"train/level_1\.npy: there is no such ",
+            r"train/level_1\.npy: the file is missing",
         ),
-        (lambda root: (root / "train/labels.npy").unlink(), FileNotFoundError, r"train/labels\.npy: there is no such "),
-        (cut, ValueError, r"train/level_1\.npy: not a whole array \("),
-        (lambda root: (root / "train/level_0.npy").write_bytes(b""), ValueError, r"level_0\.npy: not a whole array \("),
+        (
+            lambda root: (root / "train/labels.npy").unlink(),
+            FileNotFoundError,
+            r"train/labels\.npy: the file is missing",
+        ),
+        (cut, ValueError, r"train/level_1\.npy: not a complete array \("),
+        (
+            lambda root: (root / "train/level_0.npy").write_bytes(b""),
+            ValueError,
+            r"level_0\.npy: not a complete array \(",
+        ),
         (
             array("train/level_0.npy", lambda a: a[1:]),
             ValueError,
-            r"holds uint8 \(19, 1, 2\), expected uint8 \(20, 1, 2\)",
+            r"contains uint8 \(19, 1, 2\), expected uint8 \(20, 1, 2\)",
         ),
         (
             array("train/level_1.npy", lambda a: a.astype(int)),
             ValueError,
-            r"holds int64 \(20, 2, 3\), expected uint16 \(",
+            r"contains int64 \(20, 2, 3\), expected uint16 \(",
         ),
         (
             array("train/level_1.npy", with_code(300)),

@@ -142,8 +142,8 @@ def test_a_folder_that_is_none_is_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         fit(Codes(str(tmp_path)))
     assert str(error.value) == (
-        f"Codes: root (={str(tmp_path)!r}) holds no codes.json. Write it with: lit-vae encode RUN --out DIR. "
-        "Or set data.init_args.root to such a folder."
+        f"Codes: root (={str(tmp_path)!r}) contains no codes.json. Write it with: lit-vae encode RUN --out DIR. "
+        "Or change data.init_args.root."
     )
 
 
@@ -151,7 +151,9 @@ def test_a_stage_needs_its_own_splits_alone(tmp_path: Path) -> None:
     write_codes(tmp_path / "codes", sizes={"train": 6, "val": 3})
     data = Codes(str(tmp_path / "codes"), batch_size=6)
     data.setup("fit")
-    with pytest.raises(FileNotFoundError, match=r"must hold the split test, it holds train, val\. Write it with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"must contain the split test, but contains train, val\. Write it with"
+    ):
         data.setup("test")
 
 

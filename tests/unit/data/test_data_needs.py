@@ -41,7 +41,7 @@ def test_celeba_has_checksums_of_its_lists_and_all_its_images(tmp_path: Path, mo
     images[1].write_bytes(images[1].read_bytes()[:-1])
     assert need.measure() != whole
     images[1].unlink()
-    assert "1 images are not there, such as" in str(need.problem())
+    assert "1 images are missing, such as" in str(need.problem())
     (folder / "list_eval_partition.txt").write_text(partition.replace("3.jpg 2", "3.jpg 1"))
     assert "list_eval_partition.txt does not have the checksum" in str(need.problem())
 
@@ -52,7 +52,7 @@ def test_a_folder_of_images_holds_some(tmp_path: Path) -> None:
     assert need.provides is None
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("none yet")
-    assert "holds no image. Put some there" in str(need.problem())
+    assert "contains no image. Add some" in str(need.problem())
     image = write_image(tmp_path / "photos" / "deep" / "a.png", 3)
     assert need.problem() is None
     assert need.measure().size == image.stat().st_size

@@ -11,7 +11,7 @@ from image_files import write_png, write_tiff
 from PIL import Image
 
 from lit_vae.data.decode import Decoder
-from lit_vae.data.opened import NotRead, Refused
+from lit_vae.data.opened import Refused, Unreadable
 
 pytestmark = pytest.mark.filterwarnings("ignore:IM image format is deprecated")  # it alone holds I;16L and I;16B
 
@@ -243,8 +243,11 @@ def test_the_option_does_not_touch_eight_bits_or_files_that_name_their_range(tmp
 @pytest.mark.parametrize(
     ("write", "what"),
     [
-        (saved("F", FLOATS, ".tif"), r"holds floats \(Pillow's mode F\).*value_range, such as \[0\.0, 1\.0\]"),
-        (saved("I", INTEGERS, ".tif"), r"holds integers of 32 bits \(Pillow's mode I\).*data\.init_args\.value_range"),
+        (saved("F", FLOATS, ".tif"), r"contains floats \(Pillow's mode F\).*value_range to .*, such as \[0\.0, 1\.0\]"),
+        (
+            saved("I", INTEGERS, ".tif"),
+            r"contains integers of 32 bits \(Pillow's mode I\).*data\.init_args\.value_range",
+        ),
     ],
 )
 def test_a_range_that_nothing_names_is_never_guessed(write: Write, what: str, tmp_path: Path) -> None:
@@ -285,7 +288,7 @@ def test_fits_of_16_bits_is_refused_since_pillow_turns_its_bytes(tmp_path: Path)
 
 def test_values_that_are_not_finite_are_no_image(tmp_path: Path) -> None:
     path = saved("F", np.where(FLOATS > 1, np.float32("nan"), FLOATS), ".tif")(tmp_path / "image")
-    with pytest.raises(NotRead, match="NaN") as error:
+    with pytest.raises(Unreadable, match="NaN") as error:
         Decoder(3, value_range=(0.0, 1.0))(path)
     assert error.value.kind == "with values that are not finite"
 
@@ -295,18 +298,18 @@ def test_any_failure_of_pillow_is_a_file_that_is_not_read(tmp_path: Path, monkey
     whole = path.read_bytes()
     for cut in range(0, len(whole) - 20, 7):
         path.write_bytes(whole[:cut])
-        with pytest.raises(NotRead) as error:
+        with pytest.raises(Unreadable) as error:
             Decoder(3)(path)
         assert error.value.kind == "corrupt"
     path.write_bytes(whole)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(NotRead, match=r"MAX_IMAGE_PIXELS \(=20\)") as error:
+    with pytest.raises(Unreadable, match=r"MAX_IMAGE_PIXELS \(=20\)") as error:
         Decoder(3)(path)
-    assert error.value.kind == "above Pillow's limit of size"
+    assert error.value.kind == "above Pillow's size limit"
     path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
-    with pytest.raises(NotRead, match="HEIF") as error:
+    with pytest.raises(Unreadable, match="HEIF") as error:
         Decoder(3)(path)
-    assert error.value.kind == "of a format that is not read"
+    assert error.value.kind == "of a format that lit_vae does not read"
 
 
 def test_the_first_frame_is_read(tmp_path: Path) -> None:

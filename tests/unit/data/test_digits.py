@@ -47,7 +47,7 @@ def test_errors() -> None:
         "Digits: num_val (=3) must be 10 or more: one image of each class. Change data.init_args.num_val.",
         "Digits: binarization (='larochelle') must be null or one of dynamic, static, threshold. "
         "Change data.init_args.binarization.",
-        "Digits: dequantize (=True) must be false where binarization (='larochelle') is set. "
+        "Digits: dequantize (=True) must be false if binarization (='larochelle') is set. "
         "Change data.init_args.dequantize.",
     ]
     with pytest.raises(ValueError) as error:

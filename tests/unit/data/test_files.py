@@ -111,12 +111,12 @@ def test_download_false_names_folder_and_remedy(tmp_path: Path) -> None:
         name = type(data).__name__
         with pytest.raises(FileNotFoundError) as error:
             data.prepare_data()
-        start = f"{name}: root (='{root}') does not hold the data set, and download (=False) forbids to fetch it. "
+        start = f"{name}: root (='{root}') does not contain the data set, and download (=False) forbids downloads. "
         assert str(error.value).startswith(start + remedy)
         assert str(error.value).endswith(" Or set data.init_args.download to true.")
         with pytest.raises(FileNotFoundError) as error:
             data.setup("fit")
-        assert str(error.value).startswith(f"{name}: root (='{root}') does not hold the data set. {remedy}")
+        assert str(error.value).startswith(f"{name}: root (='{root}') does not contain the data set. {remedy}")
         assert not (tmp_path / "none").exists()
 
 

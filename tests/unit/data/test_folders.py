@@ -69,16 +69,16 @@ def test_what_looks_like_a_split_and_is_none_is_an_error_that_names_it(
     with pytest.raises(ValueError) as error:
         ImageFolder(str(tmp_path), labels="folders").prepare_data()
     assert str(error.value) == (
-        f"ImageFolder: root (='{tmp_path}') holds {name}, which looks like a split and is none. The folders of splits"
-        " are called train or training; val, valid, validation, dev, eval or evaluation; test or testing, in any case."
-        " Rename what is a split, and what is none, or move it out of root."
+        f"ImageFolder: root (='{tmp_path}') contains {name}, which looks like a split, but the folders of"
+        " splits are called train or training; val, valid, validation, dev, eval or evaluation; test or testing, in"
+        " upper or lower case. Rename the folder, whether it is a split or not, or move it out of root."
     )
     assert Folder(tmp_path, "ImageFolder").problem() == str(error.value).removeprefix("ImageFolder: ")
 
 
 @pytest.mark.parametrize("names", [["DIV2K_train_HR", "DIV2K_valid_HR"], ["faces_test", "faces_train"]])
 def test_names_of_two_splits_beside_each_other_look_like_splits(names: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"holds {', '.join(names)}, which look like a split and are none"):
+    with pytest.raises(ValueError, match=rf"contains {', '.join(names)}, which look like a split, but"):
         split_folders(fill(tmp_path, *names))
 
 
@@ -104,7 +104,7 @@ def test_names_of_classes_do_not_look_like_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pair", [("val", "valid"), ("Train", "train"), ("test", "testing")])
 def test_two_names_of_one_split_are_an_error(pair: tuple[str, str], tmp_path: Path) -> None:
     fill(tmp_path, *pair)
-    with pytest.raises(ValueError, match=f"holds both {pair[0]} and {pair[1]}, which are two names of one split"):
+    with pytest.raises(ValueError, match=f"contains both {pair[0]} and {pair[1]}, two names of the same split"):
         split_folders(tmp_path)
 
 
@@ -117,13 +117,16 @@ def test_a_second_name_by_a_link_is_one_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["test", "val"], r"holds test, val, but no folder train or training"),
+        (["test", "val"], r"contains test, val, but no folder train or training"),
         (
             ["bus", "car", "train"],
-            r"holds train, which is a split, beside bus, car, which are none\. If train is a class",
+            r"contains train, the name of a split, and bus, car, which are not\. If train is a class",
         ),
-        (["images/train", "images/val"], r"images holds train and val, which are splits.*data\.init_args\.root"),
-        (["cat/train", "cat/test", "dog/train", "dog/test"], r"cat holds test and train, which are splits"),
+        (
+            ["images/train", "images/val"],
+            r"images contains train and val: the images of these splits would be mixed.*data\.init_args\.root",
+        ),
+        (["cat/train", "cat/test", "dog/train", "dog/test"], r"cat contains test and train: the images"),
     ],
 )
 @pytest.mark.parametrize("labels", [None, "folders"])
@@ -184,7 +187,7 @@ def test_links_in_circles_are_followed_once(tmp_path: Path) -> None:
     assert found["test"] == list(range(10, 40))
     said = [str(warning.message) for warning in caught]
     assert any("2 a link that leads nowhere: train/nowhere.png, train/a/self" in text for text in said)
-    assert any("4 files are found already by another name, and counted once" in text for text in said)
+    assert any("4 files are other names of a file, which is counted once" in text for text in said)
 
 
 def test_a_circle_without_splits(tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_class_folders_within_split_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         folder(tmp_path, labels="folders").setup("test")
     assert str(error.value) == (
-        "ImageFolder: labels (='folders') needs each image in one of the 2 class folders of training; these are not: "
-        f"cow, stray.png (in {tmp_path}/test). Move them, or set data.init_args.labels to null."
+        "ImageFolder: labels (='folders') needs each image in one of the 2 class folders of training, but "
+        f"{tmp_path}/test has also cow, stray.png. Move these, or set data.init_args.labels to null."
     )
 
 
@@ -125,7 +125,7 @@ def test_broken_and_other_files_are_skipped_with_one_warning(picture_folder: Mak
     with pytest.raises(ValueError) as error:
         folder(root, on_error="raise").setup("fit")
     assert str(error.value) == (
-        f"ImageFolder: on_error (='raise') accepts only whole images, but 5 of 19 files under root (='{root}'): "
+        f"ImageFolder: on_error (='raise') allows only complete images, but 5 of 19 files under root (='{root}'): "
         "4 corrupt: bits.png, cut.jpg, empty.png and 1 more; 1 not an image: notes.txt. "
         "Remove them, or set data.init_args.on_error to 'skip'."
     )
@@ -148,7 +148,7 @@ def test_a_file_that_breaks_later_is_named(picture_folder: Make) -> None:
     data.setup("fit")
     for path in Path(root).iterdir():
         path.write_bytes(b"gone")
-    with pytest.raises(ValueError, match=r"photos/\d+\.png: not a whole image \(.*\)\. Delete or replace it\."):
+    with pytest.raises(ValueError, match=r"photos/\d+\.png: not a complete image \(.*\)\. Delete or replace it\."):
         data.example_batch(1)
 
 
@@ -240,7 +240,7 @@ def test_a_folder_without_class_folders_is_told(picture_folder: Make) -> None:
     with pytest.raises(ValueError) as error:
         _ = folder(root, labels="folders").spec
     assert str(error.value) == (
-        f"ImageFolder: labels (='folders') needs a folder for each class in {root}, there is none. "
+        f"ImageFolder: labels (='folders') needs a folder for each class in {root}, which has none. "
         "Set data.init_args.labels to null."
     )
 
@@ -274,11 +274,11 @@ def test_argument_errors() -> None:
         "ImageFolder: labels (='names') must be one of null, folders. Change data.init_args.labels.",
         "ImageFolder: on_error (='hide') must be one of skip, raise. Change data.init_args.on_error.",
         "ImageFolder: resize (=4) must be null, or at least size (=8) with a crop. Change data.init_args.resize.",
-        "ImageFolder: crops_per_image (=3) must be 1 where crop (='left') is not 'random'. "
+        "ImageFolder: crops_per_image (=3) must be 1 if crop (='left') is not 'random'. "
         "Change data.init_args.crops_per_image.",
         "ImageFolder: background (='whitish') must be a colour such as white, black or '#808080'. "
         "Change data.init_args.background.",
-        "ImageFolder: value_range (=[1.0, 1.0]) must be null or [low, high], two numbers of which low is less. "
+        "ImageFolder: value_range (=[1.0, 1.0]) must be null or [low, high], two numbers with low < high. "
         "Change data.init_args.value_range.",
     ]
 
@@ -290,9 +290,8 @@ def test_a_range_that_is_missing_names_the_file_the_mode_and_the_option(picture_
     with pytest.raises(ValueError) as error:
         folder(root).setup("fit")
     assert str(error.value) == (
-        f"ImageFolder: {root}/depth.tif holds floats (Pillow's mode F), and nothing says which of them are black and"
-        " white."
-        " Set data.init_args.value_range, such as [0.0, 1.0]."
+        f"ImageFolder: {root}/depth.tif contains floats (Pillow's mode F), but their range is unknown. Set"
+        " data.init_args.value_range to the values of black and white, such as [0.0, 1.0]."
     )
     data = folder(root, value_range=[0.0, 1.0], channels=1, num_val=1, num_test=0, batch_size=10)
     data.setup("fit")

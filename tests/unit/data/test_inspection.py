@@ -23,7 +23,7 @@ def test_each_kind_that_is_left_out_has_its_name(tmp_path: Path, monkeypatch: py
     heif = b"\0\0\0\x18ftypheic" + bytes(30)
     kinds = {
         "corrupt": {"cut.png": (tmp_path / "good.png").read_bytes()[:60], "text.png": b"text", "empty.jpg": b""},
-        "of a format that is not read": {
+        "of a format that lit_vae does not read": {
             **dict.fromkeys(("a.heic", "b.HEIF", "phone.jpg"), heif),
             **dict.fromkeys(("c.nef", "d.CR2", "e.cr3", "f.ARW", "g.dng", "h.eps", "i.mpg", "j.h5"), b"raw"),
         },
@@ -38,12 +38,13 @@ def test_each_kind_that_is_left_out_has_its_name(tmp_path: Path, monkeypatch: py
     assert [path.name for path in report.whole] == ["good.png"]
     found = {kind: {p.name for p, k, _ in report.left_out if k == kind} for _, kind, _ in report.left_out}
     expected = {kind: set(files) for kind, files in kinds.items()}
-    assert found == {**expected, "above Pillow's limit of size": {"huge.png"}}
+    assert found == {**expected, "above Pillow's size limit": {"huge.png"}}
     lines = report.lines(tmp_path)
     assert len(lines) == 17
     assert all(line.split("\t")[0] == "skipped" and all(line.split("\t")) for line in lines)
     assert (
-        "skipped\tphone.jpg\tof a format that is not read\tHEIF under another name; convert it to JPEG or PNG" in lines
+        "skipped\tphone.jpg\tof a format that lit_vae does not read\tHEIF under another name; convert it to JPEG or PNG"
+        in lines
     )
 
 
@@ -58,8 +59,8 @@ def test_pictures_of_a_strange_shape_are_named(tmp_path: Path) -> None:
     assert [(path.name, word) for path, word in notes["squeezed"]] == [("wide.png", "50 times")]
     assert set(look(tmp_path, Geometry(32, "random")).notes) == {"enlarged"}
     assert not look(tmp_path, Geometry(3, resize=12)).notes.get("enlarged")
-    said = " ".join(look(tmp_path).said(tmp_path))
-    assert "1 files lose more than 80% to the crop" in said
+    said = " ".join(look(tmp_path).sentences(tmp_path))
+    assert "1 files lose more than 80% to the square crop" in said
     assert "wide.png (98 %)" in said
     assert "1 files are enlarged more than 4 times (data.init_args.size): small.png (11 times)." in said
 
@@ -71,9 +72,9 @@ def test_frames_are_said_once(tmp_path: Path) -> None:
     report = look(tmp_path)
     assert [word for _, word in report.notes["frames"]] == ["3 frames"] * 4
     said = [
-        "4 files hold several frames or pages, of which the first is read: " + "a.gif (3 frames), b.tif (3 frames),"
+        "4 files have several frames or pages, of which the first is read: " + "a.gif (3 frames), b.tif (3 frames),"
     ]
-    assert [text[: len(said[0])] for text in report.said(tmp_path)] == said
+    assert [text[: len(said[0])] for text in report.sentences(tmp_path)] == said
 
 
 def test_an_image_above_the_limit_of_pillows_warning_is_read_and_named(
@@ -99,5 +100,5 @@ def test_values_that_the_range_does_not_fit_are_named(tmp_path: Path) -> None:
 
 def test_a_range_that_is_missing_ends_the_reading(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 40), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(Refused, match=r"f\.tif holds floats .*data\.init_args\.value_range"):
+    with pytest.raises(Refused, match=r"f\.tif contains floats .*data\.init_args\.value_range"):
         look(tmp_path)

@@ -127,7 +127,7 @@ def test_a_position_is_valid_only_among_the_same_batches() -> None:
     state = loader.state_dict()
     with pytest.raises(
         ValueError,
-        match=r"TrainOrder: the checkpoint was saved in mid-epoch \(batch 1 of epoch 0\), but "
+        match=r"TrainOrder: the checkpoint was saved within an epoch \(batch 1 of epoch 0\), but "
         r"global_batch was 8, is 4\. Resume with the same data, data\.init_args\.seed and "
         r"batch_size x processes, or from a checkpoint saved at the end of an epoch\.",
     ):

@@ -141,7 +141,7 @@ def test_fashion_mnist_has_a_folder_of_its_own_and_no_larochelle(tmp_path: Path)
         (lambda b: b"\x1f\x8b" + b[2:], r"not an idx file of bytes in 3 dimensions\. Delete it and fetch it again\."),
         (lambda b: b[:10], r"not an idx file of bytes in 3 dimensions"),
         (lambda b: b"", r"not an idx file of bytes in 3 dimensions"),
-        (lambda b: b[:15] + b"\x1d" + b[16:], r"holds \(200, 28, 29\), expected \(N, 28, 28\)\. Fetch it again\."),
+        (lambda b: b[:15] + b"\x1d" + b[16:], r"contains \(200, 28, 29\), expected \(N, 28, 28\)\. Fetch it again\."),
     ],
 )
 def test_a_damaged_file_is_told(tmp_path: Path, change: object, message: str) -> None:
@@ -168,8 +168,7 @@ def test_argument_errors(mnist_root: str) -> None:
     with pytest.raises(ValueError) as error:
         MNIST(dequantize=True, binarization="static")
     assert str(error.value).splitlines() == [
-        "MNIST: dequantize (=True) must be false where binarization (='static') is set. "
-        "Change data.init_args.dequantize.",
+        "MNIST: dequantize (=True) must be false if binarization (='static') is set. Change data.init_args.dequantize.",
     ]
     with pytest.raises(ValueError) as error:
         MNIST(mnist_root, num_val=200).setup("fit")

@@ -43,7 +43,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     torch.save({"evil": Path("x").exists}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match=r"cannot be read \(it holds Python objects, and only plain data is loaded: "):
+    with pytest.raises(ValueError, match=r"cannot be read \(it holds Python objects, and only plain data are loaded: "):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
 
 

@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.optim import Adam, RMSprop, lr_scheduler
 
-from lit_vae.run.continuing import CONFIG_KEY, Continuation, continuation, restate_optimizer, start
+from lit_vae.run.continuing import CONFIG_KEY, Continuation, continuation, replace_optimizer_settings, start
 
 ADVERSARY = {
     "class_path": "lit_vae.realism.Adversary",
@@ -76,7 +76,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_what_takes_effect_is_recorded_with_its_step(checkpoint: Path, key: str, value: Any, restates: bool) -> None:
     run = checkpoint.parent.parent
     going_on = continuation(checkpoint, run, changed(key, value), complete)
-    assert going_on.restates_optimizer == restates
+    assert going_on.replaces_optimizer == restates
     assert yaml.safe_load(going_on.config) == changed(key, value)
     comments = [line for line in going_on.config.splitlines() if line.startswith("#")]
     assert comments[1] == "# from step 44:"
@@ -98,7 +98,9 @@ def test_what_takes_effect_is_recorded_with_its_step(checkpoint: Path, key: str,
     ],
 )
 def test_what_a_checkpoint_holds_is_refused_by_name(checkpoint: Path, key: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"these cannot change:\n  {key}.*: .* -> .*\nUndo that; or begin "):
+    with pytest.raises(
+        ValueError, match=rf"these settings cannot change .*:\n  {key}.*: .* -> .*\nUndo the change\. Or start "
+    ):
         continuation(checkpoint, checkpoint.parent.parent, changed(key, value), complete)
 
 
@@ -120,13 +122,13 @@ def test_a_history_grows_and_a_fork_names_its_checkpoint(checkpoint: Path, tmp_p
     torch.save({"global_step": 50, CONFIG_KEY: first.config}, checkpoint)
     second = continuation(checkpoint, checkpoint.parent.parent, changed("trainer.max_epochs", 3), complete)
     assert second.config.splitlines()[1:5] == [
-        f"# from step 44, which {checkpoint} had come to:",
+        f"# from step 44 of {checkpoint}:",
         "#   trainer.max_epochs: 1 -> 2",
         "# from step 50:",
         "#   trainer.max_epochs: 2 -> 3",
     ]
     unchanged = continuation(checkpoint, tmp_path / "fork", changed("trainer.max_epochs", 2), complete)
-    assert unchanged.config.splitlines()[3] == f"# from step 50, which {checkpoint} had come to"
+    assert unchanged.config.splitlines()[3] == f"# from step 50 of {checkpoint}"
 
 
 def test_any_seed_is_that_of_the_checkpoint(checkpoint: Path) -> None:
@@ -139,7 +141,7 @@ def test_an_option_that_is_new_since_is_no_change_at_its_default(checkpoint: Pat
     now = changed("model.init_args.encoder.init_args.new", 1)
 
     def todays(known: dict[str, Any]) -> dict[str, Any]:
-        assert known == SETTINGS  # what is new is left out, to be filled in
+        assert known == SETTINGS  # what is new is left out, to be with_defaults in
         return now
 
     assert continuation(checkpoint, run, now, todays).changes == ()
@@ -152,8 +154,8 @@ def test_of_an_older_checkpoint_the_file_beside_it_is_asked(checkpoint: Path) ->
     run = checkpoint.parent.parent
     torch.save({"global_step": 44}, checkpoint)
     unknown = continuation(checkpoint, run, SETTINGS, complete)
-    assert unknown.restates_optimizer
-    assert "# from step 44; its configuration is not known" in unknown.config
+    assert unknown.replaces_optimizer
+    assert "# from step 44; its configuration is unknown" in unknown.config
     (run / "config.yaml").write_text(start(SETTINGS, "1.0").config)
     assert continuation(checkpoint, run, changed("trainer.max_epochs", 2), complete).changes == (
         "trainer.max_epochs: 1 -> 2",
@@ -213,7 +215,7 @@ class Trained:
 def test_a_changed_schedule_holds_as_if_it_had_been_followed_from_the_start(before: str, after: str) -> None:
     _, checkpoint = Trained(lambda p: Adam(p, lr=0.1), SCHEDULES[before]).train(6)
     new = Trained(lambda p: Adam(p, lr=0.2, betas=(0.5, 0.6), weight_decay=0.3), SCHEDULES[after])
-    restate_optimizer(new, checkpoint)  # type: ignore[arg-type]
+    replace_optimizer_settings(new, checkpoint)  # type: ignore[arg-type]
     (state,) = checkpoint["optimizer_states"]
     assert state["param_groups"][0]["weight_decay"] == 0.3
     assert state["state"][0]["step"] == 6  # the moments stay
@@ -226,7 +228,7 @@ def test_a_changed_schedule_holds_as_if_it_had_been_followed_from_the_start(befo
 def test_a_schedule_that_waits_for_a_number_starts_anew() -> None:
     _, checkpoint = Trained(lambda p: Adam(p, lr=0.1), None).train(6)
     new = Trained(lambda p: Adam(p, lr=0.2), lr_scheduler.ReduceLROnPlateau)
-    restate_optimizer(new, checkpoint)  # type: ignore[arg-type]
+    replace_optimizer_settings(new, checkpoint)  # type: ignore[arg-type]
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.2
     assert checkpoint["lr_schedulers"][0]["num_bad_epochs"] == 0
 
@@ -234,14 +236,14 @@ def test_a_schedule_that_waits_for_a_number_starts_anew() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "missing"),
     [
-        (Adam, lambda p: Adam(p, amsgrad=True), "Adam: model.optimizer would need max_exp_avg_sq"),
-        (RMSprop, lambda p: RMSprop(p, centered=True), "RMSprop: model.optimizer would need grad_avg"),
+        (Adam, lambda p: Adam(p, amsgrad=True), "Adam: model.optimizer needs max_exp_avg_sq"),
+        (RMSprop, lambda p: RMSprop(p, centered=True), "RMSprop: model.optimizer needs grad_avg"),
     ],
 )
 def test_a_setting_that_needs_what_was_never_kept_is_refused(before: Any, after: Any, missing: str) -> None:
     _, checkpoint = Trained(before, None).train(2)
     with pytest.raises(ValueError, match=missing):
-        restate_optimizer(Trained(after, None), checkpoint)  # type: ignore[arg-type]
+        replace_optimizer_settings(Trained(after, None), checkpoint)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [(), ("trainer.callbacks.0.init_args.patience: 3 -> 9",)])

@@ -53,7 +53,7 @@ def test_last_of_which_run(tmp_path: Path) -> None:
 
 def test_torchrun_needs_a_given_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"started by torchrun cannot agree on a new name\. Give --run_dir"):
+    with pytest.raises(ValueError, match=r"of torchrun cannot agree on a new name\. Give --run_dir"):
         choose_run_dir(None, [], None, fit=True)
 
 
@@ -63,11 +63,11 @@ def test_torchrun_needs_a_given_directory(monkeypatch: pytest.MonkeyPatch) -> No
         ("", "it is empty"),
         ("  ", "it is empty"),
         ("runs/a\nb", "control characters"),
-        ("runs/%j", "%j has a meaning in #SBATCH --output alone. Leave --run_dir out"),
-        ("runs/%A_%a", "%A has a meaning"),
-        ("~nobody-is-called-so/run", "no user of this machine is called so"),
-        ("runs/" + "ü" * 128, "longer than the 255 bytes"),
-        ("/".join(["d" * 200] * 21), "longer than the 255 bytes"),
+        ("runs/%j", "%j works only in #SBATCH --output. Leave --run_dir out"),
+        ("runs/%A_%a", "%A works only in"),
+        ("~nobody-is-called-so/run", "this machine has no such user"),
+        ("runs/" + "ü" * 128, "longer than 255 bytes"),
+        ("/".join(["d" * 200] * 21), "longer than 255 bytes"),
     ],
 )
 def test_a_name_that_was_not_meant_is_refused(run_dir: str, problem: str) -> None:
@@ -88,13 +88,13 @@ def test_a_directory_in_which_nothing_was_trained_is_free(tmp_path: Path) -> Non
     (tmp_path / "metrics.csv").write_text("step,epoch\n")
     refuse_occupied(tmp_path, None, None)
     (tmp_path / "metrics.csv").write_text("step,epoch\n0,0\n")
-    with pytest.raises(ValueError, match=r"which came to no checkpoint\. Add --ckpt_path auto to start it anew"):
+    with pytest.raises(ValueError, match=r"that has no checkpoint\. Add --ckpt_path auto to start it again"):
         refuse_occupied(tmp_path, None, None)
     refuse_occupied(tmp_path, None, "auto")
     last.parent.mkdir()
     last.touch()
-    with pytest.raises(ValueError, match=r"already holds a run\. Add --ckpt_path last to go on with it"):
+    with pytest.raises(ValueError, match=r"already contains a run\. Add --ckpt_path last to resume it"):
         refuse_occupied(tmp_path, None, None)
     refuse_occupied(tmp_path, str(last), str(last))
-    with pytest.raises(ValueError, match=r"and --ckpt_path elsewhere/last\.ckpt is no checkpoint of it"):
+    with pytest.raises(ValueError, match=r"and --ckpt_path elsewhere/last\.ckpt is a checkpoint of another"):
         refuse_occupied(tmp_path, "elsewhere/last.ckpt", "elsewhere/last.ckpt")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_vae.run.errors import in_few_words, without_noise
+from lit_vae.run.errors import message_for_user, without_noise
 from lit_vae.run.trust import forget_classes, trust_classes_of
 
 
@@ -33,19 +33,19 @@ def raised(named: bool) -> Exception:
 
 
 def test_an_error_within_a_component_names_it_and_what_it_was_given() -> None:
-    said = in_few_words(raised(named=True), begun=False)
+    said = message_for_user(raised(named=True), begun=False)
     assert said == (
         f"error: {__name__}.Fragile: cannot be built: -7\nChange one of its init_args: width (=-7), layers (=2)."
     )
 
 
 def test_an_error_of_no_component_or_in_training_is_the_programs() -> None:
-    assert in_few_words(raised(named=False), begun=False) is None
-    assert in_few_words(raised(named=True), begun=True) is None
+    assert message_for_user(raised(named=False), begun=False) is None
+    assert message_for_user(raised(named=True), begun=True) is None
 
 
 def test_words_of_our_own_are_left_as_they_are() -> None:
-    assert in_few_words(ValueError("MLP: hidden (=[0]) must be positive."), begun=False) == (
+    assert message_for_user(ValueError("MLP: hidden (=[0]) must be positive."), begun=False) == (
         "error: MLP: hidden (=[0]) must be positive."
     )
 
@@ -53,7 +53,7 @@ def test_words_of_our_own_are_left_as_they_are() -> None:
 def test_an_error_within_an_error_of_the_parsers_is_found() -> None:
     outer = ValueError("Does not validate against any of the Union subtypes")
     outer.__cause__ = raised(named=True)
-    said = in_few_words(outer, begun=False)
+    said = message_for_user(outer, begun=False)
     assert said is not None
     assert said.startswith(f"error: {__name__}.Fragile: cannot be built: -7")
 

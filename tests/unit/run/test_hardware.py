@@ -40,16 +40,16 @@ def trainer(device: str, ranks: int) -> SimpleNamespace:
 def test_threads_by_size_and_ranks(
     set_to: list[int], device: str, ranks: int, operations: float, number: int, limit: str
 ) -> None:
-    said = hardware.settle_threads(trainer(device, ranks), operations)
+    said = hardware.set_threads(trainer(device, ranks), operations)
     assert said == f"threads: {number} of 16 cores ({limit}), OMP_WAIT_POLICY=PASSIVE"
     assert set_to == [number]
     assert threads.os.environ["OMP_NUM_THREADS"] == str(number)  # for the ranks that this process starts
-    assert threads.is_ours()
+    assert threads.is_default()
 
 
 def test_a_users_number_stays(set_to: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    said = hardware.settle_threads(trainer("cpu", 1), 1e8)
+    said = hardware.set_threads(trainer("cpu", 1), 1e8)
     assert said == "threads: 3 of 16 cores (OMP_NUM_THREADS), OMP_WAIT_POLICY=PASSIVE"
     assert set_to == []

@@ -64,26 +64,25 @@ def test_stage_1_is_loaded_if_it_is_what_it_was(checkpoint: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_stage1(str(checkpoint), "0" * 64, CPU)
     assert str(error.value) == (
-        f"{checkpoint} is not the checkpoint whose codes the prior was trained on (SHA-256 000000000000...): it was"
-        " trained further, or is another. Put the old one back, or encode again and train a new prior."
+        f"{checkpoint} is not the checkpoint whose codes the prior was trained on (SHA-256 000000000000...). Restore"
+        " the old checkpoint, or encode again and train a new prior."
     )
     checkpoint.unlink()
     with pytest.raises(ValueError) as error:
         load_stage1(str(checkpoint), sha256, CPU)
     assert str(error.value) == (
-        f"stage 1 of the prior is not at {checkpoint}. Put the checkpoint back; lit-vae sample also takes"
-        " --stage1 FILE."
+        f"stage 1 of the prior is missing: {checkpoint}. Restore the checkpoint, or give lit-vae sample --stage1 FILE."
     )
 
 
 @pytest.mark.parametrize(
     ("class_path", "expected"),
     [
-        (None, "does not say what its model is: it was not written by a run of the command line (lightning fit)."),
-        ("lit_vae.nowhere.M", "its model is lit_vae.nowhere.M: No module named 'lit_vae.nowhere'. Install what"),
+        (None, "does not name its model: lightning fit has not written it."),
+        ("lit_vae.nowhere.M", "its model is lit_vae.nowhere.M: No module named 'lit_vae.nowhere'. Install the package"),
         ("lit_vae.models.Nothing", "its model is lit_vae.models.Nothing: module 'lit_vae.models' has no attribute"),
-        ("torch.nn.Linear", "its model torch.nn.Linear is no Model. Give another checkpoint."),
-        ("torch.nn.modules.linear.math", "its model (=torch.nn.modules.linear.math) is no class."),
+        ("torch.nn.Linear", "its model torch.nn.Linear is not a Model. Give another checkpoint."),
+        ("torch.nn.modules.linear.math", "its model (=torch.nn.modules.linear.math) is not a class."),
     ],
 )
 def test_a_checkpoint_that_names_no_model(checkpoint: Path, class_path: str | None, expected: str) -> None:
@@ -105,13 +104,13 @@ def test_a_checkpoint_of_other_code(checkpoint: Path, hparams: dict[str, Any]) -
     path = altered(checkpoint, **hparams)
     with pytest.raises(ValueError) as error:
         load_model(path, CPU)
-    assert str(error.value).startswith(f"{path}: not of this version of PCA: ")
+    assert str(error.value).startswith(f"{path}: does not fit this version of PCA: ")
     assert str(error.value).endswith("Use the version that trained it: the first line of its config.yaml names it.")
 
 
 def test_arguments_are_replaced_where_asked(checkpoint: Path) -> None:
     found = class_in(checkpoint, "hyper_parameters", Model, "model")
     assert found is PCA
-    with pytest.raises(ValueError, match="not of this version of PCA"):
+    with pytest.raises(ValueError, match="does not fit this version of PCA"):
         build(checkpoint, PCA, {"latent_dim": 4})
     assert build(checkpoint, PCA, {"latent_dim": 2}).latent_shape == (2,)

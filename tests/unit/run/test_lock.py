@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae.run.lock import HANDED_ON, handed_on, is_first_process, is_held, locked, training_alone
+from lit_vae.run.lock import LOCK_DESCRIPTOR, exclusive_training, inheritable, is_first_process, is_held, locked
 
 
 def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_who_inherits_a_lock_enters_it_and_is_named_by_it(tmp_path: Path) -> Non
     with locked(path) as held, locked(other):
         command = [sys.executable, "-c", ENTERS]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        inherits = {"pass_fds": [held.fileno()], "env": handed_on(held), **pipes}
+        inherits = {"pass_fds": [held.fileno()], "env": inheritable(held), **pipes}
         heir = subprocess.Popen([*command, str(path)], **inherits)  # type: ignore[call-overload]
         assert heir.stdout.readline() == "held\n"
         stranger = subprocess.run([*command, str(other)], input="\n", **{**inherits, "stdin": None}, check=False)
@@ -72,7 +72,7 @@ def test_who_inherits_a_lock_enters_it_and_is_named_by_it(tmp_path: Path) -> Non
 def test_a_lock_that_was_not_handed_on_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptor: str
 ) -> None:
-    monkeypatch.setenv(HANDED_ON, descriptor)
+    monkeypatch.setenv(LOCK_DESCRIPTOR, descriptor)
     with locked(tmp_path / "run.lock"), pytest.raises(BlockingIOError):
         locked(tmp_path / "run.lock").__enter__()
 
@@ -95,17 +95,19 @@ def test_the_first_process_locks_for_all(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() == first
-    with training_alone(tmp_path):
+    with exclusive_training(tmp_path):
         if first:
-            message = rf"--run_dir {tmp_path}: another training is at work there \({tmp_path}/run\.lock is held by"
-            with pytest.raises(ValueError, match=message + r" process \d+ on .*\)\. Wait for it, or end it, or give"):
-                training_alone(tmp_path).__enter__()
+            message = rf"--run_dir {tmp_path}: another training runs there \({tmp_path}/run\.lock is held by"
+            with pytest.raises(
+                ValueError, match=message + r" process \d+ on .*\)\. Wait until it ends, stop it, or give"
+            ):
+                exclusive_training(tmp_path).__enter__()
         assert (tmp_path / "run.lock").exists() == first
-    with training_alone(tmp_path):
+    with exclusive_training(tmp_path):
         pass
 
 
 def test_a_directory_that_cannot_be_written_to_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"--run_dir .*file/run: cannot be written to \(.*\)\. Give a directory that"):
-        training_alone(tmp_path / "file" / "run").__enter__()
+    with pytest.raises(ValueError, match=r"--run_dir .*file/run: cannot be written to \(.*\)\. Give another directory"):
+        exclusive_training(tmp_path / "file" / "run").__enter__()

@@ -78,7 +78,7 @@ def test_damaged_rows_are_left_out_and_counted(tmp_path: Path, content: bytes, d
         logger.expect(KNOWN, before=2)
     first, *lost = [str(warning.message) for warning in caught]
     assert first.startswith(f"{tmp_path}/metrics.csv: {damaged} damaged row left out, {kept} read.")
-    assert lost == ([] if b"1,0,2.5\r" in content else [f"{tmp_path}/metrics.csv: rows before step 2 are lost: 1."])
+    assert lost == ([] if b"1,0,2.5\r" in content else [f"{tmp_path}/metrics.csv: rows before step 2 are missing: 1."])
     logger.log_metrics({"a": 4.5, "epoch": 0}, step=3)
     logger.save()
     assert [row["step"] for row in read(tmp_path)][-2:] == ["2" if b"3.5" in content else "0", "3"]

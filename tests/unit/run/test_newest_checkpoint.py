@@ -51,7 +51,7 @@ def test_the_newest_is_gone_on_from(run: Path, asked: str) -> None:
 def test_the_one_before_stands_in_for_a_broken_one(run: Path, asked: str, damage) -> None:
     last, previous = run / "checkpoints" / "last.ckpt", run / "checkpoints" / "previous.ckpt"
     damage(last)
-    with pytest.warns(UserWarning, match=rf"{last} is not whole: training goes on from {previous}, the one before it"):
+    with pytest.warns(UserWarning, match=rf"{last} is damaged: training resumes from {previous}, the one before it"):
         source = checkpoint_in(run, asked, fit=True)
     assert source == Source(str(previous), last)
     source.set_aside()
@@ -67,13 +67,13 @@ def test_what_is_measured_is_never_another_checkpoint_than_was_asked_for(run: Pa
 def test_a_run_whose_checkpoints_are_all_broken_does_not_start_anew(run: Path) -> None:
     for name in ("last", "previous"):
         cut_in_half(run / "checkpoints" / f"{name}.ckpt")
-    with pytest.raises(ValueError, match=r"last\.ckpt and .*previous\.ckpt not whole, .* Give the path of another"):
+    with pytest.raises(ValueError, match=r"last\.ckpt and .*previous\.ckpt damaged: .* Give the path of another"):
         checkpoint_in(run, "auto", fit=True)
 
 
 def test_auto_is_nothing_where_there_is_nothing_and_for_fit_alone(tmp_path: Path) -> None:
     assert checkpoint_in(tmp_path, "auto", fit=True) == Source()
-    with pytest.raises(ValueError, match=r"--ckpt_path auto is for fit: .* Give last or best\."):
+    with pytest.raises(ValueError, match=r"--ckpt_path auto is for fit\. Give last or best\."):
         checkpoint_in(tmp_path, "auto", fit=False)
 
 
@@ -91,7 +91,9 @@ def start(monkeypatch: pytest.MonkeyPatch, run: Path, restarts: int, job: str = 
 def test_a_job_that_makes_no_progress_ends_with_the_reason(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for restarts in range(3):
         start(monkeypatch, run, restarts)
-    with pytest.raises(TrainingStopped, match=r"job 7 was started again 3 times with no new checkpoint .*no progress"):
+    with pytest.raises(
+        TrainingStopped, match=r"job 7 was restarted 3 times without a new checkpoint .*so it ends here"
+    ):
         start(monkeypatch, run, 3)
     start(monkeypatch, run, 0, job="8")  # a new job is somebody's decision
 

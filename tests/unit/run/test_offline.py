@@ -37,7 +37,9 @@ def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
     monkeypatch.setattr(datasets.MNIST, "download", None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
-    with pytest.raises(FileNotFoundError, match=r"LIT_VAE_OFFLINE \(=1\) forbids.*Run  lit-vae prepare CONFIG  where"):
+    with pytest.raises(
+        FileNotFoundError, match=r"LIT_VAE_OFFLINE \(=1\) forbids.*Run  lit-vae prepare CONFIG  on a machine"
+    ):
         MNIST(str(tmp_path / "data")).prepare_data()
     with pytest.raises(ValueError, match=r"LIT_VAE_OFFLINE \(=1\) forbids to fetch https.*vgg16.*Fetch it elsewhere"):
         fetch("vgg16")
@@ -61,5 +63,7 @@ def test_wandb_is_offline_even_with_a_key(mode: str | None, then: str, monkeypat
 def test_who_asks_for_the_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_VAE_OFFLINE", "1")
     monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.warns(UserWarning, match=r"WANDB_MODE \(=online\) yields to LIT_VAE_OFFLINE \(=1\): W&B is offline\."):
+    with pytest.warns(
+        UserWarning, match=r"WANDB_MODE \(=online\) is overruled by LIT_VAE_OFFLINE \(=1\): W&B is offline\."
+    ):
         keep_others_offline()

@@ -128,5 +128,5 @@ def test_files_are_whole_or_absent(tmp_path):
     assert read_json(path) == {"a": 1}
     assert read_json(tmp_path / "none.json") == {}
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"x.json is not JSON .* Make it anew"):
+    with pytest.raises(ValueError, match=r"x.json is not JSON .* Restore the file"):
         read_json(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_vae.run.files import DirectoryMoved, replacing, write_json
-from lit_vae.run.lock import training_alone
+from lit_vae.run.lock import exclusive_training
 from lit_vae.run.settings import with_home
 
 
@@ -21,7 +21,7 @@ def test_what_a_killed_writer_left_is_removed_and_a_live_ones_is_not(tmp_path: P
     of_others = {f".run.json.{os.getppid()}-0123abcd.partial", ".mine.partial", "a.1-0123abcd.partial"}
     for name in of_others:
         (tmp_path / name).touch()
-    with training_alone(tmp_path):
+    with exclusive_training(tmp_path):
         assert not list((tmp_path / "checkpoints").iterdir())
         assert of_others <= {path.name for path in tmp_path.iterdir()}
 
@@ -29,13 +29,13 @@ def test_what_a_killed_writer_left_is_removed_and_a_live_ones_is_not(tmp_path: P
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_directory_that_is_moved_is_not_made_again(tmp_path: Path, replaced: bool) -> None:
     run = tmp_path / "run"
-    with training_alone(run):
+    with exclusive_training(run):
         write_json(run / "run.json", {})
         run.rename(tmp_path / "moved")
         if replaced:
             run.mkdir()
         with (
-            pytest.raises(DirectoryMoved, match=rf"{run} was moved or removed while .* and, as --run_dir"),
+            pytest.raises(DirectoryMoved, match=rf"{run} was moved or removed during .* Resume with --run_dir"),
             replacing(run / "media" / "samples" / "step_1.png"),
         ):
             pass

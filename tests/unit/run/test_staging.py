@@ -205,7 +205,7 @@ def test_circles_and_what_is_no_file_are_left_out_and_links_stay_links(job: Path
     data = ImageFolder(str(shared), size=8, num_workers=0)
     assert data.root == job / "photos"
     assert not (job / "photos" / "train" / "up").exists()
-    with pytest.warns(UserWarning, match="10 files are found already by another name"):
+    with pytest.warns(UserWarning, match="10 files are other names of a file"):
         assert splits(data) == apart
     assert apart["test"] == list(range(100, 110))
 

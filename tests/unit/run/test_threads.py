@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_vae.run import threads
-from lit_vae.run.threads import cgroup_quota, cores, in_words
+from lit_vae.run.threads import cgroup_quota, cores, summary
 
 SAYS = (
     "import lit_vae, os, torch;"
@@ -54,8 +54,8 @@ def test_a_number_of_ours_is_no_users(monkeypatch: pytest.MonkeyPatch, machine: 
     monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that the fixture's end removes what is set here
     monkeypatch.setenv("LIT_VAE_THREADS", "")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    threads.keep(1)  # by a process that started this one
-    assert threads.is_ours()
+    threads.export(1)  # by a process that started this one
+    assert threads.is_default()
     threads.set_defaults()
     assert os.environ["OMP_NUM_THREADS"] == "16"
 
@@ -130,7 +130,7 @@ def test_quotas_of_both_versions_of_control_groups(
 
 def test_the_line_of_the_log(monkeypatch: pytest.MonkeyPatch, machine: None) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    said = in_words(2, "SLURM_CPUS_PER_TASK")
+    said = summary(2, "SLURM_CPUS_PER_TASK")
     assert said == "threads: 2 of 16 cores (SLURM_CPUS_PER_TASK), OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
-    assert in_words(16, "") == "threads: 16 of 16 cores, OMP_WAIT_POLICY not set"
+    assert summary(16, "") == "threads: 16 of 16 cores, OMP_WAIT_POLICY not set"

@@ -157,8 +157,8 @@ def test_the_class_is_named_with_its_key_and_what_allows_it(tmp_path: Path, ran:
         load_model(path, CPU)
     assert str(error.value) == (
         f"{path}: hyper_parameters.augmentation.init_args.args.0.class_path names evil.Evil, and importing that could"
-        " run any code, so it was not imported. The file may name classes of lit_vae, callbacks, torch.nn and"
-        " torch.optim, and those of your own --config. If you know who made the file: lit-vae ... --trust evil, or"
+        " run any code, so it was not imported. The file may name classes of lit_vae, callbacks, torch.nn,"
+        " torch.optim and your own --config. If you trust the author of the file: lit-vae ... --trust evil, or"
         " LIT_VAE_TRUST=evil."
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_vae.run.yaml_files import MOST_NODES, check, read_yaml, refuse_special_files
+from lit_vae.run.yaml_files import MAX_NODES, check, read_yaml, refuse_special_files
 from lit_vae.tools import main as lit_vae_main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,8 +24,8 @@ BROKEN = {
     "NUL": (b"a: \x00\n", "not YAML: "),
     "nothing": (b"", "the file is empty. Give a configuration (YAML)."),
     "a comment": (b"# nothing\n", "the file is empty. Give a configuration (YAML)."),
-    "a list": (b"- a\n", "holds a list, and must hold keys and values (YAML)."),
-    "a word": (b"hello\n", "holds a str, and must hold keys and values (YAML)."),
+    "a list": (b"- a\n", "contains a list, and must contain keys and values (YAML)."),
+    "a word": (b"hello\n", "contains a str, and must contain keys and values (YAML)."),
     "a number as key": (b"1: 2\n", "the key 1 must be a name."),
     "a list as key": (b"[1, 2]: 3\n", "line 1, column 1: not YAML: "),
     "two documents": (b"a: 1\n---\nb: 2\n", "line 2, column 1: not YAML: "),
@@ -33,10 +33,10 @@ BROKEN = {
     "a key twice": (b"a: 1\nb: 2\na: 3\n", "line 3, column 1: the key 'a' is given twice, first in line 1."),
     "a key twice, quoted": (b"a: 1\n'a': 3\n", "line 2, column 1: the key 'a' is given twice, first in line 1."),
     "a key twice, deep": (b"a:\n  - b: {c: 1,\n      d: 2, c: 3}\n", "line 3, column 13: the key 'c' is given"),
-    "aliases that explode": (BOMB.encode(), f"line 5, column 40: more than {MOST_NODES:,} values, with all aliases"),
+    "aliases that explode": (BOMB.encode(), f"line 5, column 40: more than {MAX_NODES:,} values, with all aliases"),
     "an alias of itself": (b"a: &a [1, *a]\n", "line 1, column 11: *a has no &a before it."),
     "an alias of nothing": (b"a: *b\n", "line 1, column 4: *b has no &b before it."),
-    "bottomless": (b"a: " + b"[" * 100_000, "line 1, column 63: more than 60 levels within each other."),
+    "bottomless": (b"a: " + b"[" * 100_000, "line 1, column 63: more than 60 nested levels."),
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "config.yaml").open("wb") as file:
         file.truncate(2**40)  # of holes
     with pytest.raises(
-        ValueError, match=r"config\.yaml: has 1,099,511,627,776 bytes, and more than 16,777,216 are not"
+        ValueError, match=r"config\.yaml: has 1,099,511,627,776 bytes, more than the limit of 16,777,216"
     ):
         read_yaml(tmp_path / "config.yaml")
 

@@ -201,7 +201,7 @@ def test_without_files_and_network_one_error_says_what_to_do_by_hand(
     assert alexnet.endswith(f"Fetch it elsewhere, and put it at {weights.cache_path('alexnet')}.")
     assert published.as_uri() in alexnet
     assert mnist.endswith("t10k-images-idx3-ubyte, MNIST/raw/t10k-labels-idx1-ubyte there (data.init_args.root).")
-    how = "LIT_VAE_OFFLINE (=1) forbids to fetch" if forbidden else ""
+    how = "LIT_VAE_OFFLINE (=1) forbids" if forbidden else ""
     assert how in alexnet
     assert how in mnist
     assert [line.rpartition(": missing: ")[2] for line in follow] == [
@@ -238,7 +238,7 @@ def test_damaged_mnist_is_told(fault: str, config: Path, prepare: Run, fails: Ru
     said = fails(config, "--check", "true")
     assert {
         "archive": "does not have the checksum of the data set",
-        "file": f"is not what {archive} holds",
+        "file": f"does not equal the content of {archive}",
         "truncated": "the file is truncated or damaged",
     }[fault] in said
     assert f"MNIST: {tmp_path}/data: damaged: {damaged}" in said
@@ -253,7 +253,9 @@ def test_damaged_mnist_is_told(fault: str, config: Path, prepare: Run, fails: Ru
 def test_the_data_may_lie_elsewhere(config: Path, prepare: Run, fails: Run, tmp_path: Path) -> None:
     (tmp_path / "corner").write_text("weights")
     said = fails(config, "--data_root", tmp_path / "else where", "--check", "true")
-    assert f"MNIST: {tmp_path}/else where: missing: root (='{tmp_path}/else where') does not hold the data set." in said
+    assert (
+        f"MNIST: {tmp_path}/else where: missing: root (='{tmp_path}/else where') does not contain the data set." in said
+    )
     assert f"Run  lit-vae prepare {config} --data_root '{tmp_path}/else where'  where there is internet" in said
     prepare(config, "--data_root", tmp_path / "else where")
     assert (tmp_path / "else where" / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
@@ -288,5 +290,5 @@ def _binarized(content: dict[str, Any]) -> None:
 def test_mnist_that_nobody_may_fetch_is_left_alone(config: Path, fails: Run, tmp_path: Path) -> None:
     (tmp_path / "corner").write_text("weights")
     path = changed(config, "no.yaml", lambda content: content["data"]["init_args"].update(download=False))
-    assert "download (=False) forbids to fetch it" in fails(path)
+    assert "download (=False) forbids downloads" in fails(path)
     assert not (tmp_path / "data").exists()

@@ -98,7 +98,9 @@ def test_what_is_not_there_is_named_with_what_brings_it(
     with pytest.raises(ValueError) as error:
         submit(str(path), config=[str(overlay)], run_dir="runs/x")
     mnist, feature_net, inception, last = str(error.value).splitlines()
-    assert mnist.startswith("MNIST: data: missing: root (='data') does not hold the data set. Put MNIST/raw/train-im")
+    assert mnist.startswith(
+        "MNIST: data: missing: root (='data') does not contain the data set. Put MNIST/raw/train-im"
+    )
     assert feature_net.startswith(f"FeatureNet: {net}: missing: there is no {net}. Train one:  lightning fit --config ")
     assert "weights-inception-2015-12-05-6726825d.pth. Run  lit-vae prepare inception  where there" in inception
     assert last.startswith(f"Run  lit-vae prepare {path} --config {overlay}  where there is internet: it brings what")

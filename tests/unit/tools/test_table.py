@@ -160,7 +160,7 @@ def test_all_runs_without_numbers_are_named_at_once(folder: Path) -> None:
 def test_a_broken_record_is_named(folder: Path) -> None:
     name = run(folder, "vae", metrics={})
     (folder / name / "test_metrics.json").write_text("{")
-    with pytest.raises(ValueError, match=r"vae/test_metrics\.json is not JSON .* Make it anew\."):
+    with pytest.raises(ValueError, match=r"vae/test_metrics\.json is not JSON .* Restore the file"):
         table([name])
 
 
