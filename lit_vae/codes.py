@@ -1,7 +1,7 @@
-"""What the codes of an image are: indices into codebooks, and what a data set of them says of itself.
+"""Codes of images (indices into codebooks), and the description of a data set of codes.
 
-A model with codes turns an image into one grid of indices a level, the coarsest level first: ``(B, h, w)`` int64 in
-``0 .. K - 1``. A data module of codes makes them, a prior over codes consumes them; both use the names below.
+A model with codes maps an image to one grid of indices per level, the coarsest level first: ``(B, h, w)`` int64 in
+``0 .. K - 1``. Data modules of codes and priors over codes use the names below.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 class CodeBatch(NamedTuple):
-    """One batch: ``codes``, a ``(B, h, w)`` int64 for each level, coarsest first, and labels ``y (B,)`` int64.
+    """One batch: ``codes``, one ``(B, h, w)`` int64 per level, coarsest first, and labels ``y (B,)`` int64.
 
-    A label is -1 where there is none.
+    Labels are -1 for data without labels.
     """
 
     codes: tuple[Tensor, ...]
@@ -23,18 +23,18 @@ class CodeBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class CodeSpec:
-    """What a data set of codes says of itself before any of them is read.
+    """Description of a data set of codes, known before any code is read.
 
     Args:
         grids: ``(h, w)`` of each level, coarsest first.
-        num_embeddings: ``K`` of each level.
-        num_classes: number of labels, 0 for codes without.
-        checkpoint: of the model that made the codes, and decodes them.
-        checkpoint_sha256: of that file.
-        distortion: ``-log p(x | codes)`` by split, in nats, the mean over its images.
+        num_embeddings: number ``K`` of codes of each level.
+        num_classes: number of labels, 0 for codes without labels.
+        checkpoint: checkpoint of the model that made the codes and decodes them.
+        checkpoint_sha256: SHA-256 of that file.
+        distortion: mean ``-log p(x | codes)`` of each split, in nats per image.
         bits_per_dim: ``(D, offset)``: ``n`` nats of an image are ``n / (D log 2) + offset`` bits per dimension; None
-            where they are not the probability of any image.
-        class_names: of the labels; empty where they are known by number alone.
+            if the nats are not a probability of the images.
+        class_names: names of the labels; empty if they have numbers only.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -48,7 +48,7 @@ class CodeSpec:
 
 
 class CodeStatistics(NamedTuple):
-    """How the ``K`` codes of a level are used."""
+    """Use of the ``K`` codes of a level."""
 
     perplexity: Tensor
     """``exp(-sum_k p_k log p_k)`` of the shares ``p_k``, between 1 and the number of codes used; ``()`` float64."""
@@ -57,14 +57,14 @@ class CodeStatistics(NamedTuple):
     """Share of the codes that are used at least once, ``()`` float64."""
 
     counts: Tensor
-    """How often each is used, ``(K,)``."""
+    """Number of uses of each code, ``(K,)``."""
 
 
 def code_statistics(counts: Tensor) -> CodeStatistics:
     """Perplexity and usage from counts ``(K,)``, in float64.
 
-    Van den Oord et al., "Neural Discrete Representation Learning", 2017, and its published code: there of one batch,
-    which depends on the batch size; take the counts of a whole set.
+    Van den Oord et al., "Neural Discrete Representation Learning", 2017. Count the codes of a whole data set: the
+    perplexity of one batch, as in their code, depends on the batch size.
 
     Raises:
         ValueError: nothing was counted.
@@ -77,16 +77,16 @@ def code_statistics(counts: Tensor) -> CodeStatistics:
 
 
 def count_codes(codes: Tensor, num_embeddings: int) -> Tensor:
-    """How often each code occurs in ``codes`` (any shape, integers): ``(K,)`` int64.
+    """Number of uses of each code in ``codes`` (any shape, integers): ``(K,)`` int64.
 
     Raises:
-        ValueError: a code is none of ``0 .. K - 1``.
+        ValueError: a code is outside ``0 .. K - 1``.
     """
     if codes.numel():
         low, high = (int(value) for value in codes.aminmax())
         if low < 0 or high >= num_embeddings:
             raise ValueError(
                 f"count_codes: codes (={low} to {high}) must be between 0 and {num_embeddings - 1}. "
-                f"Give num_embeddings (={num_embeddings}) as the model that made them has it."
+                f"Give num_embeddings (={num_embeddings}) of the model that made the codes."
             )
     return torch.bincount(codes.flatten(), minlength=num_embeddings)

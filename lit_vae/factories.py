@@ -1,4 +1,4 @@
-"""What a command line gives a model to build something with later."""
+"""Factories: callables with which a model builds components later."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,8 @@ from typing import Any
 class Factory:
     """A callable that a deep copy shares with its original.
 
-    A factory that the command line has made refers to the command line, and through it to trainer and data. Whoever
-    copies a model (an average of weights does) would copy all of these, or fail of what cannot be copied.
+    A factory made by the command line refers to the command line, trainer and data. A deep copy of a model (for
+    averaged weights) would copy all of these, or fail.
 
     Args:
         make: the callable.
@@ -18,7 +18,7 @@ class Factory:
         self.make = make
 
     def __call__(self, *args: Any) -> Any:
-        """What it makes."""
+        """Call ``make``."""
         return self.make(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Factory":

@@ -1,7 +1,7 @@
-"""What an image is in this project: the value convention and what a data set says of itself.
+"""Convention for image values, and the description of an image data set.
 
-Images are float tensors ``(B, C, H, W)`` in [-1, 1]; eight-bit ``u`` maps to ``u / 127.5 - 1``.
-Data modules make them, models consume them, pictures turn them back; all three use the functions below.
+Images are float tensors ``(B, C, H, W)`` in [-1, 1]; eight-bit ``u`` maps to ``u / 127.5 - 1``. Data modules, models
+and pictures all use the functions below.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Values = Literal["binary", "uint8", "dequantized"]
 
 
 class Batch(NamedTuple):
-    """One batch: images ``x (B, C, H, W)`` in [-1, 1] and labels ``y (B,)`` int64, -1 where there are none."""
+    """One batch: images ``x (B, C, H, W)`` in [-1, 1] and labels ``y (B,)`` int64, -1 without labels."""
 
     x: Tensor
     y: Tensor
@@ -26,9 +26,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a data set says of its images before any of them is read.
+    """Description of an image data set, known before any image is read.
 
-    ``num_classes`` is 0 for images without labels; ``class_names`` is empty where classes are known by number alone.
+    ``num_classes`` is 0 for images without labels; ``class_names`` is empty if classes have numbers only.
     """
 
     channels: int
@@ -50,15 +50,15 @@ def from_uint8(u: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Map [-1, 1] to eight-bit levels: clamped, then *rounded* (truncation would darken by half a level)."""
+    """Map [-1, 1] to eight-bit levels: clamp, then *round* (truncation would darken by half a level)."""
     return x.detach().float().add(1.0).mul(127.5).clamp(0, 255).round().to(torch.uint8)
 
 
 def levels(x: Tensor, values: Values) -> Tensor:
-    """Eight-bit levels of images ``x`` in [-1, 1] from data of these ``values``, be they real or generated: uint8.
+    """Eight-bit levels (uint8) of real or generated images ``x`` in [-1, 1], for data with these ``values``.
 
-    Of real images these are the very levels they were made of: of dequantised ones ``floor(128 (x + 1))``, the bin that
-    the noise was added in. Of generated ones the nearest level, or for a model of dequantised images the bin.
+    For ``dequantized`` values this is the bin ``floor(128 (x + 1))``, otherwise the nearest level. Real images give
+    back exactly the levels they were made from.
     """
     if values != "dequantized":
         return to_uint8(x)

@@ -1,7 +1,7 @@
-"""Likelihoods ``p(x | z)``: how the numbers that a decoder puts out become a distribution over images.
+"""Likelihoods ``p(x | z)``: from the decoder's output to a distribution over images.
 
-A likelihood says how many channels it needs (`num_parameters`), owns what it learns beside the decoder, and knows for
-which images its numbers are probabilities. Every family takes any of them, by ``class_path``.
+A likelihood states the number of output channels that it needs (`num_parameters`), holds its own parameters such as a
+variance, and knows for which images its values are probabilities. Every family takes any of them, by ``class_path``.
 """
 
 import math
@@ -18,7 +18,7 @@ from lit_vae.ranges import SmallCount, Within, checked
 
 Variance = Annotated[float, Within(ge=1e-13, le=4e8)]
 Deviation = Annotated[float, Within(ge=1e-6, le=2e4)]
-"""Of values in [-1, 1]; what `lit_vae.distributions` can hold."""
+"""Of values in [-1, 1], within `lit_vae.distributions.LOG_SCALES`."""
 
 LogScale = Annotated[float, Within(ge=-30.0, le=0.0)]
 
@@ -29,16 +29,16 @@ class Likelihood(nn.Module, ABC):
     """Maps decoder outputs ``(..., num_parameters(C), H, W)`` to a `Distribution` over images ``(..., C, H, W)``."""
 
     expects: tuple[Values, ...] = ("uint8", "dequantized", "binary")
-    """Images that it can be trained on."""
+    """Values of images that it can be trained on."""
 
     bits_per_dim_values: Values | None = None
-    """Images for which its ``log_prob`` bounds the log-probability of eight-bit images; None: there are none."""
+    """Values for which its ``log_prob`` bounds the log-probability of eight-bit images, if any."""
 
     remedy: str = "Change the data's values or take another likelihood."
 
     @abstractmethod
     def num_parameters(self, channels: int) -> int:
-        """Output channels that the decoder must have for images of ``channels`` channels."""
+        """Number of decoder output channels for images with ``channels`` channels."""
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> D.Distribution:
@@ -46,14 +46,14 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def temperature(self) -> Tensor:
-        """What it divides a squared or absolute error, summed over an image, by: ``-log p = error / t + normaliser``.
+        """The divisor t of the squared or absolute error of an image: ``-log p = error / t + normaliser``.
 
-        One where it has no such form. Terms that are weighed against the *error* are divided by it, too.
+        1 for likelihoods without this form. Terms with a weight relative to the error are divided by it, too.
         """
         return torch.ones(())
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Why it cannot describe such images; empty if it can."""
+        """Reasons why it does not fit the data; empty if it does."""
         if spec.values in self.expects:
             return []
         return [
@@ -62,15 +62,15 @@ class Likelihood(nn.Module, ABC):
         ]
 
     def is_probability(self, spec: ImageSpec) -> bool:
-        """Whether ``log_prob`` is a log-probability or log-density of such images at all."""
+        """Whether ``log_prob`` is a log-probability or log-density of these data."""
         return True
 
     def bits_per_dim(self, nats: Tensor, spec: ImageSpec) -> Tensor | None:
-        """Nats per image to bits per dimension of the eight-bit image, or None where the two are not related.
+        """Bits per dimension of the eight-bit image from nats per image; None if the nats do not bound them.
 
         A discrete likelihood: ``nats / (D ln 2)``. A density of dequantised values on [-1, 1): ``+ log2 128``, since a
-        level is 1/128 wide (Theis et al. 2016, sec. 3.1). A density of values that were *not* dequantised can be made
-        arbitrarily high and bounds nothing, so it has no bits per dimension.
+        level is 1/128 wide (Theis et al. 2016, sec. 3.1). A density of values that were *not* dequantised can be
+        arbitrarily high, so it has no bits per dimension.
         """
         if spec.values != self.bits_per_dim_values:
             return None
@@ -79,11 +79,11 @@ class Likelihood(nn.Module, ABC):
 
 
 class Bernoulli(Likelihood):
-    """Coins for binary images.
+    """Independent Bernoulli variables, for binary images.
 
     Args:
-        soft_targets: accept grey values in [0, 1] as probabilities. The distortion is then a cross-entropy; it is not
-            the likelihood of the images, and no log-likelihood or bits per dimension is reported.
+        soft_targets: accept grey values in [0, 1] as probabilities. The distortion is then a cross-entropy instead of
+            a likelihood of the images, so no log-likelihood and no bits per dimension are reported.
     """
 
     expects: tuple[Values, ...] = ("binary",)
@@ -99,7 +99,7 @@ class Bernoulli(Likelihood):
             self.expects = ("binary", "uint8", "dequantized")
 
     def is_probability(self, spec: ImageSpec) -> bool:
-        """Only of binary images."""
+        """Only for binary images."""
         return spec.values == "binary"
 
     def num_parameters(self, channels: int) -> int:
@@ -112,10 +112,10 @@ class Bernoulli(Likelihood):
 
 
 class FixedGaussian(Likelihood):
-    """``N(x_hat, variance I)``: squared error in units of ``2 variance``, with its normaliser.
+    """``N(x_hat, variance I)``: the squared error divided by ``2 variance``, plus a normaliser.
 
-    ``variance: 0.5`` makes the distortion the plain squared error summed over pixels, plus a constant; a beta-VAE of
-    beta and a decoder of variance ``beta / 2`` have the same optimum.
+    With ``variance: 0.5`` the distortion is the squared error summed over pixels, plus a constant. A beta-VAE with this
+    variance has the same optimum as a VAE with variance ``beta / 2``.
 
     >>> x, x_hat = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     >>> -FixedGaussian(0.5)(x_hat).log_prob(x)  # 4 + 2 log pi
@@ -129,7 +129,7 @@ class FixedGaussian(Likelihood):
     def __init__(self, variance: Variance = 0.5) -> None:
         super().__init__()
         log_var = torch.tensor(math.log(variance))
-        self.register_buffer("log_var", log_var, persistent=False)  # an argument: a checkpoint must not override it
+        self.register_buffer("log_var", log_var, persistent=False)  # a setting that a checkpoint must not override
 
     @property
     def temperature(self) -> Tensor:
@@ -146,10 +146,10 @@ class FixedGaussian(Likelihood):
 
 
 class LearnedGaussian(Likelihood):
-    """``N(x_hat, v I)`` with one variance ``v`` that is learned: no weight between rate and distortion is left to tune.
+    """``N(x_hat, v I)`` with one learned variance ``v``: no weight between rate and distortion needs tuning.
 
-    Its optimum is the mean squared error (Rybkin et al., "Simple and Effective VAE Training with Calibrated Decoders",
-    2021, eq. 5).
+    The optimal v is the mean squared error (Rybkin et al., "Simple and Effective VAE Training with Calibrated
+    Decoders", 2021, eq. 5).
 
     >>> LearnedGaussian(0.1).temperature  # what divides the squared error
     tensor(0.2000, grad_fn=<MulBackward0>)
@@ -180,8 +180,8 @@ class PixelGaussian(Likelihood):
     """``N(x_hat, diag sigma^2(z))``: the decoder gives every value its own variance.
 
     Args:
-        min_std: the least standard deviation in units of [-1, 1]; one grey level is 2 / 255. Approached softly, so that
-            there is a gradient everywhere. Without it the density of a constant pixel grows without bound.
+        min_std: smallest standard deviation in units of [-1, 1]; one grey level is 2 / 255. Without it the density of
+            a constant pixel grows without bound. A soft limit, so that there is a gradient everywhere.
     """
 
     bits_per_dim_values = "dequantized"
@@ -202,7 +202,7 @@ class PixelGaussian(Likelihood):
 
 
 class Laplace(Likelihood):
-    """``Laplace(x_hat, scale)`` with one scale, learned by default: an absolute error with its normaliser."""
+    """``Laplace(x_hat, scale)`` with one scale, learned by default: an absolute error plus a normaliser."""
 
     bits_per_dim_values = "dequantized"
     log_scale: Tensor
@@ -213,7 +213,7 @@ class Laplace(Likelihood):
         log_scale = torch.tensor(math.log(scale))
         if learned:
             self.log_scale = nn.Parameter(log_scale)
-        else:  # an argument: a checkpoint must not override it
+        else:  # a setting that a checkpoint must not override
             self.register_buffer("log_scale", log_scale, persistent=False)
 
     @property
@@ -231,9 +231,9 @@ class Laplace(Likelihood):
 
 
 class Categorical(Likelihood):
-    """A softmax over the 256 levels of each value: the most flexible of all, and it knows of no order among levels.
+    """A softmax over the 256 levels of each value: the most flexible likelihood, but without an order of levels.
 
-    Given what the decoder has seen, the channels of a pixel are independent; `DiscretizedLogisticMixture` relates them.
+    Given the decoder's input, the channels of a pixel are independent; `DiscretizedLogisticMixture` relates them.
     """
 
     expects = ("uint8",)
@@ -250,13 +250,13 @@ class Categorical(Likelihood):
 
 
 class DiscretizedLogisticMixture(Likelihood):
-    """Mixture of logistics over the 256 levels: a probability of the eight-bit image itself.
+    """Mixture of logistics over the 256 levels: a probability of the eight-bit image.
 
     Salimans et al., "PixelCNN++", 2017.
 
     Args:
-        num_mixtures: number ``K`` of components of each pixel.
-        min_log_scale: least log-scale, approached softly.
+        num_mixtures: number ``K`` of components per pixel.
+        min_log_scale: smallest log-scale, a soft limit.
     """
 
     expects = ("uint8",)
@@ -274,7 +274,7 @@ class DiscretizedLogisticMixture(Likelihood):
         return self.num_mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def forward(self, parameters: Tensor) -> D.DiscretizedLogisticMixture:
-        """``(..., K (1 + 2 C + C (C - 1) / 2), H, W)``: of each component logit, means, log-scales, coefficients."""
+        """``(..., K (1 + 2 C + C (C - 1) / 2), H, W)``: logit, means, log-scales, coefficients of each component."""
         per_component = parameters.unflatten(-3, (self.num_mixtures, -1))
         # 1 + 2 C + C (C - 1) / 2 = (C + 1) (C + 2) / 2, solved for C
         channels = (math.isqrt(8 * per_component.shape[-3] + 1) - 3) // 2

@@ -1,10 +1,10 @@
 """Noise as a pure function of (seed, time, image, position), the same on every device.
 
-There is no generator whose state would have to be saved: a resumed run, another batch size, another number of processes
-or of workers see the same numbers for the same image at the same time. The function is SplitMix64, one stream an
-image (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+There is no generator state to save. An image gets the same numbers at the same time in a resumed run, with another
+batch size and with another number of processes or workers. The function is SplitMix64, one stream per image (Steele,
+Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 
-What it costs, in units of ``torch.rand`` and ``torch.randn`` (one thread of a busy CPU of two cores, the range of two
+Its cost in units of ``torch.rand`` and ``torch.randn`` (one thread of a busy CPU with two cores, range of two
 measurements):
 
     images x numbers   uniform      normal
@@ -14,9 +14,9 @@ measurements):
         128 x 3072     0.8 to 2.3   4 to 5
         128 x 49152    3 to 5       8
 
-Of small batches the fixed cost counts (0.1 to 0.2 ms a call), of large ones memory.
+Small batches are limited by the fixed cost (0.1 to 0.2 ms per call), large ones by memory.
 
-Time is what makes noise new: the epoch for what happens to an image of the data, the batch for a posterior's sample.
+A new time gives new noise. The time is the epoch for data augmentation, and the batch for posterior samples.
 """
 
 import math
@@ -30,9 +30,9 @@ from torch import Tensor
 from lit_vae.images import Shape
 
 FIXED: Final = -1
-"""The time of evaluation, and of everything that is drawn once for all."""
+"""The time of evaluations, and of everything that is drawn once for all."""
 
-# What a number is drawn for: independent streams.
+# Independent streams, one per purpose.
 PIXELS: Final = 0
 FLIP: Final = 1
 CROP: Final = 2
@@ -50,7 +50,7 @@ _LAST_SHIFT = 31
 
 
 def key(*parts: int) -> int:
-    """Hash integers into one of 64 bits; the order of the parts matters."""
+    """Hash integers to a 64-bit integer. The order of the parts matters."""
     state = 0
     for part in parts:
         state = (state + part + _GAMMA) & _MASK
@@ -67,10 +67,10 @@ def uniform(ids: Tensor, n: int, *, seed: int, time: int, stream: int) -> Tensor
 
 
 def normal(ids: Tensor, n: int, *, seed: int, time: int, stream: int, first: int = 0) -> Tensor:
-    """Draw ``n`` numbers from N(0, 1) for each image, from the ``first`` one on: ``(B,)`` -> ``(B, n)`` float32.
+    """Draw ``n`` numbers from N(0, 1) for each image, starting at number ``first``: ``(B,)`` -> ``(B, n)`` float32.
 
-    Box and Muller, "A note on the generation of random normal deviates", 1958: the two numbers that a pair of uniform
-    ones makes are its polar coordinates. These have 31 bits, and small ones all their digits: tails end at 6.7.
+    Box and Muller, "A note on the generation of random normal deviates", 1958: two uniform numbers give two normal
+    numbers. The uniform numbers have 31 bits, so the tails end at 6.7.
     """
     start = first // 2
     words = _words(ids, (first + n + 1) // 2 - start, seed, time, stream, start).view(torch.int32)
@@ -83,10 +83,10 @@ def normal(ids: Tensor, n: int, *, seed: int, time: int, stream: int, first: int
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one batch: ``ids (B,)`` names its images at that time, on the batch's device.
+    """The random numbers of one batch: ``ids (B,)`` are the numbers of its images, on the batch's device.
 
-    Each number is given once. Two latents that asked for the same numbers would be perfectly correlated: each takes a
-    `level` of its own.
+    Each random number can be drawn once, because two latents with the same noise would be perfectly correlated. Give
+    each latent its own `level`.
     """
 
     seed: int
@@ -96,14 +96,14 @@ class Draws:
     given: dict[tuple[int, int], list[range]] = field(default_factory=dict, repr=False, compare=False)
 
     def level(self, number: int) -> "Draws":
-        """Return the draws for the latent of a level, counted from the top: independent of those of any other level."""
+        """Return independent draws for the latent of a level, counted from the top."""
         return replace(self, latents=LATENTS + _STREAMS * number)
 
     def uniform(self, size: Shape, stream: int = PIXELS) -> Tensor:
         """Draw ``(B, *size)`` numbers in [0, 1).
 
         Raises:
-            ValueError: they were drawn before.
+            ValueError: they were already drawn.
         """
         self._give(stream, range(1))
         noise = uniform(self.ids, prod(size), seed=self.seed, time=self.time, stream=stream)
@@ -113,7 +113,7 @@ class Draws:
         """Draw from N(0, 1), ``(num_samples, B, *size)``: an image's samples ``first``, ``first + 1``, ...
 
         Raises:
-            ValueError: some of them were drawn before.
+            ValueError: some were already drawn.
         """
         self._give(self.latents, range(first, first + num_samples))
         n = prod(size)
@@ -135,7 +135,7 @@ class Draws:
 
 
 def _words(ids: Tensor, n: int, seed: int, time: int, stream: int, first: int = 0) -> Tensor:
-    """The words ``first`` and on of each image's stream: ``(B,)`` int64 -> ``(B, n)`` int64."""
+    """``n`` words of each image's stream, from word ``first``: ``(B,)`` int64 -> ``(B, n)`` int64."""
     keys = _mix_(ids * _signed(_GAMMA) + _signed(key(seed, time, stream)))
     positions = torch.arange(first + 1, first + n + 1, device=ids.device) * _signed(_GAMMA)
     return _mix_(keys[:, None] + positions)

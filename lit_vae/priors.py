@@ -1,4 +1,4 @@
-"""Priors ``p(z)`` and ``p(z | y)``. A prior also says what a latent is: its shape."""
+"""Priors ``p(z)`` and ``p(z | y)``. A prior also sets the shape of the latent."""
 
 from abc import ABC, abstractmethod
 
@@ -29,7 +29,7 @@ class Prior(nn.Module, ABC):
 
 
 class StandardNormal(Prior):
-    """``N(0, I)``, whatever the label."""
+    """``N(0, I)`` for every label."""
 
     zero: Tensor
 
@@ -39,15 +39,15 @@ class StandardNormal(Prior):
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, y: Tensor) -> DiagonalGaussian:
-        """``N(0, I)`` of shape ``(B, *shape)``; the zeros are one number seen through strides, not an array."""
+        """``N(0, I)`` of shape ``(B, *shape)``; the zeros are an expanded view that takes no memory."""
         zeros = self.zero.expand(len(y), *self.shape)
         return DiagonalGaussian(zeros, zeros)
 
 
 class ClassConditionalNormal(Prior):
-    """``N(mu_y, diag sigma_y^2)`` with a learned mean and log-variance for every class; at first all are N(0, I).
+    """``N(mu_y, diag sigma_y^2)`` with a learned mean and log-variance for each class, initially N(0, I).
 
-    Labels are 0 to ``num_classes - 1``; -1, which stands for "no label", has no prior here.
+    Labels are 0 to ``num_classes - 1``; -1 ("no label") is not allowed.
     """
 
     @checked

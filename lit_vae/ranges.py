@@ -1,8 +1,8 @@
-"""Ranges of numbers, stated once: in the annotation of the argument that takes them.
+"""Ranges of numbers, stated once in the annotations of arguments.
 
-``variance: PositiveFloat`` is a float to a reader, to mypy and to the command line. `checked` holds a constructor to
-its annotations, whoever calls it; `problems_in` holds a whole configuration to them before anything of it is built, and
-names each setting as the YAML spells it. Every number of a configuration must be finite, annotated or not.
+``variance: PositiveFloat`` is a float for readers, mypy and the command line. `checked` makes a constructor enforce its
+annotations. `problems_in` checks a whole configuration before anything is built, and names each setting as in the YAML.
+Every number of a configuration must be finite, annotated or not.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Annotated, Any, ParamSpec, Union, get_args, get_origin, get_t
 class Within:
     """Bounds of a number, in ``Annotated[float, Within(ge=0.0, lt=1.0)]``.
 
-    Not those of annotated-types: the parser would check them itself and name neither component nor setting.
+    The parser would check those of annotated-types itself, with errors that name neither component nor setting.
     """
 
     ge: float | None = None
@@ -30,15 +30,15 @@ class Within:
 
 
 LARGEST = 3.4028234663852886e38
-"""The largest float32: what is above it is infinite to a network."""
+"""The largest float32: a network treats larger numbers as infinite."""
 
 MOST = 2**31 - 1
-"""The largest size or count that can be meant."""
+"""The largest plausible size or count."""
 
 PositiveInt = Annotated[int, Within(ge=1, le=MOST)]
 NotNegativeInt = Annotated[int, Within(ge=0, le=MOST)]
 SmallCount = Annotated[int, Within(ge=1, le=10_000)]
-"""Layers, pictures, mixture components: each one costs memory and time, so more than that is a slip of the pen."""
+"""Layers, pictures, mixture components: each costs memory and time, so a larger number is a typing error."""
 AtLeastTwo = Annotated[int, Within(ge=2, le=MOST)]
 AtLeastThree = Annotated[int, Within(ge=3, le=MOST)]
 Steps = Annotated[int, Within(ge=2, le=10_000)]
@@ -55,7 +55,7 @@ OpenUnitInterval = Annotated[float, Within(gt=0.0, lt=1.0)]
 BelowOne = Annotated[float, Within(ge=0.0, lt=1.0)]
 
 Ranges = Mapping[type, Mapping[str, Any]]
-"""Annotations for arguments of classes that have none of their own; they hold for subclasses, too."""
+"""Annotations for arguments of classes that have none of their own, and of their subclasses."""
 
 _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "ge": (operator.ge, "at least"),
@@ -63,15 +63,15 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
-OURS = ("lit_vae.", "callbacks.")  # classes of others may mean a default by an unsaid null
-_UNSAID = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # worth a word only where they are exceeded
+OURS = ("lit_vae.", "callbacks.")  # in other libraries null may stand for a default
+_UNSAID = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
 
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class NumberProblem:
-    """A number that cannot be meant: of which argument of which component, and its place in the configuration."""
+    """A number out of range: its component, argument and key in the configuration."""
 
     component: str
     argument: str
@@ -84,9 +84,9 @@ class NumberProblem:
 
 
 def checked(init: Callable[P, None]) -> Callable[P, None]:
-    """Let a constructor refuse numbers outside of the ranges that its arguments are annotated with.
+    """Make a constructor raise ValueError for numbers outside the ranges in its annotations.
 
-    It then raises ValueError, which names its class, the argument, what came and what was expected.
+    The error names the class, the argument, the value and the expected range.
     """
     signature = inspect.signature(init)
     hints = functools.cache(lambda: get_type_hints(init, include_extras=True))
@@ -101,7 +101,7 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def check_numbers(component: object, given: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise ValueError for arguments of a component that are out of their ranges."""
+    """Raise ValueError for arguments of a component that are out of range."""
     name = type(component).__name__
     problems = [p for a, value in given.items() for p in _numbers(value, hints.get(a, Any), name, a, a, {})]
     if problems:
@@ -109,12 +109,12 @@ def check_numbers(component: object, given: Mapping[str, Any], hints: Mapping[st
 
 
 def problems_in(config: Mapping[str, Any], kinds: Mapping[str, type], others: Ranges) -> list[NumberProblem]:
-    """All numbers of a configuration that are not finite or not within their range.
+    """All numbers of a configuration that are not finite or out of range.
 
     Args:
-        config: plain; a component is a mapping with ``class_path`` and ``init_args``.
-        kinds: the classes whose arguments stand at the top without a ``class_path``, such as the trainer's.
-        others: ranges of classes that do not state them.
+        config: plain values; a component is a mapping with ``class_path`` and ``init_args``.
+        kinds: classes of top-level entries without a ``class_path``, such as the trainer.
+        others: ranges for classes that do not state them.
     """
     return [
         problem
@@ -124,7 +124,7 @@ def problems_in(config: Mapping[str, Any], kinds: Mapping[str, type], others: Ra
 
 
 def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, others: Ranges) -> Iterator[NumberProblem]:
-    """What is wrong with a value: a number, numbers in lists, or a component with arguments of its own."""
+    """Problems of a value: a number, a list of numbers, or a component with arguments."""
     if isinstance(value, Mapping):
         kind, arguments, below = _class_in(hint), value, key
         if "class_path" in value:
@@ -134,7 +134,7 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
         component = getattr(kind, "__name__", component)
         own = _hints_of(kind, {}) if getattr(kind, "__module__", "").startswith(OURS) else {}
         for name, inner in arguments.items():
-            if inner is None and _is_number(own.get(name)):  # the parser takes a null for anything
+            if inner is None and _is_number(own.get(name)):  # the parser accepts null for any type
                 yield NumberProblem(component, name, None, "a number, not null", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
@@ -158,16 +158,16 @@ def _is_number(hint: Any) -> bool:
 
 
 def _found(path: str) -> Any:
-    """What a ``class_path`` names; the parser has imported it already."""
+    """The object at a ``class_path``, which the parser has already imported."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except ImportError:  # within a class
+    except ImportError:  # nested in a class
         return getattr(_found(module), name)
 
 
 def _hints_of(kind: Any, others: Ranges) -> dict[str, Any]:
-    """Annotations of the constructor's arguments, those of its bases included."""
+    """Annotations of the constructor's arguments, including those of base classes."""
     hints: dict[str, Any] = {}
     bases = inspect.getmro(kind)[::-1] if inspect.isclass(kind) else [kind]
     for base in bases:
@@ -179,13 +179,13 @@ def _hints_of(kind: Any, others: Ranges) -> dict[str, Any]:
 
 
 def _class_in(hint: Any) -> Any:
-    """The class whose arguments a mapping without a ``class_path`` holds, if the annotation names any."""
+    """The class in an annotation, whose arguments are given by a mapping without a ``class_path``, if any."""
     metadata = getattr(hint, "__metadata__", ())
     return next((part for part in (*metadata, *get_args(hint), hint) if inspect.isclass(part)), None)
 
 
 def _hint_of_item(hint: Any, index: int) -> Any:
-    """The annotation of an item; that of a single number holds for each of several."""
+    """The annotation of an item; an annotation of a single number applies to each item."""
     if get_origin(hint) in (Union, types.UnionType):
         found = [_hint_of_item(part, index) for part in get_args(hint)]
         return next((part for part in found if part is not Any), Any)
@@ -196,7 +196,7 @@ def _hint_of_item(hint: Any, index: int) -> Any:
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, float]]:
-    """Bounds that an annotation states, those of each part of a union: ("ge", 0.0)."""
+    """Bounds in an annotation, such as ("ge", 0.0), including those in each part of a union."""
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
             yield from _limits(part)

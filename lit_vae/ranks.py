@@ -1,4 +1,4 @@
-"""The ranks of a distributed run, asked for when needed: a command line builds a model before there are any."""
+"""Ranks of a distributed run. Ask when needed, not in constructors: models are built before the ranks exist."""
 
 import torch
 import torch.distributed as dist
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Whether there is a process group, be it of one rank."""
+    """Whether there is a process group (even of one rank)."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -21,12 +21,12 @@ def rank() -> int:
 
 
 def all_agree(here: bool, device: torch.device) -> bool:
-    """Whether it is true on every rank. A collective: decisions about other collectives must be the same everywhere."""
+    """Whether ``here`` is true on every rank. A collective, like the next three: all ranks must call it together."""
     return bool(average_over_ranks(torch.tensor(float(here), device=device)) == 1.0)
 
 
 def average_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor over the ranks, without gradient, the same bit by bit on each. A collective."""
+    """The mean of a tensor over the ranks, without gradient and bitwise equal on all ranks."""
     if world_size() == 1:
         return value.detach()
     total = value.detach().clone()
@@ -35,7 +35,7 @@ def average_over_ranks(value: Tensor) -> Tensor:
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:
-    """Replace each tensor by its sum over the ranks, which are then equal bit by bit; one dtype, one all-reduce."""
+    """Replace tensors of one dtype by their sums over the ranks, bitwise equal on all ranks, in one all-reduce."""
     if world_size() == 1:
         return
     if len(tensors) == 1:
@@ -48,23 +48,23 @@ def sum_over_ranks(*tensors: Tensor) -> None:
 
 
 def mean_over_ranks(mean: Tensor) -> Tensor:
-    """Mean over the ranks of a mean over as many elements on each, with the gradient of this rank's own.
+    """Mean over the ranks of a mean over equally many elements on each, with this rank's gradient.
 
-    Averaged over ranks, as DDP does with gradients, that is the gradient of what one process would compute.
+    DDP averages gradients over ranks, which gives the gradient of one process with all elements.
     """
     return mean if world_size() == 1 else mean + (average_over_ranks(mean) - mean.detach())
 
 
 class RankPositions:
-    """Counts along this rank's share of a split: the images ``rank, rank + W, ...`` in order.
+    """Positions of this rank's images in a split: ``rank, rank + W, ...`` in order.
 
-    So a rank is given them by this project's data modules, and by torch's ``DistributedSampler`` without shuffling.
+    This project's data modules, and torch's ``DistributedSampler`` without shuffling, distribute images this way.
     """
 
     def __init__(self) -> None:
         self._seen = 0
 
     def indices(self, n: int, device: torch.device) -> Tensor:
-        """Where the next ``n`` images of this rank stand in the split, ``(n,)`` int64."""
+        """Positions of the next ``n`` images of this rank in the split, ``(n,)`` int64."""
         first, self._seen = self._seen, self._seen + n
         return rank() + world_size() * torch.arange(first, first + n, device=device)

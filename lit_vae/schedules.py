@@ -1,7 +1,7 @@
-"""Numbers that change during training: ``schedule(step) -> float``, a function of the optimizer step alone.
+"""Numbers that change during training: ``schedule(step) -> float``.
 
-So nothing has to be saved to resume one. ``final`` is the value once it has run its course: validation uses it, or the
-numbers of two epochs would not be comparable.
+They depend on the optimizer step only, so checkpoints need not save them. Validation uses the ``final`` value, so that
+its numbers are comparable between epochs.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveInt, Positi
 
 
 class Schedule(ABC):
-    """``step`` (optimizer steps taken, from 0) to a float."""
+    """Maps ``step`` (optimizer steps taken, from 0) to a float."""
 
     final: float
 
@@ -34,7 +34,7 @@ class Constant(Schedule):
 class LinearWarmup(Schedule):
     """``start`` until step ``delay``, then linearly to ``end`` in ``steps`` steps, then ``end``.
 
-    KL warm-up as of Bowman et al., "Generating Sentences from a Continuous Space", 2016, sec. 3.1.
+    KL warm-up of Bowman et al., "Generating Sentences from a Continuous Space", 2016, sec. 3.1.
     """
 
     @checked
@@ -50,9 +50,9 @@ class LinearWarmup(Schedule):
 
 
 class Cyclical(Schedule):
-    """``cycles`` times a linear rise from 0 to ``end`` over ``ramp`` of a ``period``, then ``end`` for its rest.
+    """``cycles`` periods: a linear rise from 0 to ``end`` over the share ``ramp`` of a ``period``, then ``end``.
 
-    After the last cycle it stays at ``end``.
+    After the last period it stays at ``end``.
     Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing", 2019, eq. 6.
     """
 
@@ -70,5 +70,5 @@ class Cyclical(Schedule):
 
 
 def as_schedule(value: float | Schedule) -> Schedule:
-    """A number stands for a constant schedule."""
+    """The schedule itself, or a constant schedule for a number."""
     return value if isinstance(value, Schedule) else Constant(value)

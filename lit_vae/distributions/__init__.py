@@ -1,13 +1,12 @@
-"""Distributions over latents and images, as plain tensors with the mathematics written out.
+"""Distributions over latents and images, in plain tensors.
 
-Every ``log_prob`` and ``kl`` is in **nats**, *summed* over the event (all dimensions of one latent or image) and never
-reduced over anything else: parameters of shape ``(..., *event)`` and a value that broadcasts against them give
-``(...)``. So ``L`` posterior samples of a batch are parameters ``(L, B, C, H, W)`` against ``x (B, C, H, W)``, and the
-result is ``(L, B)``; ``x`` is not copied ``L`` times.
+Every ``log_prob`` and ``kl`` is in **nats** and *summed* over the event (all dimensions of one latent or image), but
+over nothing else. Parameters of shape ``(..., *event)`` and a value that broadcasts against them give ``(...)``. For L
+posterior samples, parameters ``(L, B, C, H, W)`` and images ``x (B, C, H, W)`` give ``(L, B)`` without copies of ``x``.
 
-Images are in [-1, 1] (`lit_vae.images`). Sampling takes a `torch.Generator` so that drawing a picture need not touch
-the random state of training; without one, the global generator is used. A posterior's samples take their noise from
-`lit_vae.noise`, which knows of no ranks.
+Images are in [-1, 1] (`lit_vae.images`). Pass a `torch.Generator` to draw samples without changing the random state of
+training; by default the global generator is used. Posterior samples use the noise of `lit_vae.noise`, which does not
+depend on the number of ranks.
 """
 
 from lit_vae.distributions.continuous import (

@@ -1,4 +1,4 @@
-"""Densities of latents and of images, and what every distribution is."""
+"""Base class of distributions, and densities of latents and images."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,21 +12,21 @@ from lit_vae.noise import Draws
 LOG_2PI = math.log(2.0 * math.pi)
 
 LOG_SCALES = (-30.0, 20.0)
-"""Log-variances and log-scales are held within these bounds wherever a distribution is made; inside, no bit moves.
+"""Every distribution clamps its log-variances and log-scales to these bounds.
 
-Beyond them float32 ends: a KL is infinite from a log-variance of 89 on, and a logistic of log-scale 100 has gradients
-that are no numbers. The bounds are those of latent diffusion (CompVis, diffusers): imported autoencoders equal theirs
-outside of them, too. A parameter beyond a bound has a gradient of zero; every other gradient stays finite.
+Without them float32 overflows: a KL is infinite from a log-variance of 89 on, and a logistic of log-scale 100 has NaN
+gradients. The bounds are those of latent diffusion (CompVis, diffusers), so imported autoencoders give equal results.
+A parameter beyond a bound has a gradient of zero; every other gradient stays finite.
 """
 
 
 def at_least_float32(t: Tensor) -> Tensor:
-    """Half precision promoted: networks may run in bfloat16, but three digits are not enough for a sum of nats."""
+    """Promote half precision to float32: the three digits of bfloat16 are not enough for a sum of nats."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def bounded_log_scale(t: Tensor) -> Tensor:
-    """A log-variance or log-scale, in float32 at least and within `LOG_SCALES`."""
+    """A log-variance or log-scale, in at least float32 and clamped to `LOG_SCALES`."""
     return at_least_float32(t).clamp(*LOG_SCALES)
 
 
@@ -38,21 +38,21 @@ def sum_event(t: Tensor, event_ndim: int) -> Tensor:
 def standard_normal(shape: Shape, like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draws from N(0, 1) in the dtype and on the device of ``like``.
 
-    They are drawn on the generator's device: a CPU generator gives the same noise whatever device the model is on.
+    They are drawn on the generator's device: a CPU generator gives the same noise for a model on any device.
     """
     device = like.device if generator is None else generator.device
     return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
 
 
 def uniform_open(shape: Shape, like: Tensor, generator: Generator | None) -> Tensor:
-    """Uniform numbers in (0, 1), safe inside a logarithm on both sides."""
+    """Uniform numbers ``u`` in (0, 1) with finite ``log u`` and ``log(1 - u)``."""
     eps = torch.finfo(like.dtype).eps
     device = like.device if generator is None else generator.device
     return torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device).clamp_(eps, 1 - eps)
 
 
 def _excess(t: Tensor) -> Tensor:
-    """``exp(t) - 1 - t``, which near 0 keeps digits that ``exp(t)`` has already lost: no rate comes out negative."""
+    """``exp(t) - 1 - t``, accurate near 0, so that a KL is never negative."""
     return torch.expm1(t) - t
 
 
@@ -79,11 +79,11 @@ class Distribution(ABC):
 
 
 class DiagonalGaussian(Distribution):
-    """``N(mean, diag exp(log_var))``, for posteriors, priors and images alike.
+    """``N(mean, diag exp(log_var))``, for posteriors, priors and images.
 
-    ``log_var`` may be any shape that broadcasts against ``mean`` (a scalar for one shared variance). ``event_ndim`` is
-    the number of trailing dimensions that make up one latent or image; by default all but the first. It is held within
-    `LOG_SCALES`.
+    ``log_var`` is clamped to `LOG_SCALES` and may have any shape that broadcasts against ``mean`` (a scalar for one
+    shared variance). ``event_ndim`` is the number of trailing dimensions of one latent or image; by default all but the
+    first.
 
     >>> q = DiagonalGaussian(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))  # two dimensions of one image
     >>> q.kl_per_dim()  # to N(0, I), nats
@@ -115,16 +115,15 @@ class DiagonalGaussian(Distribution):
         return -0.5 * sum_event(squares + self.log_var + LOG_2PI, self.event_ndim)
 
     def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
-        """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradient to both parameters.
+        """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradients to both parameters.
 
-        Parameters that depend on draws of a level above, ``(num_samples, B, *event)``, have one draw each.
-
-        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4.
+        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4. If the parameters depend on draws of a
+        level above, ``(num_samples, B, *event)``, each gets one draw.
 
         Args:
-            num_samples: for each element of the batch.
-            draws: their noise, the samples ``first, first + 1, ...``; None: noise of the global generator.
-            first: how many samples of ``draws`` are left out.
+            num_samples: number of draws per element of the batch.
+            draws: the noise, its samples ``first, first + 1, ...``; None: noise from the global generator.
+            first: number of samples of ``draws`` to skip.
         """
         event = tuple(self.mean.shape[-self.event_ndim :])
         if draws is None:
@@ -139,7 +138,7 @@ class DiagonalGaussian(Distribution):
         return self.mean + self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
 
     def kl_per_dim(self, other: "DiagonalGaussian | None" = None) -> Tensor:
-        """``KL(self || other)`` of every single dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.
+        """``KL(self || other)`` of each dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.
 
         To N(0, I): ``1/2 (mean^2 + var - log var - 1)`` (Kingma and Welling 2014, appendix B).
         """
@@ -154,14 +153,14 @@ class DiagonalGaussian(Distribution):
         return sum_event(self.kl_per_dim(other), self.event_ndim)
 
     def detach(self) -> "DiagonalGaussian":
-        """The same distribution with no gradient to its parameters."""
+        """The same distribution without gradients to its parameters."""
         return DiagonalGaussian(self.mean.detach(), self.log_var.detach(), self.event_ndim)
 
 
 class Laplace(Distribution):
     """Independent ``Laplace(mean, exp(log_scale))`` for each value of an image; its log-density is an L1 distance.
 
-    ``log_scale`` is held within `LOG_SCALES`.
+    ``log_scale`` is clamped to `LOG_SCALES`.
 
     >>> p = Laplace(torch.zeros(1, 1, 1, 2), torch.zeros(()))
     >>> p.log_prob(torch.zeros(1, 1, 1, 2))  # -2 log 2
@@ -184,6 +183,6 @@ class Laplace(Distribution):
 
     @torch.no_grad()
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """One draw by the inverse distribution function."""
+        """One draw by the inverse of the cumulative distribution function."""
         u = uniform_open(tuple(self.mean.shape), self.mean, generator) - 0.5
         return self.mean - self.log_scale.exp() * u.sign() * torch.log1p(-2.0 * u.abs())

@@ -1,4 +1,4 @@
-"""Probabilities of values on a grid: two values, or the 256 levels of eight-bit images."""
+"""Discrete distributions of pixel values: two values, or the 256 levels of eight-bit images."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,9 @@ from lit_vae.distributions.continuous import Distribution, at_least_float32, bou
 
 
 class Bernoulli(Distribution):
-    """Independent coins over the values {-1, 1}; ``logits`` are those of the value 1.
+    """Independent Bernoulli variables with values {-1, 1}; ``logits`` are those of the value 1.
 
-    Values in between are taken as soft targets ``t = (x + 1) / 2``: then `log_prob` is a cross-entropy and *not* the
-    log-probability of anything.
+    Values in between are soft targets ``t = (x + 1) / 2``: `log_prob` is then a cross-entropy, *not* a log-probability.
 
     >>> p = Bernoulli(torch.zeros(1, 1, 2, 2))  # four fair coins
     >>> p.log_prob(torch.ones(1, 1, 2, 2))  # -4 log 2
@@ -28,7 +27,7 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``sum(t log p + (1 - t) log(1 - p))``, ``t = (x + 1) / 2``: ``(..., C, H, W) -> (...)`` nats."""
-        # log(1 - p) = log p - logit. (F.softplus would be linear above 20, an error that float64 shows.)
+        # log(1 - p) = log p - logit. (F.softplus is linear above 20, too coarse for float64.)
         return sum_event(F.logsigmoid(self.logits) - 0.5 * (1.0 - x) * self.logits, self.event_ndim)
 
     @torch.no_grad()
@@ -78,13 +77,13 @@ class DiscretizedLogisticMixture(Distribution):
     sec. 2.1 and 2.2.
 
     A level ``x = u / 127.5 - 1`` has the mass of the interval ``x -+ 1/255``; the first and the last interval are open.
-    All channels of a pixel share the mixture component, and within a component the mean of a channel depends linearly
-    on the channels before it (green on red; blue on red and green).
+    All channels of a pixel share the mixture component. Within a component, the mean of a channel depends linearly on
+    the channels before it (green on red; blue on red and green).
 
     Args:
         logits: ``(..., K, H, W)``, of the components.
         means: ``(..., K, C, H, W)``.
-        log_scales: ``(..., K, C, H, W)``; held within `LOG_SCALES`.
+        log_scales: ``(..., K, C, H, W)``; clamped to `LOG_SCALES`.
         coefficients: ``(..., K, C (C - 1) / 2, H, W)``, in the order (1, 0), (2, 0), (2, 1), ...
     """
 
@@ -96,7 +95,7 @@ class DiscretizedLogisticMixture(Distribution):
         self.channels = means.shape[-3]
 
     def _shift(self, channel: int, x: Tensor) -> Tensor:
-        """What the channels before ``channel`` add to its means: ``x (..., 1 or K, C, H, W) -> (..., K, H, W)``."""
+        """Shift of a channel's means by the channels before it: ``x (..., 1 or K, C, H, W) -> (..., K, H, W)``."""
         first = channel * (channel - 1) // 2
         coefficients = self.coefficients[..., first : first + channel, :, :]
         return (coefficients * x[..., :channel, :, :]).sum(-3)
@@ -105,8 +104,8 @@ class DiscretizedLogisticMixture(Distribution):
     def mean(self) -> Tensor:
         """Expected value, ``(..., C, H, W)``, from the mean of each logistic *clamped* to [-1, 1] by the open end bins.
 
-        Exact for the first channel but for the rounding to levels. A later channel is given the *means* of those
-        before it, which is exact as long as no mass lies beyond the ends.
+        For the first channel it is exact up to the rounding to levels. A later channel uses the *means* of the channels
+        before it, which is exact if no mass lies beyond the ends.
         """
         scales = self.log_scales.exp()
         component_means = torch.zeros_like(self.means[..., :0, :, :])
@@ -127,7 +126,7 @@ class DiscretizedLogisticMixture(Distribution):
         inv_scale = torch.exp(-self.log_scales)
         upper = inv_scale * (centered + 1.0 / 255.0)
         lower = inv_scale * (centered - 1.0 / 255.0)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): exact where the difference underflows
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): accurate where the difference underflows
         width = inv_scale * (2.0 / 255.0)
         inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
         edge = 1.0 - 0.5 / 255.0
@@ -137,7 +136,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     @torch.no_grad()
     def sample(self, generator: Generator | None = None) -> Tensor:
-        """One draw on the 256 levels, ``(..., C, H, W)``: component by Gumbel-max, channels in their order."""
+        """One draw on the 256 levels, ``(..., C, H, W)``: components by Gumbel-max, then channel by channel."""
         gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, generator)))
         index = (self.logits + gumbel).argmax(-3, keepdim=True).unsqueeze(-3)  # (..., 1, 1, H, W)
         x = torch.zeros_like(self.means[..., 0, :, :, :])

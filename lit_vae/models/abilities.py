@@ -1,4 +1,4 @@
-"""What some families can do, declared: callbacks and tools ask ``isinstance``, and type checkers know the answer."""
+"""Abstract bases for what only some families can do. Callbacks and tools test for them with ``isinstance``."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ from lit_vae.sampling import CodeSampling
 
 
 class HasBound(ABC):
-    """A latent-variable model with draws of a posterior: a bound of log p(x), whatever the number of levels."""
+    """A latent-variable model with a bound of log p(x), estimated from draws of its posterior. Any number of levels."""
 
     @abstractmethod
     def encode(self, x: Tensor, y: Tensor) -> Any:
-        """What the posteriors are made of: ``q(z | x, y)`` itself or, in a hierarchy, the features of an image."""
+        """The input of `path`: ``q(z | x, y)``, or the features of the images in a hierarchy."""
 
     @abstractmethod
     def path(
         self, encoded: Any, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
     ) -> tuple[Sequence[Level], Distribution]:
-        """Draws of all latents, from the top, and ``p(x | z)`` at them.
+        """Draws of all latents, from the top, and ``p(x | z)`` at these draws.
 
         Args:
-            encoded: what `encode` gave for B images.
+            encoded: the result of `encode` for B images.
             y: their labels ``(B,)``.
-            num_samples: L draws for each image.
-            draws: their noise, a `Draws.level` for each level; None: of torch's generator.
-            first: how many samples of ``draws`` are left out.
+            num_samples: number L of draws per image.
+            draws: the noise, a `Draws.level` for each level; None: noise from torch's generator.
+            first: number of samples of ``draws`` to skip.
 
         Returns:
             The levels, with ``z (L, B, *latent)``, and the likelihood, with parameters ``(L, B, ...)``.
@@ -45,8 +45,8 @@ class HasBound(ABC):
     ) -> Tensor:
         """``-log 1/k sum_k p(x, z_k) / q(z_k | x)`` with ``k = num_samples``: ``-> (B,)`` nats.
 
-        Burda et al. 2016, eq. 8: in expectation an upper bound of -log p(x) that tightens as k grows. At most ``chunk``
-        samples of each image are decoded at once, whatever k.
+        Burda et al. 2016, eq. 8: in expectation an upper bound of -log p(x) that tightens as k grows. It decodes at
+        most ``chunk`` samples of each image at once.
         """
         encoded, log_w = self.encode(x, y), []
         for start in range(0, num_samples, chunk):
@@ -66,7 +66,7 @@ class HasPosterior(HasBound):
 
 
 class HasCodes(ABC):
-    """Latents that are codes: a map of indices for each level, the coarsest first."""
+    """A model whose latents are codes: one map of indices per level, the coarsest first."""
 
     grids: tuple[tuple[int, int], ...]
     num_embeddings: tuple[int, ...]
@@ -82,7 +82,7 @@ class HasCodes(ABC):
 
 
 class SamplesCodes(ABC):
-    """A model of the codes of another one, its stage 1."""
+    """A prior over the codes of another model, its stage 1."""
 
     grids: tuple[tuple[int, int], ...]
     stage1: dict[str, str] | None
@@ -97,4 +97,4 @@ class SamplesCodes(ABC):
         generator: Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Tensor, ...]:
-        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each; ``progress(done, of all positions)``."""
+        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each. Calls ``progress(done, total)``."""

@@ -1,4 +1,4 @@
-"""The plain autoencoder: no prior, no posterior, the baseline that shows what the KL term is for."""
+"""The plain autoencoder, without prior and posterior: the baseline that shows the effect of the KL term."""
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
@@ -17,7 +17,7 @@ from lit_vae.realism import Realism
 class AE(WithRealism):
     """Minimises the distortion ``-log p(x | z)`` at ``z = encoder(x)``.
 
-    It has a likelihood of an image *given its latent*, and none of the image: no ELBO, no bits per dimension.
+    It has no likelihood of an image, only of an image given its latent: no ELBO, no bits per dimension.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -68,5 +68,5 @@ class AE(WithRealism):
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:
-        """``N(0, temperature^2 I)``, which nothing made the latents follow: expect poor samples, and fit a prior."""
+        """Draws from ``N(0, temperature^2 I)``. The latents do not follow it: fit a prior for good samples."""
         return temperature * standard_normal((n, *self.latent_shape), next(self.parameters()), generator)

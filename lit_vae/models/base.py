@@ -1,4 +1,4 @@
-"""What every family of images is, and what some of them can do: the interface of callbacks and tools."""
+"""Base classes of the image families: the interface for callbacks and tools."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, checked
 
 NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
-"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` whose own arguments are given."""
+"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` with its other arguments filled in."""
 
 
 class ImageModel(Model):
-    """A model of images ``x (B, C, H, W)`` in [-1, 1], with labels ``y (B,)`` int64 (ignored by families without)."""
+    """A model of images ``x (B, C, H, W)`` in [-1, 1] with labels ``y (B,)`` int64, which most families ignore."""
 
     @checked
     def __init__(
@@ -42,10 +42,10 @@ class ImageModel(Model):
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:
-        """``n`` images in [-1, 1] as the family shows them, ``(n, C, H, W)``."""
+        """``n`` images in [-1, 1], ``(n, C, H, W)``."""
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Everything that keeps it from being trained on such images, each with its remedy; empty if nothing does."""
+        """Problems between this model and the data, one message each; empty if there are none."""
         if not isinstance(spec, ImageSpec):
             return [
                 f"{type(self).__name__}: it is a model of images, and the data are a {type(spec).__name__}."
@@ -61,23 +61,23 @@ class ImageModel(Model):
         return found
 
     def _reported(self, terms: dict[str, Any], spec: Any) -> dict[str, Any]:
-        """Without a log-likelihood, or a bound of it, where the likelihood is none (soft targets)."""
+        """Drop ``elbo`` and ``nll`` if the likelihood is not a probability of the data (soft targets)."""
         if spec is None or self.likelihood.is_probability(spec):
             return terms
         return {name: value for name, value in terms.items() if name not in ("elbo", "nll")}
 
     def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
-        """Bits per dimension beside a log-likelihood or an ELBO, where there are any."""
+        """Add bits per dimension if there is a log-likelihood or an ELBO."""
         nats = means["nll"] if "nll" in means else -means["elbo"] if "elbo" in means else None
         bits = self.likelihood.bits_per_dim(nats, spec) if nats is not None and spec is not None else None
         return means if bits is None else {**means, "bits_per_dim": bits}
 
 
 class Autoencoder(ImageModel):
-    """Images to latents ``z (B, *latent_shape)`` and back; `lit_vae.models.abilities` has what some can do beside."""
+    """A model that maps images to latents ``z (B, *latent_shape)`` and back. See also `lit_vae.models.abilities`."""
 
     sampling_caveat: str = ""
-    """Where the latents of images do not follow what `sample_latents` draws from: that, and the remedy."""
+    """Why samples are poor, with the remedy, if latents of images do not follow the prior of `sample_latents`."""
 
     decoder: nn.Module
 
@@ -94,7 +94,7 @@ class Autoencoder(ImageModel):
 
     @abstractmethod
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
-        """The latent that stands for an image (of a posterior: its mean): ``-> (B, *latent_shape)``."""
+        """The latent of an image; the mean of a posterior: ``-> (B, *latent_shape)``."""
 
     @abstractmethod
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
@@ -118,7 +118,7 @@ class Autoencoder(ImageModel):
         return self.decode(self.sample_latents(n, y, temperature, generator), y).mean.clamp(-1.0, 1.0)
 
     def check_networks(self) -> list[str]:
-        """Run one blank image through encoder and decoder: what they say of wrong shapes, before any data is read."""
+        """Run one blank image through encoder and decoder, to find wrong shapes before any data is read."""
         training = self.training
         x = torch.zeros(1, *self.image_shape).to(next(self.parameters()))
         self.eval()

@@ -21,7 +21,7 @@ from lit_vae.sampling import CodeSampling
 
 Grid = tuple[int, int]
 ConditioningFactory = Callable[[int, int, Grid, Grid], nn.Module]
-"""``(in_channels, out_channels, in_grid, out_grid) -> network`` from the levels above to this one."""
+"""``(in_channels, out_channels, in_grid, out_grid) -> network`` from the levels above to this level."""
 
 STAGE1 = "stage1"
 
@@ -29,22 +29,22 @@ STAGE1 = "stage1"
 class CodePrior(Model, SamplesCodes):
     """``p(codes | y) = prod_l p(c_l | c_<l, y)``, each level position by position: algorithm 2 of Razavi et al. 2019.
 
-    One autoregressive network for each level, the coarsest first; below the first, each is conditioned on the codes of
-    all levels above through a residual stack. All levels are trained together. They share no parameter, so that each
-    takes the steps that it would take alone (unless gradients are clipped by their joint norm).
+    One autoregressive network per level, the coarsest first. Each lower level is conditioned on the codes of all levels
+    above through a residual stack. All levels are trained together and share no parameters, so each trains as it would
+    alone (unless gradients are clipped by their joint norm).
 
-    The rate is the exact code length, and with the distortion of stage 1 it makes an ELBO of the images.
+    The rate is the exact code length. Minus the sum of rate and distortion of stage 1 is an ELBO of the images.
 
     Args:
         grids: ``[height, width]`` of each level's map of codes, the coarsest first.
         num_embeddings: number of codes of each level.
-        networks: an autoregressive network for each level, such as `lit_vae.networks.GatedPixelCNN`.
+        networks: one autoregressive network per level, such as `lit_vae.networks.GatedPixelCNN`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
-        conditioning: network from the levels above to a level, `lit_vae.networks.ConditioningStack`; null with one.
-        embedding_dim: of the codes as this prior reads them.
-        num_classes: number of labels that it is told; 0: none.
-        label_smoothing: of the training loss; the rate that is reported is never smoothed.
+        conditioning: network from the levels above, `lit_vae.networks.ConditioningStack`; null for one level.
+        embedding_dim: dimension of this prior's embeddings of the codes.
+        num_classes: number of labels that it is conditioned on; 0: none.
+        label_smoothing: smoothing in the training loss; the reported rate is never smoothed.
     """
 
     @checked
@@ -77,7 +77,7 @@ class CodePrior(Model, SamplesCodes):
         self.embeddings = nn.ModuleList(nn.Embedding(k, embedding_dim) for k in num_embeddings)
         self.networks = nn.ModuleList()
         self.conditionings = nn.ModuleList()
-        self.embeddings_above = nn.ModuleList()  # each level's own, so that none is trained by two levels
+        self.embeddings_above = nn.ModuleList()  # separate per level, so that levels share no parameters
         for level, (grid, k, network) in enumerate(zip(self.grids, num_embeddings, networks, strict=True)):
             self.networks.append(network(embedding_dim, k, grid, num_classes, embedding_dim if level else 0))
             if level and conditioning is not None:
@@ -91,12 +91,12 @@ class CodePrior(Model, SamplesCodes):
     # ---- the model --------------------------------------------------------------------------------------------------
 
     def logits(self, level: int, codes: Sequence[Tensor], y: Tensor) -> Tensor:
-        """``(B, K_l, h_l, w_l)`` of ``p(c_l[i] | c_l[<i], c_<l, y)``, given the codes of this level and those above."""
+        """Logits ``(B, K_l, h_l, w_l)`` of ``p(c_l[i] | c_l[<i], c_<l, y)`` for codes of this level and those above."""
         h = _embed(self.embeddings[level], codes[level])
         return self.networks[level](h, self.condition(y), self._spatial(level, codes))
 
     def step(self, batch: CodeBatch, step: int | None, draws: Draws | None) -> Step:
-        """The exact code length in nats per image, of all levels and of each; training's loss may be smoothed."""
+        """Exact code length in nats per image, total and per level. The training loss may be smoothed."""
         return Step(self._terms(batch, 0.0 if step is None else self.label_smoothing))
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class CodePrior(Model, SamplesCodes):
         generator: Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Tensor, ...]:
-        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each; ``progress(done, of all positions)``."""
+        """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each. Calls ``progress(done, total)``."""
         cond = self.condition(self.labels_for(n, y))
         positions = [math.prod(grid) for grid in self.grids]
         device = self.device if generator is None else generator.device
@@ -144,7 +144,7 @@ class CodePrior(Model, SamplesCodes):
         return {"loss": torch.stack(losses).sum(0), "rate": rate, **per_level}
 
     def _spatial(self, level: int, codes: Sequence[Tensor]) -> Tensor | None:
-        """What a level is told of those above it."""
+        """The condition of a level: features of the levels above."""
         if not level:
             return None
         tables: Any = self.embeddings_above[level - 1]
@@ -153,28 +153,28 @@ class CodePrior(Model, SamplesCodes):
     # ---- stage 1 ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Remember whose codes these are."""
+        """Remember which checkpoint encoded the codes."""
         spec = self.data_spec
         if self.stage1 is None and isinstance(spec, CodeSpec):
             self.stage1 = {"path": spec.checkpoint, "sha256": spec.checkpoint_sha256}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep which checkpoint of stage 1 the codes are of: no other can decode them."""
+        """Save which checkpoint of stage 1 encoded the codes: no other can decode them."""
         super().on_save_checkpoint(checkpoint)
         if self.stage1 is not None:
             checkpoint[STAGE1] = dict(self.stage1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse codes of another stage 1 than the prior was trained on.
+        """Load the name of stage 1.
 
         Raises:
-            ValueError: naming both.
+            ValueError: the data are codes of another stage 1 than the prior was trained on.
         """
         super().on_load_checkpoint(checkpoint)
         saved, spec = checkpoint.get(STAGE1), self.data_spec
         if saved is not None and isinstance(spec, CodeSpec) and spec.checkpoint_sha256 != saved["sha256"]:
             raise ValueError(
-                f"CodePrior: it was trained on codes of {saved['path']} (SHA-256 {saved['sha256'][:12]}), and data.root"
+                f"CodePrior: it was trained on codes of {saved['path']} (SHA-256 {saved['sha256'][:12]}), but data.root"
                 f" has codes of {spec.checkpoint} ({spec.checkpoint_sha256[:12]}). Encode with the former, or train"
                 " a new prior."
             )
@@ -192,7 +192,7 @@ class CodePrior(Model, SamplesCodes):
                 f"CodePrior: model.grids (={_lists(self.grids)}) are not those of the codes, {_lists(spec.grids)}"
                 " (the coarsest first). Set model.init_args.grids."
             )
-        elif self.num_embeddings != spec.num_embeddings:  # stage 1 decodes no others
+        elif self.num_embeddings != spec.num_embeddings:
             found.append(
                 f"CodePrior: model.num_embeddings (={list(self.num_embeddings)}) must be those of the codes,"
                 f" {list(spec.num_embeddings)}. Set model.init_args.num_embeddings."
@@ -210,7 +210,7 @@ class CodePrior(Model, SamplesCodes):
         return []
 
     def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
-        """Bits per code; with stage 1's distortion of the same images an ELBO, and bits per dimension if it has any."""
+        """Add bits per code, and, if the distortion of stage 1 is known, ELBO and bits per dimension of the images."""
         codes = sum(math.prod(grid) for grid in self.grids)
         found = {**means, "bits_per_code": means["rate"] / (codes * math.log(2.0))}
         if isinstance(spec, CodeSpec) and split in spec.distortion:

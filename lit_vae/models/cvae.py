@@ -12,7 +12,7 @@ from lit_vae.ranges import PositiveInt, checked
 
 
 class CVAE(VAE):
-    """Maximises a bound of ``log p(x|y)`` (eq. 4): encoder, decoder and, by choice, prior are told the label.
+    """Maximises a bound of ``log p(x|y)`` (eq. 4). Encoder, decoder and optionally the prior see the label.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -21,7 +21,7 @@ class CVAE(VAE):
         encoder: network from image and one-hot label to posterior mean and log-variance.
         decoder: network from latent and one-hot label to the likelihood's parameters.
         likelihood: ``p(x|z,y)``.
-        objective: the bound, and what is done to it (beta, free bits, IWAE).
+        objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
     """
@@ -43,10 +43,10 @@ class CVAE(VAE):
         super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: data without labels, more labels than it was made for."""
+        """Also: data without labels, or with more labels than ``num_classes``."""
         found = super().problems(spec)
         if spec.num_classes == 0:
-            found.append("CVAE: the data have no labels to be conditioned on. Take labelled data, or a VAE.")
+            found.append("CVAE: the data have no labels. Take labelled data, or a VAE.")
         elif spec.num_classes > self.num_classes:
             found.append(
                 f"CVAE: model.num_classes (={self.num_classes}) is less than the {spec.num_classes} labels of the data."

@@ -1,4 +1,4 @@
-"""What families whose latents are codes share: maps of indices on one or several grids, the coarsest first."""
+"""Base of the families whose latents are codes: maps of indices on one or several grids, the coarsest first."""
 
 import math
 from abc import abstractmethod
@@ -24,12 +24,12 @@ from lit_vae.realism import Realism
 
 
 class DiscreteAutoencoder(WithRealism, HasCodes):
-    """Images to codes, one map of indices ``(B, h_l, w_l)`` int64 for each level, and back.
+    """A model that maps images to codes, one map of indices ``(B, h_l, w_l)`` int64 per level, and back.
 
-    As a latent-variable model it has a posterior that puts all mass on the codes, and a uniform prior over them: the
-    rate is ``sum_l h_l w_l log K_l`` nats, a constant. An autoregressive prior fitted to the codes afterwards
-    (`lit_vae.models.CodePrior`) gives a shorter one, and samples. As a *tensor*, the latent of an image is the codes'
-    vectors of all levels, repeated to the finest grid and concatenated: ``(sum_l d_l, h, w)``.
+    Its posterior puts all mass on one code per position and its prior is uniform, so the rate is a constant:
+    ``sum_l h_l w_l log K_l`` nats. A `lit_vae.models.CodePrior` fitted to the codes afterwards gives a lower rate, and
+    samples. The latent tensor of an image, ``(sum_l d_l, h, w)``, concatenates the codes' vectors of all levels,
+    repeated to the finest grid.
     """
 
     term_names = ("loss", "elbo", "rate", "distortion", "quantization")
@@ -67,14 +67,14 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
 
     @abstractmethod
     def quantize(self, x: Tensor) -> list[Quantized]:
-        """What the quantizers make of images, the coarsest level first."""
+        """Results of the quantizers for images, the coarsest level first."""
 
     def encode_codes(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Codes of images, ``(B, h_l, w_l)`` int64 each, the coarsest first."""
         return tuple(level.indices for level in self.quantize(x))
 
     def lookup(self, codes: Sequence[Tensor]) -> Tensor:
-        """Codes to the latent that the decoder reads: ``-> (B, *latent_shape)``."""
+        """The decoder's input for given codes: ``-> (B, *latent_shape)``."""
         return join([quantizer.lookup(c) for quantizer, c in zip(self.quantizers, codes, strict=True)])  # type: ignore[operator]
 
     def decode_codes(self, codes: Sequence[Tensor], y: Tensor) -> Distribution:
@@ -90,7 +90,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         return join([level.z_q for level in self.quantize(x)])
 
     def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
-        """Van den Oord et al. 2017, eq. 3, in nats per image: ``-log p(x | e)`` and what the quantizers add."""
+        """Van den Oord et al. 2017, eq. 3, in nats per image: ``-log p(x | e)`` plus the quantizers' losses."""
         x, y = batch
         quantized = self.quantize(x)  # z_e to codes e
         decoded = self.decode(join([level.z_q for level in quantized]), y)  # p(x | e)
@@ -111,7 +111,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         return Step({**terms, **raw}, decoded, self._scalars(quantized))
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """The quantizers', such as how unevenly codes are used."""
+        """The quantizers' losses over the whole split, such as the entropy of code usage."""
         loss: Tensor | float = 0.0
         for i, quantizer in enumerate(self.quantizers):
             own = {name: means[_of_level(name, i, self.quantizers)] for name in quantizer.batch_terms}  # type: ignore[union-attr]
@@ -119,7 +119,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         return {"loss": loss, "quantization": loss}
 
     def _scalars(self, quantized: Sequence[Quantized]) -> dict[str, Tensor | float]:
-        """On logging steps: perplexity of the codes of all ranks, the quantizers' own numbers. A collective."""
+        """On logging steps: perplexity of the codes of all ranks, and the quantizers' numbers."""
         if not self.logs_this_step:
             return {}
         found: dict[str, Tensor | float] = {}
@@ -133,7 +133,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:
-        """Vectors of uniform codes: the prior of the rate, which codes of images do not follow. Temperature is moot."""
+        """Vectors of uniformly drawn codes. Codes of images are not uniform; ``temperature`` is ignored."""
         device = self.device if generator is None else generator.device
         codes = [
             torch.randint(k, (n, *grid), generator=generator, device=device).to(self.device)

@@ -1,4 +1,4 @@
-"""A classifier of labelled images: not a family, but a source of features to measure the families with."""
+"""A classifier of labelled images. Its features measure the families; it is not a family itself."""
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 
 
 class FeatureNet(Model):
-    """Minimises ``-log p(y | x)`` of a softmax; its maps are what `lit_vae.features.FeatureNetDistance` compares.
+    """Softmax classifier, trained on ``-log p(y | x)``. `lit_vae.features.FeatureNetDistance` compares its features.
 
-    Where networks trained on photographs make no sense (digits) or cannot be had. Its numbers compare between models of
-    the same data measured with the same checkpoint, and with nothing else.
+    Use it where networks trained on photographs do not fit the data (digits) or are not available. Compare its numbers
+    only between models of the same data, measured with the same checkpoint.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -64,7 +64,7 @@ class FeatureNet(Model):
         return Step(self.terms(x if step is None else self.augmentation(x), y))
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Images of another shape, or labels that it does not have."""
+        """Images of another shape, or unknown labels."""
         if not isinstance(spec, ImageSpec):
             return [f"FeatureNet: it is a model of images, and the data are a {type(spec).__name__}. Take image data."]
         found = self._label_problems(spec.num_classes)
@@ -75,7 +75,7 @@ class FeatureNet(Model):
             )
         if (smallest := self.network.smallest_size) > min(self.image_shape[1:]):
             found.append(
-                f"FeatureNet: its network halves images until nothing is left below {smallest} pixels, and"
+                f"FeatureNet: its network needs images of at least {smallest} pixels on each side, but"
                 f" model.image_shape is {list(self.image_shape)}. Set fewer widths in"
                 " model.init_args.network.init_args."
             )

@@ -12,15 +12,14 @@ from lit_vae.realism import Realism
 
 
 class KLAutoencoder(VAE):
-    """Images to a *map* of latents and back: ``distortion + beta KL``, perceptual and adversarial terms (eq. 25).
+    """A VAE with a *map* of latents: ``distortion + beta KL``, perceptual and adversarial terms (eq. 25).
 
-    A VAE in its mathematics, an autoencoder by its weights: a KL of beta 1e-6 keeps the latents' scale bounded and
-    their space smooth. It does not make them follow N(0, I), so `sample` decodes to noise. Fit a prior, such as a
-    diffusion model, to the latents; scale them first (``lit-vae latents``).
+    Its beta is small, such as 1e-6: the KL keeps the scale of the latents bounded and their space smooth. It does not
+    make them follow N(0, I), so `sample` decodes to noise. Fit a prior, such as a diffusion model, to the latents;
+    scale them first (``lit-vae latents``).
 
-    Published weights are of sums over an image, as ours are: ``L1 + w LPIPS`` of each value is a `Laplace` of scale 1
-    with `Perceptual` of weight w, ``kl_weight`` is ``beta``. Where a log-variance is learned beside them, it is the
-    Laplace's scale.
+    Published weights apply to sums over an image, as here. ``L1 + w LPIPS`` for each value is a `Laplace` of scale 1
+    with a `Perceptual` of weight w; ``kl_weight`` is ``beta``; a learned log-variance is the Laplace's log-scale.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.

@@ -1,4 +1,4 @@
-"""What every model is: one step, from which training and evaluation follow, and terms that are averaged exactly."""
+"""Base class of all models: one `step` for training and evaluation, with exact means of its terms."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -22,27 +22,27 @@ EVALUATION_SEED = 2**31 - 1
 
 
 class Model(Optimized, ABC):
-    """A LightningModule whose every number is a mean over images of a per-image term: ``{train,val,test}/<term>``."""
+    """A LightningModule that logs ``{train,val,test}/<term>``, means over images of per-image terms."""
 
     term_names: tuple[str, ...]
-    """Per-image terms of an evaluation, as in ``val/<term>``."""
+    """Names of the per-image terms of an evaluation, as in ``val/<term>``."""
 
     batch_terms: dict[str, tuple[int, ...]] = {}  # noqa: RUF012  (never mutated)
-    """Shapes of what an evaluation also averages over the split, by name, for `batch_losses`."""
+    """Shapes, by name, of the other tensors that an evaluation averages over the split, for `batch_losses`."""
 
     has_added_terms: bool = False
-    """Whether the loss has terms beside the family's own; see `add_terms`."""
+    """Whether the loss has terms from outside the family; see `add_terms`."""
 
     num_classes: int = 0
     """Number of labels that it is conditioned on; 0: labels are ignored."""
 
     class_names: tuple[str, ...] = ()
-    """Names of the labels of the data that it was trained on, kept in its checkpoints; empty if they have none."""
+    """Names of the labels of the training data, saved in checkpoints; empty if they have none."""
 
     def __init__(self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
         super().__init__(optimizer, lr_scheduler)
-        # From the command line the plain configuration is kept, and a checkpoint alone builds the model again. From
-        # Python there are only built components, which a checkpoint that loads with weights_only=True cannot hold.
+        # The configuration of the command line lets a checkpoint build the model again. In Python there are only built
+        # components, which a checkpoint for weights_only=True cannot hold.
         if is_built_from_configuration():
             self.save_hyperparameters()
         shapes = {**dict.fromkeys(self.term_names, ()), **self.batch_terms}
@@ -58,22 +58,22 @@ class Model(Optimized, ABC):
 
     @abstractmethod
     def step(self, batch: Any, step: int | None, draws: Draws | None) -> Step:
-        """The family's algorithm, in training and in evaluation: from a batch to its per-image terms, in nats.
+        """The family's algorithm in training and evaluation: per-image terms of a batch, in nats.
 
         Args:
             batch: inputs and labels.
-            step: optimizer steps taken, for schedules. None: an evaluation, with the terms in `term_names` and the
-                final values of schedules. No value may depend on which other images are in the batch then: what a loss
-                has of a whole batch is made of `batch_terms`.
-            draws: noise of the batch's images; None: of torch's generator.
+            step: optimizer steps taken, for schedules. None: evaluation, with the terms in `term_names` and the final
+                values of schedules. Then no term may depend on the other images of the batch; return the parts of
+                the loss that do as `batch_terms`.
+            draws: noise of the batch's images; None: noise from torch's generator.
         """
 
     def add_terms(self, result: Step, batch: Any, step: int | None) -> Step:
-        """The result of a family's `step` with what is composed with the family, if it `has_added_terms`."""
+        """Add terms from outside the family to the result of `step`, if the model `has_added_terms`."""
         return result
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss in nats, averaged over the images of the batch; all terms are logged."""
+        """The loss in nats, averaged over the batch. Logs all terms."""
         result = self.step(batch, self.global_step, self.step_draws(len(batch[-1])))
         if self.has_added_terms:
             result = self.add_terms(result, batch, self.global_step)
@@ -89,23 +89,23 @@ class Model(Optimized, ABC):
         return {**result.terms, **result.of_batch}
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """What is added to the means of terms, by their names: made of the split's means of `batch_terms`."""
+        """Values to add to the means of terms, by name, from the split's means of `batch_terms`."""
         return {}
 
     @abstractmethod
     def problems(self, spec: Any) -> list[str]:
-        """Everything that keeps it from being trained on such data, each with its remedy; empty if nothing does."""
+        """Problems between this model and the data, one message each; empty if there are none."""
 
     def loss_problems(self) -> list[str]:
-        """Why its loss cannot be computed, such as a missing file; pictures do without the loss. By default nothing."""
+        """Reasons why its loss cannot be computed, such as a missing file. Pictures do not need the loss."""
         return []
 
     def check_networks(self) -> list[str]:
-        """What a pass of blanks through its networks says of wrong shapes, before any data is read."""
+        """Problems with the shapes of its networks, found with a blank input before any data is read."""
         return []
 
     def labels_for(self, n: int, y: Tensor | None) -> Tensor:
-        """``y`` if given; else one of each class in turn ``(n,)``, or -1 where labels mean nothing."""
+        """``y`` if given; else the classes in turn ``(n,)``, or -1 for a model without labels."""
         if y is not None:
             return y.to(self.device)
         if self.num_classes:
@@ -117,16 +117,16 @@ class Model(Optimized, ABC):
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes."""
+        """Save the names of the classes."""
         if self.class_names:
             checkpoint["class_names"] = list(self.class_names)
 
     def condition(self, y: Tensor) -> Tensor | None:
-        """What networks are told of labels ``y (B,)``: one-hot ``(B, num_classes)``, or None for a model without."""
+        """Labels ``y (B,)`` as networks read them: one-hot ``(B, num_classes)``; None for a model without labels."""
         return F.one_hot(y, self.num_classes).to(self.dtype) if self.num_classes else None
 
     def _label_problems(self, num_classes: int) -> list[str]:
-        """Why the labels of data with ``num_classes`` of them do not do; a model without labels takes any data."""
+        """Problems with data of ``num_classes`` labels. A model without labels takes any data."""
         if not self.num_classes or 0 < num_classes <= self.num_classes:
             return []
         return [
@@ -135,14 +135,14 @@ class Model(Optimized, ABC):
         ]
 
     def is_settled(self, step: int) -> bool:
-        """Whether the weights after ``step`` optimizer steps may be the run's best, by what a validation sees."""
+        """Whether a checkpoint after ``step`` optimizer steps may count as the run's best."""
         return True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Know the names of the classes; refuse, within a run, weights of another model.
+        """Load the names of the classes.
 
         Raises:
-            ValueError: naming what is missing, unexpected or of another shape.
+            ValueError: within a run, the weights are of another model. It names the differences.
         """
         self.class_names = tuple(checkpoint.get("class_names", ()))
         if self.trainer_or_none is None:
@@ -161,9 +161,9 @@ class Model(Optimized, ABC):
     # ---- noise ------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Agree on the noise's seed, give each rank but the first a generator of its own, warn of lonely statistics.
+        """Share the noise seed, seed each other rank's generator, and warn of batch statistics of single ranks.
 
-        All are seeded alike, for equal weights; dropout and augmentations are not to be the same on every rank.
+        All ranks start with the same seed for equal weights, but dropout and augmentations must differ between them.
         """
         self.class_names = tuple(getattr(self.data_spec, "class_names", ()))
         if self.noise_seed is None:
@@ -173,20 +173,20 @@ class Model(Optimized, ABC):
         alone = [name for name, m in self.named_modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
         if world_size() > 1 and alone:
             rank_zero_warn(
-                f"{type(self).__name__}: {alone[0]} normalises over the batch of each rank alone: {world_size()} ranks"
-                " do not train what one process would. Set trainer.sync_batchnorm: true (on GPUs), or take group"
+                f"{type(self).__name__}: {alone[0]} normalises over the batch of each rank alone, so {world_size()}"
+                " ranks do not train what one process would. Set trainer.sync_batchnorm: true (on GPUs), or take group"
                 " normalization."
             )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Know which batch of the whole training this is: the time of its noise."""
+        """Count the batches of the whole training: the noise depends on the number."""
         self._batch_index = batch_index(self.trainer)
 
     def step_draws(self, n: int) -> Draws | None:
-        """Noise for the ``n`` images of this rank in a training step; outside of a trainer None, torch's own.
+        """Noise for the ``n`` images of this rank in a training step; None (torch's noise) outside of a trainer.
 
-        It belongs to a batch of all ranks and to a place in it: ``W`` ranks of ``B`` images draw what one process of
-        ``W B`` draws.
+        It depends on the place of an image in the batch of all ranks: ``W`` ranks with ``B`` images each draw the same
+        noise as one process with ``W B`` images.
         """
         if self.noise_seed is None:
             return None
@@ -196,12 +196,12 @@ class Model(Optimized, ABC):
     # ---- numbers ----------------------------------------------------------------------------------------------------
     @property
     def data_spec(self) -> Any:
-        """The `ImageSpec` or `CodeSpec` of the data module at hand; None without one."""
+        """The `ImageSpec` or `CodeSpec` of the trainer's data module; None without one."""
         return getattr(getattr(self.trainer_or_none, "datamodule", None), "spec", None)
 
     @property
     def trainer_or_none(self) -> Trainer | None:
-        """The trainer that runs this model; None outside of a trainer, where ``trainer`` raises."""
+        """The trainer that runs this model; None if there is none (``trainer`` raises then)."""
         try:
             return self.trainer
         except RuntimeError:
@@ -214,10 +214,10 @@ class Model(Optimized, ABC):
         return trainer is not None and (self.global_step + 1) % trainer.log_every_n_steps == 0
 
     def log_train(self, terms: dict[str, Tensor], **scalars: Tensor | float) -> None:
-        """Log means of per-image terms over the batches of all ranks as ``train/<term>``, on logging steps only.
+        """Log means of per-image terms over all ranks as ``train/<term>``, on logging steps only.
 
-        Where a step accumulates the gradients of several batches, they are means over those batches. A logged key costs
-        Lightning a third of a millisecond on *every* step, as much as a small network's backward.
+        If a step accumulates gradients, they are means over its batches. Only on logging steps, because each logged key
+        costs Lightning a third of a millisecond, as much as a small network's backward pass.
         """
         self.last_terms = {name: value.detach() for name, value in terms.items()}
         if not self.logs_this_step:
@@ -233,27 +233,27 @@ class Model(Optimized, ABC):
         self.last_logged = self.global_step, {**{f"train/{name}": value for name, value in values.items()}, **numbers}
 
     def _over_step(self, means: Tensor) -> Tensor:
-        """The mean of this and all earlier batches of the same optimizer step, which count alike in its gradient."""
+        """The mean over this and the earlier batches of the same optimizer step."""
         step, earlier = self._means_of_step
         self._means_of_step = self.global_step, [*(earlier if step == self.global_step else []), means]
         return torch.stack(self._means_of_step[1]).mean(0)
 
     def evaluation_names(self, spec: Any) -> set[str]:
-        """Names of the numbers that a validation on such data logs, ``val/<term>``."""
+        """Names of the numbers that a validation logs for these data, ``val/<term>``."""
         means = self._with_derived({name: torch.zeros(()) for name in self.term_names}, "val", spec)
         return {f"val/{name}" for name in self._reported(means, spec)}
 
     def _reported(self, terms: dict[str, Any], spec: Any) -> dict[str, Any]:
-        """Those terms that mean something for such data; by default all."""
+        """The terms that are meaningful for these data; by default all."""
         return terms
 
     def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
-        """Epoch means and what follows from them, such as bits per dimension; by default nothing does."""
+        """Epoch means, and numbers derived from them such as bits per dimension; by default none."""
         return means
 
     def _evaluation_step(self, split: str, batch: Any) -> None:
         _, y = batch
-        # An image has the same noise at every evaluation and on any number of ranks: numbers differ by the weights.
+        # same noise for an image in every evaluation and on any number of ranks: only weights change the numbers
         draws = Draws(EVALUATION_SEED, FIXED, self._positions.indices(len(y), self.device))
         for name, value in self.evaluation_terms(batch, draws).items():
             self.epoch_means[split][name].update(value, len(y))  # type: ignore[index]
@@ -268,16 +268,16 @@ class Model(Optimized, ABC):
         spec = self.data_spec
         means = self._reported(self._with_derived(means, split, spec), spec)
         values = {f"{split}/{name}": value.float() for name, value in means.items()}
-        # the means are those of all ranks already: syncing them again changes nothing and says so to Lightning
+        # the means are over all ranks already; sync_dist only avoids Lightning's warning
         self.log_dict(values, prog_bar=split == "val", sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The per-image terms of an evaluation; families with latents give those instead."""
+        """The per-image terms of an evaluation. Families with latents return latents instead."""
         terms = self.evaluation_terms(batch, None)
         return {name: terms[name] for name in self.term_names}
 
     def on_validation_epoch_start(self) -> None:
-        """Count the images from the first."""
+        """Count images from zero again."""
         self._positions = RankPositions()
 
     on_test_epoch_start = on_validation_epoch_start

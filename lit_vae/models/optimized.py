@@ -1,4 +1,4 @@
-"""A LightningModule that is given its optimizer and its schedule."""
+"""A LightningModule whose optimizer and learning-rate schedule are settings."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from lit_vae.factories import Factory
 
 
 class Optimized(LightningModule):
-    """Trained by one optimizer, with a schedule or without.
+    """A LightningModule with one optimizer and, optionally, a learning-rate schedule.
 
     Args:
-        optimizer: made of the parameters.
-        lr_scheduler: made of the optimizer, stepped with every optimizer step; None: the learning rate is constant.
+        optimizer: ``parameters -> optimizer``.
+        lr_scheduler: ``optimizer -> scheduler``, stepped with every optimizer step; None: a constant learning rate.
     """
 
     def __init__(self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
@@ -25,16 +25,16 @@ class Optimized(LightningModule):
         self._lr_scheduler = None if lr_scheduler is None else Factory(lr_scheduler)
 
     def parameter_groups(self) -> Any:
-        """What the optimizer is over: all parameters, in one group."""
+        """Parameters for the optimizer: by default all, in one group."""
         return self.parameters()
 
     def configure_optimizers(self) -> Any:
-        """The given optimizer over all parameters; a scheduler steps with every optimizer step.
+        """The optimizer, and a scheduler that steps with every optimizer step.
 
-        One that waits for a plateau steps with every validation instead (`on_validation_epoch_end`).
+        A `ReduceLROnPlateau` steps with every validation instead (`on_validation_epoch_end`).
 
         Raises:
-            ValueError: it waits for a plateau and is not told of which number.
+            ValueError: a `ReduceLROnPlateau` without ``monitor``.
         """
         optimizer = self._optimizer(self.parameter_groups())
         if self._lr_scheduler is None:
@@ -48,17 +48,17 @@ class Optimized(LightningModule):
                 " Take class_path: lightning.pytorch.cli.ReduceLROnPlateau with init_args: {monitor: val/loss} as"
                 " model.init_args.lr_scheduler."
             )
-        # Lightning would step it at an epoch's end, after the checkpoint is written, and not at all in a resumed one
+        # Lightning would step it at the end of an epoch, after the checkpoint is written, and skip it in a resumed one
         of_lightning = {"scheduler": scheduler, "interval": "epoch", "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": of_lightning}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Step a scheduler, but for one that waits for a plateau."""
+        """Step a scheduler, unless it is a `ReduceLROnPlateau`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def _step_plateau_schedulers(self) -> None:
-        """Show a scheduler that waits for a plateau the number that it watches, before a checkpoint is written."""
+        """Step each `ReduceLROnPlateau` with its monitored number, before a checkpoint is written."""
         for config in self.trainer.lr_scheduler_configs if self.trainer.state.fn == TrainerFn.FITTING else ():
             if isinstance(config.scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
                 name: str = config.scheduler.monitor  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from lit_vae.ranges import PositiveInt, checked
 
 
 class Moments(NamedTuple):
-    """Of images as vectors: how many, their sum ``(D,)`` and the sum of their outer products ``(D, D)``, in float64."""
+    """Of images as vectors, in float64: their number, sum ``(D,)`` and sum of outer products ``(D, D)``."""
 
     number: Tensor
     total: Tensor
@@ -39,21 +39,22 @@ class Solution(NamedTuple):
 
     @property
     def elbo(self) -> Tensor:
-        """Mean log p(x) of the images that it was fitted to, in nats (Tipping and Bishop, eq. 4 at its maximum)."""
+        """Mean log p(x) of the training images, in nats (Tipping and Bishop, eq. 4 at its maximum)."""
         size, d = self.directions.shape
         log_det = self.eigenvalues.log().sum() + (size - d) * self.variance.log()
         return -0.5 * (size * LOG_2PI + log_det + size)
 
     @property
     def rate(self) -> Tensor:
-        """Mean of KL(q(z|x) || p(z)) over them, in nats: posterior variances v / l, and means of variance 1 - v / l."""
+        """Mean KL(q(z|x) || p(z)) over them, in nats: q has variances v / l, its means have variances 1 - v / l."""
         return 0.5 * (self.eigenvalues / self.variance).log().sum()
 
 
 def solve(moments: Moments, latent_dim: int) -> Solution:
     """Principal directions by an eigendecomposition of the covariance (Tipping and Bishop, eq. 7 and 8).
 
-    Raises a ValueError if the images leave no variance to the noise.
+    Raises:
+        ValueError: no variance is left for the noise.
     """
     mean = moments.total / moments.number
     covariance = moments.outer / moments.number - torch.outer(mean, mean)
@@ -63,11 +64,11 @@ def solve(moments: Moments, latent_dim: int) -> Solution:
     if variance <= size * torch.finfo(variance.dtype).eps * ascending[-1]:
         raise ValueError(
             f"PCA: latent_dim (={latent_dim}) directions hold all the variance of the {int(moments.number)} training"
-            f" images, so that the noise would have none (n images span at most n - 1 of their {size} dimensions)."
+            f" images and leave none to the noise (n images span at most n - 1 of their {size} dimensions)."
             " Set a smaller model.init_args.latent_dim, take more images, or dequantise the data."
         )
     directions = vectors[:, size - latent_dim :].flip(1)
-    # tied or rounded eigenvalues must not fall below their own mean: W^T W = L - v I has no negative entries
+    # rounding must not push an eigenvalue below v: W^T W = L - v I has no negative entries
     eigenvalues = ascending[size - latent_dim :].flip(0).clamp_min(variance)
     return Solution(mean, directions, eigenvalues, variance)
 
@@ -75,13 +76,13 @@ def solve(moments: Moments, latent_dim: int) -> Solution:
 class PCA(VAE):
     """Maximises log p(x), ``p(x|z) = N(W z + b, v I)``, ``p(z) = N(0, I)``, in closed form: the linear baseline.
 
-    It *is* a linear VAE whose weights are computed rather than descended to: one epoch sums the moments of the training
-    images, in float64 and over all ranks, and with its last batch the weights are set to
+    It is a linear VAE whose weights are computed instead of trained. One epoch sums the moments of the training images,
+    in float64 and over all ranks. Its last batch sets the weights to
 
         W = U (L - v I)^(1/2),   v = mean of the other eigenvalues,   q(z|x) = N(L^-1 W^T (x - b), v L^-1),
 
-    U, L being the leading eigenvectors and eigenvalues of the covariance. The posterior is exact and, in this basis,
-    diagonal: the ELBO is log p(x). Set ``trainer.max_epochs: 1``; a further epoch computes the same again.
+    where U, L are the leading eigenvectors and eigenvalues of the covariance. The posterior is exact and, in this
+    basis, diagonal: the ELBO is log p(x). Set ``trainer.max_epochs: 1``; another epoch gives the same weights.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -103,12 +104,12 @@ class PCA(VAE):
             decoder=lambda in_shape, out_shape, cond_dim: MLP(in_shape, out_shape, cond_dim, hidden=[]),
             likelihood=LearnedGaussian(),
             objective=ELBO(),
-            # Lightning counts optimizer steps, and writes no checkpoint before the first: this one moves nothing.
+            # Lightning writes no checkpoint before the first optimizer step: this one changes nothing.
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
             lr_scheduler=None,
         )
         self.automatic_optimization = False
-        self._moments: Moments | None = None  # not buffers: DDP would overwrite them by those of rank 0
+        self._moments: Moments | None = None  # not buffers: DDP would overwrite them with those of rank 0
 
     @property
     def noise_log_var(self) -> Tensor:
@@ -119,8 +120,8 @@ class PCA(VAE):
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
         """Orthogonal projection to the principal directions, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``.
 
-        The least squared error of all linear maps. `decode` of the posterior mean would shrink it towards the mean
-        image (Tipping and Bishop, sec. 3.3).
+        No linear map has a lower squared error. `decode` of the posterior mean would shrink it towards the mean image
+        (Tipping and Bishop, sec. 3.3).
         """
         posterior = self.encode(x, y)
         kept = 1.0 - posterior.log_var.exp()  # (l - v) / l
@@ -128,7 +129,7 @@ class PCA(VAE):
         return self.decode(z, y).mean.clamp(-1.0, 1.0)
 
     def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
-        """Loss, ELBO and its two parts, ``(B,)`` nats, with no sampling: the ELBO is log p(x)."""
+        """Loss, ELBO and its two parts, ``(B,)`` nats, without sampling: the ELBO is log p(x)."""
         x, y = batch
         posterior = self.encode(x, y)
         likelihood = self.decode(posterior.mean, y)
@@ -145,11 +146,11 @@ class PCA(VAE):
         return {"z": self.embed(x, y), "x_hat": self.reconstruct(x, y), "y": y}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        """Add a batch to the moments; with the last of the epoch, solve (validation follows before the epoch ends)."""
+        """Add a batch to the moments; solve with the last one, since validation runs before the epoch ends."""
         if self._moments is None and batch_idx > 0:
             raise ValueError(
-                f"PCA: fitted in one whole epoch, but this run was resumed at batch {batch_idx} of it."
-                " Start it again without ckpt_path, or from the checkpoint of the epoch's end."
+                f"PCA: it needs one whole epoch, but this run was resumed at batch {batch_idx}."
+                " Start it again without ckpt_path, or from a checkpoint of the end of an epoch."
             )
         self._accumulate(batch[0])
         self.optimizers().step()  # type: ignore[union-attr]
@@ -157,7 +158,7 @@ class PCA(VAE):
             self._fit()
 
     def on_train_epoch_end(self) -> None:
-        """Solve with what there is where ``max_steps`` cut the epoch short."""
+        """Solve with the batches so far if ``max_steps`` cut the epoch short."""
         if self._moments is not None:
             self._fit()
 

@@ -14,10 +14,10 @@ from lit_vae.ranges import NotNegativeInt, PositiveInt, checked
 
 
 class PixelCNN(ImageModel):
-    """``p(x) = prod_i p(x_i | x_<i)``, pixel by pixel in raster order: an exact likelihood, and no latent.
+    """``p(x) = prod_i p(x_i | x_<i)``, pixel by pixel in raster order: an exact likelihood without latents.
 
-    Any likelihood gives the distribution of one pixel (of all its channels) given those before it: `Bernoulli` for
-    binary images, `Categorical` or `DiscretizedLogisticMixture` for eight-bit ones.
+    The likelihood is the distribution of one pixel (all its channels) given the pixels before it: `Bernoulli` for
+    binary images, `Categorical` or `DiscretizedLogisticMixture` for eight-bit images.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -25,7 +25,7 @@ class PixelCNN(ImageModel):
         likelihood: ``p(x_i | x_<i)``.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
-        num_classes: number of labels that it is told; 0: none.
+        num_classes: number of labels that it is conditioned on; 0: none.
     """
 
     term_names = ("loss", "nll")
@@ -60,7 +60,7 @@ class PixelCNN(ImageModel):
         """``n`` exact draws, clamped to [-1, 1], ``(n, C, H, W)``.
 
         Raises:
-            ValueError: for a temperature other than 1, which a likelihood of pixels does not have.
+            ValueError: for a temperature other than 1.
         """
         if temperature != 1.0:
             raise ValueError(f"{type(self).__name__}: temperature (={temperature}) must be 1: its draws are exact.")
@@ -73,7 +73,7 @@ class PixelCNN(ImageModel):
         return generate(self.network, draw, lambda pixel: pixel, n, cond).clamp(-1.0, 1.0)
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: fewer classes than the data have, or data without labels."""
+        """Also: data without labels, or with more labels than ``num_classes``."""
         found = super().problems(spec)
         return found + self._label_problems(spec.num_classes)
 

@@ -15,17 +15,17 @@ from lit_vae.ranges import PositiveInt, checked
 
 
 class PixelVAE(VAE):
-    """``p(x|z) = prod_i p(x_i | x_<i, f(z))`` (eq. 1): the latent says what is where, a PixelCNN paints the texture.
+    """``p(x|z) = prod_i p(x_i | x_<i, f(z))`` (eq. 1): the latent holds the layout, a PixelCNN adds the texture.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         prior: ``p(z)``; its ``shape`` is the latent's.
         encoder: network from image to posterior mean and log-variance.
         decoder: network from latent to features ``f(z)``, one vector for each pixel.
-        network: an autoregressive network that is conditioned on them; the smaller its receptive field, the more is
-            left to the latent.
+        network: an autoregressive network that is conditioned on ``f(z)``; a smaller receptive field leaves more to
+            the latent.
         likelihood: ``p(x_i | x_<i, z)``.
-        objective: the bound, and what is done to it (beta, free bits, IWAE).
+        objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
         features: channels of ``f(z)``.
@@ -72,8 +72,8 @@ class AutoregressivePixels(Distribution):
     def mean(self) -> Tensor:
         """``E[x_i | x_<i, features]`` along one draw of the pixels, ``(..., C, H, W)``.
 
-        The mean itself is a sum over all images. This has the same expectation and is what the network thinks of each
-        pixel; the draw is from a fixed seed, so that it is a function of the features.
+        The exact mean is a sum over all images; this estimate has the same expectation. The draw has a fixed seed, so
+        the result depends on the features only.
         """
         return self._visit(Generator().manual_seed(0))[1]
 
@@ -82,7 +82,7 @@ class AutoregressivePixels(Distribution):
         return self._visit(generator)[0]
 
     def _visit(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """A draw, and the mean of each pixel given the pixels that were drawn before it."""
+        """A draw, and the mean of each pixel given the pixels drawn before it."""
         batch, flat = self.features.shape[:-3], self.features.flatten(0, -4)
 
         def draw(parameters: Tensor) -> Tensor:

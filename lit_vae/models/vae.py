@@ -19,13 +19,13 @@ from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
 
 MIN_RATE_WEIGHT = 0.1
-"""Beside a distortion of weight 1. With less, latents drawn from the prior do not look like those of images."""
+"""Relative to a distortion of weight 1. Below it, latents drawn from the prior do not look like those of images."""
 
 
 class VariationalAutoencoder(WithRealism, HasBound):
-    """Maximises a bound of ``log p(x)`` through a posterior ``q(z|x)``; z is one latent or a hierarchy of them.
+    """Maximises a bound of ``log p(x)`` with a posterior ``q(z|x)``; z is one latent or a hierarchy of latents.
 
-    A family says how its latents hang together: `encode`, `path` and `sample_latents`.
+    A family defines the structure of its latents: `encode`, `path` and `sample_latents`.
     """
 
     def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
@@ -44,7 +44,7 @@ class VariationalAutoencoder(WithRealism, HasBound):
         return self.distribution(parameters.unflatten(0, batch))
 
     def distribution(self, decoded: Tensor) -> Distribution:
-        """What the decoder's output ``(..., P, H, W)`` says of images: by default the likelihood's parameters."""
+        """``p(x | z)`` from the decoder's output ``(..., P, H, W)``, by default the likelihood's parameters."""
         return self.likelihood(decoded)
 
     def __init__(
@@ -57,7 +57,7 @@ class VariationalAutoencoder(WithRealism, HasBound):
         lr_scheduler: LRSchedulerCallable | None = None,
         realism: Realism | None = None,
     ) -> None:
-        """``latent_shapes``: of each level, from the top; the decoder reads the last."""
+        """``latent_shapes``: one per level, from the top; the decoder reads the last."""
         self.term_names = term_names(len(latent_shapes))
         self.batch_terms = objective.batch_terms(latent_shapes)
         super().__init__(image_shape, latent_shapes[-1], likelihood, optimizer, lr_scheduler, realism)
@@ -70,16 +70,16 @@ class VariationalAutoencoder(WithRealism, HasBound):
             )
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """The objective's, such as free bits."""
+        """The objective's loss over the whole split, such as missing free bits."""
         return {"loss": self.objective.batch_loss(means)}
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: an objective for another number of levels, or one that takes no term beside its own."""
+        """Also: an objective that does not fit the number of levels, or to which `realism` cannot be added."""
         found = super().problems(spec) + self.objective.problems(self.num_levels)
         if self.realism is not None and not self.objective.is_sum:
             found.append(
-                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, beside which"
-                " the terms of model.realism could be weighed. Take lit_vae.objectives.ELBO, or leave realism out."
+                f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, so the terms"
+                " of model.realism cannot be added to it. Take lit_vae.objectives.ELBO, or remove model.realism."
             )
         return found
 
@@ -87,8 +87,8 @@ class VariationalAutoencoder(WithRealism, HasBound):
 class VAE(VariationalAutoencoder, HasPosterior):
     """One latent: ``p(x) = int p(x|z) p(z) dz``, with a Gaussian posterior ``q(z|x)``.
 
-    A family that is a VAE with one thing changed is a subclass: labels in all three (CVAE), another decoder (PixelVAE),
-    a small beta (KLAutoencoder), weights in closed form (PCA).
+    Subclasses change one thing: labels (CVAE), another decoder (PixelVAE), a small beta (KLAutoencoder), weights in
+    closed form (PCA).
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
@@ -96,21 +96,21 @@ class VAE(VariationalAutoencoder, HasPosterior):
         encoder: network from image to posterior mean and log-variance.
         decoder: network from latent to the likelihood's parameters.
         likelihood: ``p(x|z)``.
-        objective: the bound, and what is done to it (beta, free bits, IWAE).
+        objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
         realism: perceptual and adversarial terms; null: none.
     """
 
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
-        """``q(z | x)``, ``(B, *latent)``; the label ``y`` counts if the family has ``num_classes``."""
+        """``q(z | x)``, ``(B, *latent)``; the label ``y`` is used if the family has ``num_classes``."""
         mean, log_var = self.encoder(x, self.condition(y)).chunk(2, 1)
         return DiagonalGaussian(mean, log_var)
 
     def path(
         self, encoded: DiagonalGaussian, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
     ) -> tuple[list[Level], Distribution]:
-        """``z ~ q(z|x)``, reparametrised, beside p(z), and ``p(x|z)``."""
+        """``z ~ q(z|x)``, reparametrised, with q and p(z); and ``p(x|z)``."""
         z = encoded.rsample(num_samples, draws, first)
         return [Level(encoded, self.prior(y), z)], self.decode(z, y)
 
@@ -148,14 +148,14 @@ class VAE(VariationalAutoencoder, HasPosterior):
         return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: a prior of other classes than the model is told."""
+        """Also: a prior with another number of classes than the model."""
         found = super().problems(spec)
         prior_classes = getattr(self.prior, "num_classes", 0)
         if prior_classes and prior_classes != self.num_classes:
             remedy = (
                 "Set both to the number of labels."
                 if self.num_classes
-                else "It is told no labels: take lit_vae.priors.StandardNormal, or a CVAE."
+                else "The model has no labels: take lit_vae.priors.StandardNormal, or a CVAE."
             )
             found.append(
                 f"{type(self).__name__}: model.prior.num_classes (={prior_classes}) is not model.num_classes"

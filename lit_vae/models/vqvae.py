@@ -14,18 +14,18 @@ from lit_vae.realism import Realism
 class VQVAE(DiscreteAutoencoder):
     """Encoder, nearest codes, decoder: ``-log p(x | e) + ||sg(z_e) - e||^2 + beta ||z_e - sg(e)||^2`` (eq. 3).
 
-    All three are summed over an image. Published weights are often of *means*: with ``D`` values in an image, ``n``
-    codes of ``d`` dimensions and a Gaussian of variance ``v``, ``MSE / v' + beta mean ||z_e - e||^2`` is this
-    loss up to a factor, with ``v = v' / 2`` and ``commitment_cost = beta D / (n d)``.
+    All three are sums over an image. Published weights are often for *means*. With ``D`` values in an image, ``n``
+    codes of ``d`` dimensions and a Gaussian of variance ``v``, ``MSE / v' + beta mean ||z_e - e||^2`` is this loss up
+    to a factor, with ``v = v' / 2`` and ``commitment_cost = beta D / (n d)``.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         grid: ``[height, width]`` of the map of codes.
-        quantizer: what makes codes of vectors, and says how many and of which dimension.
+        quantizer: maps vectors to codes; sets their number and dimension.
         encoder: network from image to ``(embedding_dim, *grid)``.
         decoder: network from there to the likelihood's parameters.
         likelihood: ``p(x | codes)``.
-        optimizer: over all parameters (a codebook of moving averages has none).
+        optimizer: over all parameters (an `EMACodebook` has none).
         lr_scheduler: stepped with every optimizer step.
         realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """

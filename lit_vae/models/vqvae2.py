@@ -19,18 +19,18 @@ HierarchyFactory = Callable[[Shape, Sequence[Shape]], HierarchicalEncoder]
 
 
 class VQVAE2(DiscreteAutoencoder):
-    """Two levels of codes, or any number: global structure on the coarse grid, details on the fine one.
+    """Two or more levels of codes: global structure on the coarse grid, details on the fine grid.
 
     The loss is that of `lit_vae.models.VQVAE`, with the quantizers' terms of all levels.
 
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         grids: ``[height, width]`` of each level's map of codes, the coarsest first.
-        quantizers: one for each level.
+        quantizers: one per level.
         encoder: `lit_vae.networks.HierarchicalEncoder`.
-        decoder: network from all levels' vectors, repeated to the finest grid, to the likelihood's parameters.
+        decoder: network from the vectors of all levels, repeated to the finest grid, to the likelihood's parameters.
         likelihood: ``p(x | codes)``.
-        optimizer: over all parameters (a codebook of moving averages has none).
+        optimizer: over all parameters (an `EMACodebook` has none).
         lr_scheduler: stepped with every optimizer step.
         realism: perceptual and adversarial terms (with both, this is VQGAN); null: none.
     """

@@ -1,4 +1,4 @@
-"""An autoencoder whose loss also asks for realism: what perceptual and adversarial terms need of a LightningModule."""
+"""An autoencoder with perceptual and adversarial terms: what they need from a LightningModule."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +15,10 @@ from lit_vae.realism import Adversary, Realism
 
 
 class WithRealism(Autoencoder):
-    """A family that takes a `Realism`; without one it is a plain `Autoencoder`.
+    """An `Autoencoder` with an optional `Realism`.
 
-    The loss gets a perceptual term, in training and in evaluation, and in training an adversarial one. The
-    discriminator is a second parameter group of the same optimizer.
+    It adds a perceptual term to the loss, and in training an adversarial term. The discriminator is a second parameter
+    group of the same optimizer.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WithRealism(Autoencoder):
         return self.realism.adversary if self.realism is not None else None
 
     def add_terms(self, result: Step, batch: Batch, step: int | None) -> Step:
-        """The loss gets the perceptual term and, in training, the adversarial one."""
+        """Add the perceptual term and, in training, the adversarial term to the loss."""
         assert self.realism is not None
         assert result.decoded is not None
         x, _ = batch
@@ -69,37 +69,37 @@ class WithRealism(Autoencoder):
         return [{"params": ours}, {"params": theirs, **self.adversary.optimizer}]
 
     def configure_optimizers(self) -> Any:
-        """See `Model`; also checks the settings of the discriminator's group, which torch takes whatever they are."""
+        """See `Model`; also checks the settings of the discriminator's group, because torch does not."""
         configured = super().configure_optimizers()
         if self.adversary is not None:
             self.adversary.check_settings(configured["optimizer"] if isinstance(configured, dict) else configured)
         return configured
 
     def is_settled(self, step: int) -> bool:
-        """Only once the adversary's weight is final: until then the decoder was better by every other number."""
+        """Only once the adversary's weight is final: before, every other number of the decoder is better."""
         return self.adversary is None or self.adversary.weight(step) == self.adversary.weight.final
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Each parameter group by itself: a discriminator's gradient does not shrink the autoencoder's."""
+        """Clip each parameter group by itself: the discriminator must not shrink the autoencoder's gradient."""
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if gradient_clip_val and scales and getattr(optimizer, "_step_supports_amp_scaling", False):
             raise ValueError(
-                f"trainer.gradient_clip_val (={gradient_clip_val}): a fused optimizer undoes the scaling of float16"
-                " itself, after gradients would be clipped. Set model.init_args.optimizer.init_args.fused: false."
+                f"trainer.gradient_clip_val (={gradient_clip_val}): a fused optimizer removes the loss scaling of"
+                " float16 only after clipping. Set model.init_args.optimizer.init_args.fused: false."
             )
         for group in optimizer.param_groups:
             view = SimpleNamespace(param_groups=[group])
             self.clip_gradients(view, gradient_clip_val, gradient_clip_algorithm)  # type: ignore[arg-type]
 
     def on_after_backward(self) -> None:
-        """Leave a discriminator that does not learn yet without gradients, even those of zero."""
+        """Remove the zero gradients of a discriminator that does not learn yet."""
         if self.adversary is not None and not self.adversary.learns(self.global_step):
             self.adversary.forget_idle_gradients()
 
     def loss_problems(self) -> list[str]:
-        """Why a `Realism` cannot be used."""
+        """Reasons why the `Realism` cannot be used; empty if it can."""
         if self.realism is None:
             return []
         found = self.realism.problems(self.image_shape)
@@ -113,6 +113,6 @@ class WithRealism(Autoencoder):
 
 
 def _first_mean(decoded: Distribution) -> Tensor:
-    """Means ``(B, C, H, W)``, of the first of L samples where there are several."""
+    """Means ``(B, C, H, W)``; of L samples, those of the first."""
     mean = decoded.mean
     return mean[0] if mean.ndim == 5 else mean

@@ -1,4 +1,4 @@
-"""Objectives: bounds of log p(x) in nats per image (`bounds`), losses of a discriminator's logits (`adversarial`)."""
+"""Objectives: bounds of log p(x) in nats per image (`bounds`), adversarial losses of logits (`adversarial`)."""
 
 from lit_vae.objectives.adversarial import AdversarialLoss, Hinge, LeastSquares, NonSaturating
 from lit_vae.objectives.bounds import ELBO, IWAE, DReG, FreeBits, FreeBitsPerLevel, Level, Objective

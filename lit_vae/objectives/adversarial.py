@@ -1,7 +1,7 @@
-"""Adversarial losses and what balances them: pure functions of logits, and components made of them.
+"""Adversarial losses, and the adaptive weight that balances them with the reconstruction loss.
 
-Logits are maps of patches, ``(B, 1, h, w)``; every loss is a mean over an image's patches, ``(B,)``. Nothing here
-averages over the batch.
+Logits have one value per patch, ``(B, 1, h, w)``. Each loss is a mean over the patches of an image, ``(B,)``; nothing
+here averages over the batch.
 """
 
 from abc import ABC, abstractmethod
@@ -15,40 +15,40 @@ from torch import Tensor
 from lit_vae.ranks import average_over_ranks
 
 EPS = 1e-4
-"""Of the adaptive weight's denominator (Esser et al. 2021, eq. 7, as published code has it)."""
+"""Added to the denominator of the adaptive weight (Esser et al. 2021, eq. 7; the value is that of their code)."""
 
 
 class AdversarialLoss(ABC):
-    """A loss of the discriminator and one of the generator, both minimised."""
+    """A loss for the discriminator and one for the generator, both minimised."""
 
     threshold: float = 0.0
-    """Logits above it are taken for real images."""
+    """A logit above this value classifies the patch as real."""
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Logits of images and of reconstructions ``(B, 1, h, w)`` each ``-> (B,)``."""
+        """Loss from the logits of images and of reconstructions: ``(B, 1, h, w)`` each ``-> (B,)``."""
 
     @abstractmethod
     def generator(self, fake: Tensor) -> Tensor:
-        """Logits of reconstructions ``(B, 1, h, w) -> (B,)``."""
+        """Loss from the logits of reconstructions: ``(B, 1, h, w) -> (B,)``."""
 
 
 class Hinge(AdversarialLoss):
-    """``1/2 (relu(1 - D(x)) + relu(1 + D(x_hat)))`` and ``-D(x_hat)`` (Lim and Ye 2017; the half is VQGAN's)."""
+    """``1/2 (relu(1 - D(x)) + relu(1 + D(x_hat)))`` and ``-D(x_hat)`` (Lim and Ye 2017; the 1/2 is from VQGAN)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """No gradient of patches that are told apart by a margin of one."""
+        """A patch that is classified correctly with a margin of 1 gives no gradient."""
         return 0.5 * (_mean(F.relu(1.0 - real)) + _mean(F.relu(1.0 + fake)))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Linear: the gradient to a logit is the same everywhere."""
+        """Linear: the gradient is the same at every logit."""
         return -_mean(fake)
 
 
 class NonSaturating(AdversarialLoss):
     """Cross-entropies ``1/2 (softplus(-D(x)) + softplus(D(x_hat)))`` and ``softplus(-D(x_hat))``.
 
-    Goodfellow et al., "Generative Adversarial Nets", 2014, sec. 3; halved as `Hinge` is.
+    Goodfellow et al., "Generative Adversarial Nets", 2014, sec. 3; the 1/2 as in `Hinge`.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class NonSaturating(AdversarialLoss):
         return 0.5 * (_mean(F.softplus(-real)) + _mean(F.softplus(fake)))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Has a gradient where the discriminator is sure, unlike ``log(1 - sigmoid(D))``."""
+        """Unlike ``log(1 - sigmoid(D))``, it keeps a gradient where the discriminator is certain."""
         return _mean(F.softplus(-fake))
 
 
@@ -66,18 +66,18 @@ class LeastSquares(AdversarialLoss):
     threshold = 0.5
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """A regression to one and zero."""
+        """Regression of the logits to 1 (real) and 0 (fake)."""
         return 0.5 * (_mean((real - 1.0).square()) + _mean(fake.square()))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Towards the logit of a real image."""
+        """Regression to the target of a real image, 1."""
         return 0.5 * _mean((fake - 1.0).square())
 
 
 def gradient_norms(terms: list[Tensor], parameter: Tensor) -> list[Tensor]:
-    """Norm of the gradient of each term's batch mean to ``parameter``; the batch is that of all ranks.
+    """Norm of the gradient of each term's mean with respect to ``parameter``, ``()`` each.
 
-    In float32, before any loss scaling. The graph is kept.
+    The mean is over the batches of all ranks. Computed in float32, before loss scaling. The graph is kept.
     """
     gradients = [torch.autograd.grad(term.mean(), parameter, retain_graph=True)[0] for term in terms]
     return [gradient.norm() for gradient in average_over_ranks(in_float32(torch.stack(gradients)))]
@@ -86,13 +86,13 @@ def gradient_norms(terms: list[Tensor], parameter: Tensor) -> list[Tensor]:
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, most: float) -> Tensor:
     """``lambda = |grad_L nll| / (|grad_L adversarial| + 1e-4)``, at most ``most``: norms ``() -> ()``.
 
-    Esser et al., "Taming Transformers", 2021, eq. 7: at the decoder's last layer L the two then pull equally hard.
+    Esser et al., "Taming Transformers", 2021, eq. 7: at the decoder's last layer L both gradients get the same norm.
     """
     return (reconstruction / (adversarial + EPS)).clamp(max=most)
 
 
 def in_float32(value: Tensor) -> Tensor:
-    """In float32 at least: half precision does for logits, and not for their sums."""
+    """At least float32: half precision is enough for logits, but not for sums of them."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
@@ -113,18 +113,18 @@ class _Graft(torch.autograd.Function):
 
 
 def graft(value: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``value(x) (B,)`` of images ``x (B, C, H, W)``, with its gradient to x and to nothing else.
+    """``value(x) (B,)`` of images ``x (B, C, H, W)``, with a gradient to x only.
 
-    One backward pass through the network behind ``value`` here, and none later: neither the gradient norms that the
-    adaptive weight needs nor the training step's own backward pass goes through it again, and its activations are gone
-    before. The network's weights get no gradient. An image's value is taken to depend on that image alone; where it
-    does not (a discriminator with batch statistics), the batch mean's gradient is right all the same.
+    The backward pass through the network behind ``value`` runs here, once, and frees its activations. The gradient
+    norms of the adaptive weight and the training step's backward pass reuse its result. The network's weights get no
+    gradient. Each value is assumed to depend on its own image alone. If it does not (a discriminator with batch
+    statistics), the gradient of the batch mean is still right.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return value(x)
     anchor = x.detach().requires_grad_()
     values = value(anchor)
-    # a mean over pixels has gradients of 1/pixels: times pixels they are of order one, and do not vanish in float16
+    # the gradient of a mean over pixels is of order 1/pixels: scale it so that it does not underflow in float16
     pixels = anchor[0, 0].numel()
     (gradient,) = torch.autograd.grad(values.sum() * pixels, anchor)
     return _Graft.apply(x, values.detach(), gradient / pixels)

@@ -1,7 +1,7 @@
-"""Bounds of log p(x) over one latent or a hierarchy of them: ELBO, importance weighting, free bits.
+"""Bounds of log p(x) for one latent or a hierarchy of latents: ELBO, importance weighting, free bits.
 
-All terms are per image, ``(B,)`` in nats. Nothing here averages over the batch: only the LightningModule does. Samples
-of the posterior are the first dimension of a latent, ``z (L, B, *latent)``.
+All terms are per image, ``(B,)`` in nats; only the LightningModule averages over the batch. Posterior samples are the
+first dimension of a latent, ``z (L, B, *latent)``.
 """
 
 import math
@@ -23,9 +23,9 @@ KL_PER_DIM = "kl_per_dim"
 
 
 class Level(NamedTuple):
-    """One latent of a hierarchy: ``q(z_l | x, z_<l)``, ``p(z_l | z_<l)`` and L draws of q, ``z (L, B, *latent)``.
+    """One latent of a hierarchy: ``q(z_l | x, z_<l)``, ``p(z_l | z_<l)`` and L draws from q, ``z (L, B, *latent)``.
 
-    The parameters of both are ``(B, *latent)``, or ``(L, B, *latent)`` where they depend on the levels above.
+    The parameters of q and p are ``(B, *latent)``, or ``(L, B, *latent)`` if they depend on the levels above.
     """
 
     posterior: DiagonalGaussian
@@ -33,7 +33,7 @@ class Level(NamedTuple):
     z: Tensor
 
     def kl_per_dim(self) -> Tensor:
-        """``KL(q || p)`` of each dimension, ``(B, *latent)`` nats: in closed form, a mean over L samples above it."""
+        """``KL(q || p)`` of each dimension, ``(B, *latent)`` nats, in closed form given the levels above."""
         kl = self.posterior.kl_per_dim(self.prior)
         return kl if kl.ndim < self.z.ndim else kl.mean(0)
 
@@ -43,20 +43,20 @@ class Level(NamedTuple):
 
 
 def term_names(num_levels: int) -> tuple[str, ...]:
-    """Names of the terms of an objective over so many levels; a hierarchy has a rate for each beside their sum."""
+    """Names of an objective's terms. With several levels, each level also has a rate of its own."""
     return ("loss", "elbo", "rate", "distortion", *(f"rate_{i}" for i in range(num_levels) if num_levels > 1))
 
 
 def importance_weighted_bound(log_w: Tensor) -> Tensor:
-    """``log 1/k sum_k w_k`` of ``log_w (k, B)``: ``-> (B,)`` nats; at k = 1 a sample of the ELBO.
+    """``log 1/k sum_k w_k`` of ``log_w (k, B)``: ``-> (B,)`` nats; for k = 1 a one-sample estimate of the ELBO.
 
-    Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. In expectation it never decreases in k.
+    Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. Its expectation does not decrease with k.
     """
     return torch.logsumexp(log_w, 0) - math.log(log_w.shape[0])
 
 
 def log_weights(log_likelihood: Tensor, levels: Sequence[Level]) -> Tensor:
-    """``log p(x, z) - log q(z | x)`` of each draw of the path z, from ``log p(x | z) (L, B)``: ``-> (L, B)`` nats."""
+    """``log p(x, z) - log q(z | x)`` of each draw, given ``log p(x | z) (L, B)``: ``-> (L, B)`` nats."""
     log_w = log_likelihood
     for level in levels:
         log_w = log_w + level.prior.log_prob(level.z) - level.posterior.log_prob(level.z)
@@ -64,14 +64,14 @@ def log_weights(log_likelihood: Tensor, levels: Sequence[Level]) -> Tensor:
 
 
 class FreeBits:
-    """Each latent dimension may cost ``nats`` for nothing, on average over the batch.
+    """The loss does not push the KL of a latent dimension, averaged over the batch, below ``nats``.
 
     Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, eq. 15: a dimension counts
-    ``max(nats, mean over the batch of its KL)``. The mean over the batch only *decides*; the terms stay per image, and
-    their batch mean is the equation. In a distributed run the batch is that of all ranks.
+    ``max(nats, mean over the batch of its KL)``. The terms stay per image; their batch mean is the equation. In a
+    distributed run the mean is over all ranks.
 
     Args:
-        nats: of each dimension.
+        nats: free nats of each dimension.
     """
 
     @checked
@@ -79,64 +79,64 @@ class FreeBits:
         self.nats = nats
 
     def groups(self, kl_per_dim: Tensor) -> Tensor:
-        """What is compared with ``nats``: ``(B, *latent) -> (B, n)``, here each dimension."""
+        """The KLs that are compared with ``nats``: ``(B, *latent) -> (B, n)``, here one per dimension."""
         return kl_per_dim.flatten(1)
 
     def paid(self, kl_per_dim: Tensor) -> Tensor:
-        """The rate of a level as the loss counts it: ``(B, *latent) -> (B,)``. A collective."""
+        """The rate of a level in the loss: ``(B, *latent) -> (B,)``. All ranks must call it together."""
         kl = self.groups(kl_per_dim)
         mean = average_over_ranks(kl.mean(0))
         return torch.where(mean > self.nats, kl, self.nats).sum(1)
 
     def missing(self, mean_kl_per_dim: Tensor) -> Tensor:
-        """What the mean KL of a split, ``(*latent)``, lacks of the free bits: ``-> ()`` nats."""
+        """Nats by which the mean KL of a split, ``(*latent)``, falls short of the free bits: ``-> ()``."""
         return (self.nats - self.groups(mean_kl_per_dim[None])).clamp_min(0.0).sum()
 
 
 class FreeBitsPerLevel(FreeBits):
-    """Each level of a hierarchy may cost ``nats`` for nothing, on average over the batch; see `FreeBits`."""
+    """`FreeBits` with ``nats`` for each level of a hierarchy instead of each dimension."""
 
     def groups(self, kl_per_dim: Tensor) -> Tensor:
-        """The sum over a level, ``(B, 1)``."""
+        """The KL of the whole level, ``(B, 1)``."""
         return kl_per_dim.flatten(1).sum(1, keepdim=True)
 
 
 class Objective(ABC):
-    """What training minimises; validation and test evaluate it with its schedules at their final value."""
+    """The loss of a model. Validation and test use the final values of its schedules."""
 
     num_samples: int = 1
-    """Number L of posterior draws for each image."""
+    """Number L of posterior draws per image."""
 
     is_sum: bool = False
-    """Whether the loss is a weighted sum of rate and distortion, beside which other terms can be weighed."""
+    """Whether the loss is a weighted sum of rate and distortion, so that other terms can be added to it."""
 
     @property
     def rate_weight(self) -> float:
-        """Weight of the rate beside the distortion at the end of all schedules; 1 for a bound."""
+        """Weight of the rate relative to the distortion at the end of all schedules; 1 for a bound."""
         return 1.0
 
     @abstractmethod
     def __call__(self, x: Tensor, levels: Sequence[Level], decoded: Distribution, step: int | None = None) -> Step:
-        """Per-image terms: ``loss``, and the ELBO with its two parts whatever is minimised.
+        """Per-image terms: ``loss``, and always the ELBO with its two parts.
 
         Args:
             x: images ``(B, C, H, W)`` in [-1, 1].
-            levels: the path of latents from the top, with ``num_samples`` draws.
-            decoded: ``p(x | z)`` of these draws, parameters ``(L, B, ...)``.
-            step: optimizer steps taken, for schedules. None: an evaluation, with the final values of schedules, and
-                without what belongs to a whole batch in the loss; see `batch_loss`.
+            levels: the latents from the top, with ``num_samples`` draws.
+            decoded: ``p(x | z)`` at these draws, parameters ``(L, B, ...)``.
+            step: optimizer steps taken, for schedules. None: evaluation, with the final values of schedules and
+                without the part of the loss that depends on all images together (`batch_loss`).
         """
 
     def problems(self, num_levels: int) -> list[str]:
-        """Why it cannot train a model of so many levels; empty if it can."""
+        """Reasons why it cannot train a model with ``num_levels`` levels; empty if it can."""
         return []
 
     def batch_terms(self, latent_shapes: Sequence[Shape]) -> dict[str, Shape]:
-        """Shapes of what `batch_loss` is made of, by name: means over images, in an evaluation over the whole split."""
+        """Shapes, by name, of the means over the whole split that `batch_loss` needs in an evaluation."""
         return {}
 
     def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
-        """What the loss of an image has of all images together, in nats: of means of `batch_terms`."""
+        """Part of the loss that depends on all images of a split together, in nats, from the means of `batch_terms`."""
         return 0.0
 
 
@@ -144,13 +144,13 @@ class ELBO(Objective):
     """``distortion_weight * distortion + beta * rate``.
 
     ``beta: 1`` is the evidence lower bound (Kingma and Welling 2014, eq. 3 and 10); another beta is the beta-VAE
-    (Higgins et al. 2017). The KL is in closed form; the draws' distortions are *averaged*.
+    (Higgins et al. 2017). The KL is in closed form; the distortion is a mean over the draws.
 
     Args:
         beta: weight of the rate: a number or a schedule (warm-up, cycles).
-        free_bits: nats that each latent dimension may cost for nothing, or a `FreeBits`; 0: none.
-        num_samples: number L of posterior samples for each image.
-        distortion_weight: 0 trains on the rate alone, as a study of what the two terms do.
+        free_bits: free nats of each latent dimension, or a `FreeBits`; 0: none.
+        num_samples: number L of posterior samples per image.
+        distortion_weight: weight of the distortion; 0 trains on the rate alone.
     """
 
     is_sum = True
@@ -190,7 +190,7 @@ class ELBO(Objective):
 
     @property
     def rate_weight(self) -> float:
-        """``beta / distortion_weight``, the former at its final value."""
+        """``beta / distortion_weight`` with the final value of beta."""
         return self._beta(None) / self.distortion_weight if self.distortion_weight else math.inf
 
     def batch_terms(self, latent_shapes: Sequence[Shape]) -> dict[str, Shape]:
@@ -200,17 +200,17 @@ class ELBO(Objective):
         return dict(zip(_kl_names(len(latent_shapes)), latent_shapes, strict=True))
 
     def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
-        """What the rates lack of the free bits: with the rate, eq. 15 of Kingma et al. 2016 over the whole split."""
+        """Free bits that the rates fall short of: added to the rate, eq. 15 of Kingma et al. 2016 for the split."""
         if self.free_bits is None:
             return 0.0
         return self._beta(None) * _sum([self.free_bits.missing(kl) for kl in means.values()])
 
 
 class IWAE(Objective):
-    """The importance-weighted bound of k samples (Burda et al. 2016, eq. 8), with its plain reparametrised gradient.
+    """The importance-weighted bound of k samples (Burda et al. 2016, eq. 8), with the reparametrised gradient.
 
     Args:
-        num_samples: k.
+        num_samples: number k of posterior samples per image.
     """
 
     @checked
@@ -218,48 +218,48 @@ class IWAE(Objective):
         self.num_samples = num_samples
 
     def __call__(self, x: Tensor, levels: Sequence[Level], decoded: Distribution, step: int | None = None) -> Step:
-        """Per-image terms; see `Objective`. ``rate`` and ``distortion`` are those of the ELBO of the same samples."""
+        """Per-image terms; see `Objective`. ``rate`` and ``distortion`` belong to the ELBO of the same samples."""
         log_likelihood = decoded.log_prob(x)  # log p(x|z), (k, B)
         loss = -importance_weighted_bound(log_weights(log_likelihood, levels))
         return Step(_elbo_terms(loss, log_likelihood, levels), decoded)
 
 
 class DReG(IWAE):
-    """The importance-weighted bound with doubly reparametrised gradients for the encoder; of one level.
+    """The bound of `IWAE` with doubly reparametrised gradients for the encoder. One level of latents only.
 
     Tucker et al., "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives", 2019, eq. 8: the encoder
-    gets ``sum_k w~_k^2 d log w_k / dz_k dz_k/dphi`` (its score term is gone, and with it the vanishing signal-to-noise
-    ratio at large k); decoder and prior keep the usual ``sum_k w~_k grad log p(x, z_k)``. The value is that of `IWAE`.
+    gets ``sum_k w~_k^2 d log w_k / dz_k dz_k/dphi``, without the score term whose signal-to-noise ratio vanishes at
+    large k. Decoder and prior keep the usual gradient ``sum_k w~_k grad log p(x, z_k)``.
     """
 
     def __call__(self, x: Tensor, levels: Sequence[Level], decoded: Distribution, step: int | None = None) -> Step:
         """Per-image terms; see `Objective`."""
         (level,) = levels
         z, log_likelihood = level.z, decoded.log_prob(x)  # log p(x|z), (k, B)
-        held = level._replace(posterior=level.posterior.detach())  # phi acts through z alone
+        held = level._replace(posterior=level.posterior.detach())  # gradients reach phi through z only
         log_w = log_weights(log_likelihood, [held])
         weights = log_w.detach().softmax(0)  # w~, (k, B)
-        if z.requires_grad:  # on its way through z the gradient picks up the second factor w~
+        if z.requires_grad:  # the second factor w~ of eq. 8, for the encoder only
             z.register_hook(lambda grad: grad * weights.reshape(*weights.shape, *[1] * (grad.ndim - 2)))
         surrogate = -(weights * log_w).sum(0)
         loss = surrogate + (-importance_weighted_bound(log_w.detach()) - surrogate.detach())
         return Step(_elbo_terms(loss, log_likelihood, levels), decoded)
 
     def problems(self, num_levels: int) -> list[str]:
-        """Several levels: a draw is also a parameter of the levels below, which eq. 8 does not cover."""
+        """Several levels: eq. 8 does not cover draws that are also parameters of the levels below."""
         if num_levels == 1:
             return []
-        return [f"DReG: it is an objective of one level of latents, and the model has {num_levels}. Take IWAE."]
+        return [f"DReG: it needs a model with one level of latents, but this one has {num_levels}. Take IWAE."]
 
 
 def _elbo_terms(loss: Tensor, log_likelihood: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
-    """A loss ``(B,)`` beside the ELBO of the same samples, which is only reported."""
+    """A loss ``(B,)``, and the ELBO of the same samples for the log."""
     rates = [level.rate().detach() for level in levels]
     return _terms(loss, rates, -log_likelihood.detach().mean(0))
 
 
 def _terms(loss: Tensor, rates: Sequence[Tensor], distortion: Tensor) -> dict[str, Tensor]:
-    """The terms by the names of `term_names`."""
+    """The terms under the names of `term_names`."""
     rate = _sum(rates)
     terms = {"loss": loss, "elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
     return terms | {f"rate_{i}": r for i, r in enumerate(rates) if len(rates) > 1}

@@ -1,4 +1,4 @@
-"""What a family makes of a batch."""
+"""Result of one step: per-image terms of a batch."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ class Step(NamedTuple):
     """The terms of a batch of B images, in training or in an evaluation.
 
     Attributes:
-        terms: per image, ``(B,)`` in nats, by the names that they are logged under; ``loss`` among them.
-        decoded: ``p(x | z)``, parameters ``(B, ...)`` or, of L draws, ``(L, B, ...)``; None without a decoder.
-        scalars: what else a training step logs, ``()``.
-        of_batch: in an evaluation, ``(n, *shape)`` for each of `Model.batch_terms`: for each image (n = B), or added up
-            over the batch (n = 1).
-        other_loss: what another player minimises in the same step, such as a discriminator, ``()``, or None.
+        terms: per-image terms by their logged names, ``(B,)`` in nats; one of them is ``loss``.
+        decoded: ``p(x | z)``, parameters ``(B, ...)``, or ``(L, B, ...)`` for L draws; None without a decoder.
+        scalars: other numbers that a training step logs, ``()`` each.
+        of_batch: in an evaluation, ``(n, *shape)`` for each of `Model.batch_terms`: one row per image (n = B), or
+            their sum over the batch (n = 1).
+        other_loss: loss of a second player in the same step, such as a discriminator, ``()``, or None.
     """
 
     terms: dict[str, Tensor]

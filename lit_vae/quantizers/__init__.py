@@ -1,4 +1,4 @@
-"""Quantizers: the encoder's vectors to codes of a finite codebook, and back."""
+"""Quantizers map the encoder's vectors to codes of a finite codebook, and back."""
 
 from lit_vae.quantizers.base import Quantized, Quantizer
 from lit_vae.quantizers.codebook import Codebook, EMACodebook, GradientCodebook

@@ -1,4 +1,4 @@
-"""What a quantizer is: a map from the encoder's vectors to entries of a finite codebook."""
+"""Base classes of quantizers, which map the encoder's vectors to entries of a finite codebook."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -12,14 +12,14 @@ MOST_EMBEDDINGS = 2**24
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of a batch.
+    """A quantized batch.
 
     Attributes:
         z_q: ``(B, d, *grid)``, the codes' vectors, with the estimator's gradient to ``z_e``.
         indices: ``(B, *grid)`` int64, the codes.
-        loss: ``(B,)``, what the quantizer wants minimised: weighted terms, *summed* over positions and channels. In an
-            evaluation without what belongs to a whole batch, see `Quantizer.batch_loss`.
-        terms: ``(B,)`` each, the same terms before their weights.
+        loss: ``(B,)``, weighted terms, summed over positions and channels. An evaluation leaves out the part that
+            depends on all images together (`Quantizer.batch_loss`).
+        terms: ``(B,)`` each, the unweighted terms.
         of_batch: in an evaluation, sums over the batch's images, ``(1, *shape)`` for each of `Quantizer.batch_terms`.
     """
 
@@ -31,11 +31,11 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """Vectors to codes and back.
+    """Maps vectors to codes and back.
 
     Attributes:
         num_embeddings: number K of codes.
-        embedding_dim: channels d that it takes and gives.
+        embedding_dim: number d of input and output channels.
     """
 
     @checked
@@ -43,14 +43,14 @@ class Quantizer(nn.Module, ABC):
         super().__init__()
         if num_embeddings > MOST_EMBEDDINGS:
             raise ValueError(
-                f"{type(self).__name__}: num_embeddings (={num_embeddings}) must be at most {MOST_EMBEDDINGS}, since"
+                f"{type(self).__name__}: num_embeddings (={num_embeddings}) must be at most {MOST_EMBEDDINGS}, because"
                 " the use of each is counted. Take fewer codes, levels or dimensions."
             )
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
 
     @abstractmethod
     def forward(self, z_e: Tensor) -> Quantized:
-        """Quantize ``z_e (B, d, *grid)``. In training mode, a quantizer that learns by itself does so here."""
+        """Quantize ``z_e (B, d, *grid)``. In training mode this may also update the codebook."""
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
@@ -58,19 +58,19 @@ class Quantizer(nn.Module, ABC):
 
     @property
     def batch_terms(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what `batch_loss` is made of, by name: means over images, in an evaluation over the whole split."""
+        """Shapes, by name, of the means over the whole split that `batch_loss` needs in an evaluation."""
         return {}
 
     def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
-        """What the loss of an image has of all images together, in nats: of means of `batch_terms`."""
+        """Part of the loss that depends on all images of a split together, in nats, from the means of `batch_terms`."""
         return 0.0
 
     def scalars(self) -> dict[str, float]:
-        """Totals worth logging, by name."""
+        """Totals for the log, by name."""
         return {}
 
     def extra_repr(self) -> str:
-        """Sizes."""
+        """The sizes, for ``repr``."""
         return f"num_embeddings={self.num_embeddings}, embedding_dim={self.embedding_dim}"
 
     def _check_channels(self, z_e: Tensor) -> None:
@@ -83,22 +83,21 @@ class Quantizer(nn.Module, ABC):
 
 
 class VectorwiseQuantizer(Quantizer):
-    """A quantizer that treats the vector at each position alike.
+    """A quantizer that treats the vectors at all positions alike.
 
-    It computes in float32 (float64 stays float64) whatever the precision outside: distances in bfloat16 would give
-    other codes.
+    It always computes in float32 (or float64 for float64 inputs): distances in bfloat16 would give other codes.
     """
 
     @abstractmethod
     def quantize(self, z: Tensor) -> Quantized:
-        """`forward` on channels-last vectors: ``z (B, P, d)``, giving ``z_q (B, P, d)`` and ``indices (B, P)``."""
+        """`forward` with channels last: ``z (B, P, d)`` gives ``z_q (B, P, d)`` and ``indices (B, P)``."""
 
     @abstractmethod
     def vectors(self, indices: Tensor) -> Tensor:
         """`lookup` with channels last: ``(...) -> (..., d)``."""
 
     def forward(self, z_e: Tensor) -> Quantized:
-        """See `Quantizer`. ``z_q`` is in the dtype of ``z_e``, everything else in float32 or float64."""
+        """See `Quantizer`. ``z_q`` has the dtype of ``z_e``, all else is float32 or float64."""
         self._check_channels(z_e)
         shape = z_e.shape[:1] + z_e.shape[2:]
         with torch.autocast(z_e.device.type, enabled=False):

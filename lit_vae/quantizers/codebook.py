@@ -1,4 +1,4 @@
-"""The vectors of a vector quantizer, and how they follow the encoder: by moving averages or by gradient."""
+"""Codebooks of a vector quantizer, trained by moving averages or by gradient."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from lit_vae.ranges import BelowOne, PositiveFloat, checked
 from lit_vae.ranks import sum_over_ranks
 
-# Scores held at once: on a CPU as many as stay in its cache, on a GPU enough to fill it.
+# Scores in memory at once: few enough for the cache of a CPU, many enough to keep a GPU busy.
 _SCORES = {"cpu": 2**19, "cuda": 2**26}
-_MIN_ROWS = 256  # below it a product of matrices is slow, so the codes are tiled as well
+_MIN_ROWS = 256  # a matrix product with fewer rows is slow, so the codes are tiled as well
 
 
 class Codebook(nn.Module, ABC):
-    """K vectors and a moving average of how often each is used.
+    """K vectors, and a moving average of how often each is used.
 
     Attributes:
         weight: ``(K, d)``, the vectors.
-        counts: ``(K,)``, the average number of vectors of a batch, of all ranks, that a code gets; ones at first.
+        counts: ``(K,)``, moving average of the number of vectors per batch (of all ranks) with this code; first 1.
 
     Args:
-        num_embeddings: given by the quantizer.
-        embedding_dim: given by the quantizer.
-        decay: of the moving averages, for each training step.
+        num_embeddings: set by the quantizer.
+        embedding_dim: set by the quantizer.
+        decay: decay of the moving averages per training step.
     """
 
     weight: Tensor
@@ -44,12 +44,12 @@ class Codebook(nn.Module, ABC):
         """Keep the initial vectors ``(K, d)`` as ``self.weight``, a buffer or a parameter."""
 
     def terms(self, z: Tensor, e: Tensor) -> dict[str, Tensor]:
-        """Losses ``(B,)`` that train the codebook: of ``z (B, P, d)`` and their codes' vectors ``e (B, P, d)``."""
+        """Losses ``(B,)`` that train the codebook, from ``z (B, P, d)`` and their codes' vectors ``e (B, P, d)``."""
         return {}
 
     @torch.no_grad()
     def update(self, z: Tensor, indices: Tensor) -> None:
-        """Follow one training batch, ``z (N, d)`` and its codes ``indices (N,)``; the ranks' are taken together."""
+        """Update with one training batch of all ranks: ``z (N, d)`` and its codes ``indices (N,)`` on this rank."""
         if not self.counts.dtype.itemsize >= 4:
             raise ValueError(
                 f"{type(self).__name__}: its state (={self.counts.dtype}) must be float32 or float64: a moving average"
@@ -64,34 +64,34 @@ class Codebook(nn.Module, ABC):
 
     @torch.no_grad()
     def center(self, codes: Tensor) -> Tensor:
-        """Mean of ``codes (K, d)``, each as often as it is used, ``-> (d,)``: unused ones may be far off."""
+        """Mean of ``codes (K, d)`` weighted by their use, ``-> (d,)``: unused codes may be far away."""
         counts = self.counts.to(codes.dtype)
         return counts @ codes / counts.sum()
 
     @torch.no_grad()
     def replace(self, indices: Tensor, vectors: Tensor) -> None:
-        """Give the codes ``indices (M,)`` other vectors ``(M, d)`` and the state of new ones."""
+        """Replace the vectors of the codes ``indices (M,)`` by ``(M, d)`` and reset their state."""
         self.weight[indices] = vectors.to(self.weight.dtype)
         self.counts[indices] = 1.0
 
 
 class EMACodebook(Codebook):
-    """Moving averages of the vectors that chose each code; no gradient.
+    """Each code is a moving average of the vectors that chose it; no gradient.
 
     van den Oord et al., "Neural Discrete Representation Learning", 2017, appendix A.1: with ``n_k`` vectors of a batch
     at code k, and their sum ``s_k``,
 
         N_k <- g N_k + (1 - g) n_k,    m_k <- g m_k + (1 - g) s_k,    e_k = m_k / N_k,
 
-    where ``N_k`` is smoothed to ``(N_k + epsilon) / (N + K epsilon) N``, ``N = sum_k N_k``, for the codes that a batch
-    has chosen; the others stay. The counts start at one and the sums at the codes: from zero, a code not used at once
+    where ``N_k`` is smoothed to ``(N_k + epsilon) / (N + K epsilon) N``, ``N = sum_k N_k``. Codes that the batch did
+    not choose stay as they are. Counts start at one and sums at the codes: from zero, a code that is not used at once
     would be divided by ``epsilon``.
 
     Args:
-        num_embeddings: given by the quantizer.
-        embedding_dim: given by the quantizer.
+        num_embeddings: set by the quantizer.
+        embedding_dim: set by the quantizer.
         decay: g; 0 makes a step one iteration of k-means.
-        epsilon: of the smoothing, > 0.
+        epsilon: smoothing constant, > 0.
     """
 
     sums: Tensor
@@ -114,13 +114,13 @@ class EMACodebook(Codebook):
         self.sums.lerp_(sums, 1.0 - self.decay)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + len(counts) * self.epsilon) * total
-        # m / N of a code that nothing chose is what it was; smoothed, it would shrink to zero as N falls below epsilon
+        # smoothing would shrink a code that is never chosen to zero once N falls below epsilon
         chosen = (counts > 0.0).unsqueeze(1)
         self.weight.copy_(torch.where(chosen, self.sums / smoothed.unsqueeze(1), self.weight))
 
     @torch.no_grad()
     def replace(self, indices: Tensor, vectors: Tensor) -> None:
-        """Also the sum, or the next update would bring the old vector back."""
+        """Also replace the sum: otherwise the next update would bring the old vector back."""
         super().replace(indices, vectors)
         self.sums[indices] = self.weight[indices]
 
@@ -129,9 +129,9 @@ class GradientCodebook(Codebook):
     """Vectors trained by the optimizer on ``||sg(z_e) - e||^2`` (van den Oord et al. 2017, eq. 3, second term).
 
     Args:
-        num_embeddings: given by the quantizer.
-        embedding_dim: given by the quantizer.
-        decay: of the usage counts, which only say which codes are dead.
+        num_embeddings: set by the quantizer.
+        embedding_dim: set by the quantizer.
+        decay: decay of the usage counts, which only tell which codes are dead.
     """
 
     @checked
@@ -142,17 +142,17 @@ class GradientCodebook(Codebook):
         self.weight = nn.Parameter(weight)
 
     def terms(self, z: Tensor, e: Tensor) -> dict[str, Tensor]:
-        """``codebook``: the squared distance, with gradient to the codes alone."""
+        """``codebook``: the squared distance, with a gradient to the codes only."""
         return {"codebook": squared_error(z.detach(), e)}
 
 
 CodebookFactory = Callable[[int, int], Codebook]
-"""``(num_embeddings, embedding_dim) -> codebook``: a class of this module whose own arguments are given."""
+"""``(num_embeddings, embedding_dim) -> codebook``: a class of this module with its other arguments filled in."""
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """``||a - b||^2`` summed over all but the first dimension: ``(B, ...) -> (B,)``."""
-    # one function keeps fewer intermediate tensors than a square of a difference
+    # mse_loss stores fewer intermediate tensors than a squared difference
     return F.mse_loss(a, b, reduction="none").flatten(1).sum(1)
 
 
@@ -160,11 +160,10 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 def nearest_codes(z: Tensor, codes: Tensor, center: Tensor | None = None) -> Tensor:
     """``argmin_k ||z_n - e_k||^2`` for each vector: ``z (N, d), codes (K, d) -> (N,)`` int64.
 
-    The scores are ``|e|^2 - 2 z.e``, since ``|z|^2`` changes no minimum, with ``center (d,)`` as the origin: far from
-    it, an expanded square loses its digits. By default it is the codes' mean. It must not depend on ``z``, or a vector
-    would get another of two nearly equal codes in another batch. Codes whose distances differ by no more than their
-    rounding may be exchanged. On a GPU the product follows ``torch.set_float32_matmul_precision``, by default full
-    float32.
+    The scores are ``|e|^2 - 2 z.e``, because ``|z|^2`` does not change the minimum. The origin is ``center (d,)``, by
+    default the mean of the codes: far from the origin an expanded square loses digits. ``center`` must not depend on
+    ``z``, or the choice between two nearly equal codes would depend on the batch. Distances that differ by no more than
+    rounding may swap codes. On a GPU, ``torch.set_float32_matmul_precision`` applies, by default full float32.
     """
     center = codes.mean(0) if center is None else center
     codes = codes - center

@@ -1,4 +1,4 @@
-"""Gradients through the choice of a code, which has none."""
+"""Gradient estimators for the choice of a code, which is not differentiable."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class _Replace(torch.autograd.Function):
-    """``value`` with the gradient of ``path``: as ``path + sg(value - path)``, without its rounding."""
+    """``value`` with the gradient of ``path``: ``path + sg(value - path)`` without the rounding error."""
 
     @staticmethod
     def forward(ctx: Any, path: Tensor, value: Tensor) -> Tensor:
@@ -21,17 +21,17 @@ class _Replace(torch.autograd.Function):
 
 
 class Estimator(ABC):
-    """Stands in for the gradient of ``z_q`` to ``z_e``; the value stays the code's, bit by bit."""
+    """Replaces the gradient of ``z_q`` with respect to ``z_e``. The value of ``z_q`` does not change."""
 
     def __call__(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        """``z_e, z_q (..., d) -> (..., d)``: the value of ``z_q``, with a gradient to ``z_e`` and none to ``z_q``."""
+        """The value of ``z_q`` with a gradient to ``z_e`` only: ``z_e, z_q (..., d) -> (..., d)``."""
         z_q = z_q.detach()
         replaced: Tensor = _Replace.apply(self.path(z_e, z_q), z_q)
         return replaced
 
     @abstractmethod
     def path(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        """What the gradient is taken of, ``(..., d)``; its value plays no part."""
+        """The function ``(..., d)`` whose gradient is used; its value is ignored."""
 
 
 class StraightThrough(Estimator):
@@ -45,10 +45,10 @@ class StraightThrough(Estimator):
 class RotationTrick(Estimator):
     """``z_q = sg(||z_q|| / ||z_e|| R) z_e``, R the rotation that turns ``z_e`` into the direction of ``z_q``.
 
-    The gradient turns and scales with its code, so that the angle between gradient and vector is kept. Fifty et al.,
+    The gradient is rotated and scaled with the code, which keeps the angle between gradient and vector. Fifty et al.,
     "Restructuring Vector Quantization with the Rotation Trick", 2024, sec. 4: with unit vectors a of ``z_e`` and b of
-    ``z_q``, and ``r = (a + b) / ||a + b||``, ``R = I - 2 r r^T + 2 b a^T``. A ``z_e`` of no length (below 1e-6) has no
-    direction; there the gradient is copied.
+    ``z_q``, and ``r = (a + b) / ||a + b||``, ``R = I - 2 r r^T + 2 b a^T``. If ``z_e`` is shorter than 1e-6, it has no
+    direction and the gradient is copied.
     """
 
     def path(self, z_e: Tensor, z_q: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quantizers whose codebook is a grid: nothing to search and nothing to store."""
+"""Quantizers whose codebook is a fixed grid, without search and without stored vectors."""
 
 import math
 from typing import Annotated
@@ -16,22 +16,21 @@ Levels = Annotated[int, Within(ge=3, le=MOST_EMBEDDINGS)]
 Bits = Annotated[int, Within(ge=1, le=24)]
 
 _MARGIN = 1e-3
-"""Of `FSQ.bound`: the outermost levels are neared and never reached."""
+"""Of `FSQ.bound`, which approaches the outermost levels but never reaches them."""
 
 
 class FSQ(VectorwiseQuantizer):
     """Finite scalar quantization: channel i is bounded and rounded to one of ``levels[i]`` values.
 
     Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023, sec. 3 and appendix A.1. With L levels,
-    ``f(z) = (1 - 1e-3) (L - 1)/2 tanh(z + s) - o`` is rounded, where ``o`` is 1/2 for an even L and 0 for an odd one,
-    and ``s`` is such that ``f(0) = 0``. The 1e-3 is that of the paper's listing, which has ``tan`` for the inverse of
-    tanh in ``s``, and so misses 0 a little. The codes are divided by ``floor(L / 2)`` and so in [-1, 1]. There is no
-    loss.
+    ``f(z) = (1 - 1e-3) (L - 1)/2 tanh(z + s) - o`` is rounded, where ``o`` is 1/2 for even L and 0 for odd L, and ``s``
+    makes ``f(0) = 0``. The 1e-3 is from the paper's listing, whose ``s`` uses ``tan`` instead of the inverse of tanh
+    and so misses 0 a little. Codes are divided by ``floor(L / 2)`` and lie in [-1, 1]. There is no loss.
 
     The index is ``sum_i digit_i prod_{j < i} levels[j]``, with ``digit = round(f(z)) + floor(L / 2)``.
 
     Args:
-        levels: of each channel, at least 3; their product is the number of codes. The paper's choices: [8, 6, 5] for
+        levels: number for each channel, at least 3; their product is the number of codes. In the paper: [8, 6, 5] for
             2^8, [8, 5, 5, 5] for 2^10, [7, 5, 5, 5, 5] for 2^12, [8, 8, 8, 6, 5] for 2^14, [8, 8, 8, 5, 5, 5] for 2^16.
     """
 
@@ -79,15 +78,15 @@ class LFQ(VectorwiseQuantizer):
 
         commitment_cost ||z - sg(q)||^2 + entropy_weight (mean_z H(p(. | z)) - H(mean_z p(. | z))),
 
-    The second term is exact for at most 12 channels. Of more, the entropy of the mean is that of groups of at most 12
-    channels, see `lit_vae.quantizers.entropy.sign_choice`.
+    The second term is exact for at most 12 channels. With more, the entropy of the mean is summed over groups of at
+    most 12 channels, see `lit_vae.quantizers.entropy.sign_choice`.
 
     Args:
         embedding_dim: channels d, for 2^d codes; at most 24.
         commitment_cost: weight of the commitment.
         entropy_weight: weight of the entropy penalty.
-        temperature: of its soft choice: an entry z is 1 with probability ``sigmoid(4 z / temperature)``. A small one
-            (0.01 is common) is felt only by entries of that size.
+        temperature: of the soft choice: an entry z is 1 with probability ``sigmoid(4 z / temperature)``. A small value
+            (0.01 is common) affects only entries of that size.
     """
 
     @checked
@@ -116,7 +115,7 @@ class LFQ(VectorwiseQuantizer):
 
     @property
     def batch_terms(self) -> dict[str, tuple[int, ...]]:
-        """How often each code of each group of bits is chosen."""
+        """Use of each code in each group of bits."""
         groups, bits = groups_of_bits(self.embedding_dim)
         return {USAGE: (groups, 2**bits)}
 

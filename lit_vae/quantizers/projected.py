@@ -1,4 +1,4 @@
-"""Codes of fewer dimensions than the latents they stand for."""
+"""A quantizer in fewer dimensions than the latents."""
 
 from torch import Tensor, nn
 
@@ -7,14 +7,14 @@ from lit_vae.ranges import PositiveInt, checked
 
 
 class Projected(Quantizer):
-    """Linear maps at each position, down to the inner quantizer's channels and up again.
+    """Linear maps at each position to the inner quantizer's channels and back.
 
-    Yu et al., "Vector-quantized Image Modeling with Improved VQGAN", 2022, sec. 3.2 ("factorized codes"): a nearest
-    code among few dimensions is found by many more vectors, and more of the codes are used.
+    Yu et al., "Vector-quantized Image Modeling with Improved VQGAN", 2022, sec. 3.2 ("factorized codes"): in fewer
+    dimensions more of the codes are used.
 
     Args:
-        quantizer: of the low-dimensional vectors; losses and codes are its own.
-        embedding_dim: channels taken and given.
+        quantizer: quantizes the low-dimensional vectors; losses and codes come from it.
+        embedding_dim: number of input and output channels.
     """
 
     @checked

@@ -1,4 +1,4 @@
-"""Where a codebook starts, and what becomes of the codes that nothing chooses."""
+"""Initial codes by k-means, and revival of dead codes."""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,13 @@ from lit_vae.ranks import rank, sum_over_ranks, world_size
 
 
 class KMeans:
-    """Codes at the start: the centres that k-means finds in the vectors of a batch, of all ranks.
+    """Initial codes: the centres of k-means on the vectors of a batch, of all ranks.
 
-    It starts at vectors of the batch, with repetitions where there are fewer of them than codes.
+    It starts from vectors of the batch, repeated if they are fewer than the codes.
 
     Args:
-        batches: the first ones of training; each starts the codebook anew, since the encoder moves fastest then.
-        iterations: of Lloyd's algorithm; 0 takes vectors as they are.
+        batches: number of first batches that each start the codebook anew, since the encoder changes fastest then.
+        iterations: of Lloyd's algorithm; 0 uses the vectors themselves.
         seed: of the choice of vectors.
     """
 
@@ -25,7 +25,7 @@ class KMeans:
         self.batches, self.iterations, self.seed = batches, iterations, seed
 
     def __call__(self, z: Tensor, num_embeddings: int, step: int, normalize: bool) -> Tensor:
-        """Codes ``(K, d)`` of this rank's vectors ``z (N, d)`` and the others'; on the unit sphere if ``normalize``."""
+        """Codes ``(K, d)`` from the vectors ``z (N, d)`` of all ranks; on the unit sphere if ``normalize``."""
         drawn = draw_rows(z, num_embeddings, self.seed, step)
         codes = drawn[torch.arange(num_embeddings, device=z.device) % len(drawn)]
         for _ in range(self.iterations):
@@ -38,15 +38,15 @@ class KMeans:
 
 
 class Revival:
-    """A dead code becomes a vector of the current batch, drawn from those of all ranks, and counts as a new one.
+    """Replaces each dead code by a random vector of the current batch (of all ranks) and resets its count.
 
     Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", 2020; Dhariwal et al., "Jukebox", 2020,
-    sec. 3.1. The optimizer's state of a revived code of a `GradientCodebook` stays.
+    sec. 3.1. With a `GradientCodebook`, the optimizer's state of a revived code stays.
 
     Args:
-        threshold: in (0, 1); a code is dead whose average count for each step is below it. Counts start at one, so at a
+        threshold: in (0, 1). A code is dead if its average count per step is below it. Counts start at one, so with a
             decay of 0.99 a code that is never chosen is dead after ``log(0.01) / log(0.99) = 459`` steps.
-        every_n_steps: training steps from one look at the counts to the next; on a GPU each look waits for it.
+        every_n_steps: training steps between two checks of the counts; each check waits for the GPU.
         seed: of the choice of vectors.
     """
 
@@ -55,9 +55,9 @@ class Revival:
         self.threshold, self.every_n_steps, self.seed = threshold, every_n_steps, seed
 
     def __call__(self, z: Tensor, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Dead codes ``(M,)`` of those with ``counts (K,)``, and a vector for each ``(M, d)``.
+        """Indices ``(M,)`` of dead codes, given ``counts (K,)``, and a new vector for each ``(M, d)``.
 
-        ``z (N, d)`` are this rank's vectors. No vector is taken twice; codes for which there is none wait.
+        ``z (N, d)`` are this rank's vectors. No vector is used twice; if there are too few, some codes stay dead.
         """
         dead = (counts < self.threshold).nonzero().squeeze(1)
         if len(dead) == 0:
@@ -69,7 +69,7 @@ class Revival:
 def draw_rows(z: Tensor, count: int, seed: int, step: int) -> Tensor:
     """At most ``count`` distinct rows of the vectors ``z (N, d)`` of all ranks, the same on every rank.
 
-    They are a function of ``(seed, step)`` and of how many vectors there are, not of how these are distributed.
+    The choice depends on ``(seed, step)`` and the total number of vectors, not on their distribution over ranks.
     """
     blocks = [len(z)]
     if world_size() > 1:
@@ -77,7 +77,7 @@ def draw_rows(z: Tensor, count: int, seed: int, step: int) -> Tensor:
         sizes[rank()] = len(z)
         sum_over_ranks(sizes)
         blocks = sizes.tolist()
-    # a CPU generator looks at 32 bits of its seed
+    # a CPU generator uses 32 bits of its seed
     generator = Generator().manual_seed((seed * 1_000_003 + step) % 2**32)
     positions = torch.randperm(sum(blocks), generator=generator)[:count] - sum(blocks[: rank()])
     mine = (positions >= 0) & (positions < len(z))

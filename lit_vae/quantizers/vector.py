@@ -1,4 +1,4 @@
-"""Vector quantization: the nearest of K learned vectors."""
+"""Vector quantization: each vector becomes the nearest of K learned vectors."""
 
 from typing import Any
 
@@ -21,22 +21,22 @@ class VectorQuantizer(VectorwiseQuantizer):
 
         commitment_cost ||z_e - sg(e)||^2  [+ ||sg(z_e) - e||^2]  [+ weight entropy],
 
-    the second term with a `GradientCodebook` only. ``terms`` has them as ``commitment``, ``codebook`` and ``entropy``.
+    named ``commitment``, ``codebook`` (with a `GradientCodebook` only) and ``entropy`` in ``terms``.
 
-    In training mode every forward pass, with gradients or without, is a step of the codebook; otherwise nothing moves.
-    With W ranks, a step is that of one process with the W batches in a row. Random choices depend on a seed and the
-    number of steps alone, which is saved.
+    In training mode every forward pass updates the codebook, even without gradients. W ranks make the same update as
+    one process with the W batches concatenated. Random choices depend only on a seed and on the number of steps, which
+    checkpoints save.
 
     Args:
         num_embeddings: number K of codes.
         embedding_dim: channels d.
         commitment_cost: beta, weight of the commitment.
-        normalize: put ``z_e`` and the codes on the unit sphere, so that the nearest code is that of the greatest cosine
+        normalize: project ``z_e`` and the codes to the unit sphere, so that the nearest code has the largest cosine
             (Yu et al., "Vector-quantized Image Modeling with Improved VQGAN", 2022, sec. 3.2).
         codebook: how the codes are trained.
         estimator: the gradient from ``z_q`` to ``z_e``.
-        start: codes taken from the first batches; random normal ones by default.
-        revival: what becomes of codes that are not used; nothing by default.
+        start: initial codes from the first batches; by default random normal vectors.
+        revival: replacement of unused codes; none by default.
         entropy: penalty for uncertain or uneven choices; none by default.
     """
 
@@ -62,7 +62,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         self.estimator, self.start, self.revival, self.entropy = estimator, start, revival, entropy
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("revivals", torch.zeros((), dtype=torch.int64))
-        self._steps = -1  # `step`, read once: each step would wait for the GPU to ask for it. -1: not read yet
+        self._steps = -1  # copy of `step`, since reading a buffer waits for the GPU. -1: not read yet
 
     @property
     def codes(self) -> Tensor:
@@ -88,7 +88,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         of_batch: dict[str, Tensor] = {}
         loss = self.commitment_cost * commitment + sum(codebook_terms.values())
         if self.entropy is not None:
-            # a copy, since the codebook may move before the backward pass looks at the codes again
+            # a copy, since the codebook may change before the backward pass reads the codes again
             choice = self.entropy(z, codes.clone(), center)
             terms["entropy"] = choice.penalty() if self.training else choice.entropy
             loss = loss + self.entropy.weight * terms["entropy"]
@@ -101,17 +101,17 @@ class VectorQuantizer(VectorwiseQuantizer):
 
     @property
     def batch_terms(self) -> dict[str, tuple[int, ...]]:
-        """Of an entropy penalty, how often each code is chosen."""
+        """With an entropy penalty, the use of each code."""
         return {} if self.entropy is None else {USAGE: (1, self.num_embeddings)}
 
     def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
         """Minus the weighted entropy of the mean choice."""
         return 0.0 if self.entropy is None else -self.entropy.weight * diversity(means[USAGE])
 
-    @torch.compiler.disable  # it asks which codes are dead, and how many: a compiled step is interrupted here
+    @torch.compiler.disable  # the number of dead codes depends on data, so a compiled step breaks here anyway
     @torch.no_grad()
     def _maintain_codebook(self, rows: Tensor) -> None:
-        """Start the codebook, or revive codes, before they are chosen from: ``rows (N, d)``, this rank's vectors."""
+        """Initialise or revive codes before they are chosen, from this rank's vectors ``rows (N, d)``."""
         self._steps = self._steps + 1 if self._steps >= 0 else int(self.step)
         if self.start is not None and self._steps < self.start.batches:
             every = torch.arange(self.num_embeddings, device=rows.device)
@@ -126,7 +126,7 @@ class VectorQuantizer(VectorwiseQuantizer):
         return F.embedding(indices, self.codes)
 
     def scalars(self) -> dict[str, float]:
-        """``revivals``: codes revived so far, where there is a `Revival`."""
+        """``revivals``: number of codes revived so far, if there is a `Revival`."""
         return {} if self.revival is None else {"revivals": float(self.revivals)}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

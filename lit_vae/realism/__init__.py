@@ -1,4 +1,4 @@
-"""What makes reconstructions look real: perceptual and adversarial terms that any family switches on."""
+"""Realism: perceptual and adversarial loss terms that autoencoder families can switch on."""
 
 from lit_vae.realism.adversary import Adversary
 from lit_vae.realism.augment import Augmentation, Color, Cutout, Translation

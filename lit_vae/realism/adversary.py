@@ -1,4 +1,4 @@
-"""The adversary: a discriminator, its loss, and how hard the decoder feels it."""
+"""The adversary: a discriminator, its loss, and the weight of the adversarial term."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +19,7 @@ DiscriminatorFactory = Callable[[Shape], nn.Module]
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What the discriminator's side of a step comes to: its ``loss ()``; what is logged, ``(B,)`` and ``()`` each."""
+    """Discriminator's part of a step: its ``loss ()``, and logged ``terms (B,)`` and ``scalars ()``."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -27,25 +27,24 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Adversary(nn.Module):
-    """``d(t) lambda L_G`` for the autoencoder, and the discriminator that it is against, trained in the same step.
+    """The adversarial loss ``d(t) lambda L_G`` of the autoencoder, and its discriminator, trained in the same step.
 
-    One step is of both players at the same weights: the autoencoder sees the discriminator before its step, and the
-    discriminator images that were made before the autoencoder's. They are two parameter groups of one optimizer, each
-    with settings of its own; so a batch is one optimizer step, which schedules and checkpoints count, and gradient
-    accumulation, clipping (of each player by itself) and loss scaling are Lightning's.
+    Both players take a step from the same weights. They are two parameter groups of one optimizer, each with its own
+    settings, so a batch is one optimizer step for schedules and checkpoints. Lightning does gradient accumulation,
+    clipping (of each player separately) and loss scaling.
 
-    A discriminator that begins with the decoder's first sight of it ruins reconstructions: give ``weight`` a
-    `lit_vae.schedules.LinearWarmup` with a ``delay`` of more than ``start_step``.
+    An untrained discriminator ruins reconstructions. Train it before the decoder sees it: give ``weight`` a
+    `lit_vae.schedules.LinearWarmup` with a ``delay`` above ``start_step``.
 
     Args:
         discriminator: `lit_vae.networks.PatchDiscriminator`.
         loss: `lit_vae.objectives.Hinge`, `NonSaturating` or `LeastSquares`.
-        weight: d(t), a number or a schedule of optimizer steps; 0 in the beginning.
+        weight: d(t), a number or a schedule of optimizer steps that starts at 0.
         start_step: optimizer steps before the discriminator learns.
         max_adaptive_weight: the largest lambda; null: lambda is 1, and ``weight`` is in nats.
-        optimizer: what the discriminator's parameter group has of its own, as ``{lr: 2.0e-4, betas: [0.5, 0.9]}``.
-        penalties: of the discriminator.
-        augmentations: of all that it sees.
+        optimizer: settings of the discriminator's parameter group, such as ``{lr: 2.0e-4, betas: [0.5, 0.9]}``.
+        penalties: terms added to the discriminator's loss.
+        augmentations: applied to all images that the discriminator sees.
     """
 
     scale: Tensor
@@ -72,19 +71,19 @@ class Adversary(nn.Module):
         self.optimizer = optimizer
         self.penalties = nn.ModuleList(penalties)
         self.augmentations = augmentations
-        self.register_buffer("scale", torch.ones(()))  # turned down by callbacks.GANHealth, and kept in checkpoints
+        self.register_buffer("scale", torch.ones(()))  # callbacks.GANHealth lowers it; checkpoints keep it
 
     def check_settings(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises ValueError for settings of its parameter group that the optimizer does not know."""
+        """Raise ValueError if the discriminator's parameter group has settings that the optimizer does not know."""
         known = sorted(optimizer.defaults)
         if unknown := [name for name in self.optimizer if name not in known]:
             raise ValueError(
-                f"Adversary: optimizer (={unknown}) must have settings of {type(optimizer).__name__}:"
+                f"Adversary: optimizer (={unknown}) must hold settings of {type(optimizer).__name__}:"
                 f" {', '.join(known)}. Set model.init_args.realism.init_args.adversary.init_args.optimizer."
             )
 
     def build(self, image_shape: Shape) -> None:
-        """Make the discriminator of such images."""
+        """Make the discriminator for images of this shape."""
         self.discriminator = self.make_discriminator(image_shape)
 
     def learns(self, step: int) -> bool:
@@ -96,18 +95,18 @@ class Adversary(nn.Module):
         return self.weight(step) > 0.0
 
     def logits(self, x: Tensor) -> Tensor:
-        """What the discriminator says of images as it sees them: ``(B, C, H, W) -> (B, 1, h, w)``."""
+        """The discriminator's logits of augmented images: ``(B, C, H, W) -> (B, 1, h, w)``."""
         for augmentation in self.augmentations:
             x = augmentation(x)
         assert self.discriminator is not None
         return self.discriminator(x)
 
     def generator_loss(self, x_hat: Tensor) -> Tensor:
-        """L_G ``(B,)``, with gradient to ``x_hat`` and to no weight of the discriminator."""
+        """L_G ``(B,)``, with a gradient to ``x_hat`` but not to the discriminator."""
         return graft(lambda image: self.loss.generator(self.logits(image)), x_hat)
 
     def balance(self, reconstruction: Tensor, generator: Tensor, last_layer: Tensor | None) -> dict[str, Tensor]:
-        """Lambda and the two gradient norms behind it, ``()`` each; of ``(B,)`` terms, over all ranks."""
+        """Lambda and its two gradient norms over all ranks, ``()`` each, from terms ``(B,)``."""
         if self.max_adaptive_weight is None:
             return {"adaptive_weight": reconstruction.new_ones(())}
         assert last_layer is not None  # `Autoencoder.problems`
@@ -116,10 +115,10 @@ class Adversary(nn.Module):
         return {"adaptive_weight": chosen, "grad_norm_nll": norms[0], "grad_norm_adversarial": norms[1]}
 
     def judge(self, x: Tensor, x_hat: Tensor, step: int) -> DiscriminatorOutput:
-        """The discriminator's loss at images and (detached) reconstructions.
+        """The discriminator's loss for images and (detached) reconstructions.
 
-        Two forward passes, as the decoder's side is a third: batch statistics, where there are any, must be those of
-        reconstructions alone here as they are there, or the two play against different functions.
+        Images and reconstructions go through it separately. `generator_loss` sees reconstructions only, so batch
+        statistics, if any, must be of reconstructions only here too.
         """
         real, fake = self.logits(x), self.logits(x_hat.detach())
         per_image = self.loss.discriminator(real, fake)
@@ -140,20 +139,20 @@ class Adversary(nn.Module):
         return DiscriminatorOutput(loss, terms, {name: penalty.detach() for name, penalty in penalties.items()})
 
     def idle(self) -> Tensor:
-        """Zero, by way of every parameter: DistributedDataParallel waits for a gradient of each at every step."""
+        """Zero that depends on every parameter: DistributedDataParallel waits for the gradient of each."""
         return 0.0 * torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
 
     def forget_idle_gradients(self) -> None:
-        """So that the optimizer does not count steps in which nothing was learned."""
+        """Drop the gradients of `idle`, so that the optimizer does not count these steps."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Why it cannot judge such images, or begins too late."""
+        """A decoder that sees the discriminator before it is trained."""
         first = next((step for step in range(self.start_step) if self.is_active(step)), None)
         if first is None:
             return []
         return [
-            f"Adversary: the decoder feels the discriminator from step {first}, before it is trained: start_step"
-            f" (={self.start_step}). Give weight a schedule with a delay of at least start_step, or lower that."
+            f"Adversary: weight is positive from step {first}, but the discriminator is trained from start_step"
+            f" (={self.start_step}). Give weight a schedule with a delay of at least start_step, or lower start_step."
         ]

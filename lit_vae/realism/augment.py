@@ -1,6 +1,6 @@
-"""Augmentations of what a discriminator sees, real and fake alike: Zhao et al., "DiffAugment", 2020.
+"""Augmentations of the images that a discriminator sees, real and fake: Zhao et al., "DiffAugment", 2020.
 
-All are differentiable, so the generator learns through them, and none is in the generator's images.
+All are differentiable, so the generator learns through them and its own images stay unaugmented.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from lit_vae.ranges import PositiveShare, checked
 
 
 class Augmentation(ABC):
-    """A random change of images, drawn anew for each: ``(B, C, H, W) -> (B, C, H, W)``."""
+    """A random change, drawn for each image: ``(B, C, H, W) -> (B, C, H, W)``."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -22,11 +22,11 @@ class Augmentation(ABC):
 class Color(Augmentation):
     """Brightness, saturation and contrast: ``+ U(-1/2, 1/2)``, ``x U(0, 2)``, ``x U(1/2, 3/2)``.
 
-    The brightness is in units of images in [-1, 1], as in the published code.
+    Brightness is in the units of images in [-1, 1], as in the published code.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Saturation moves values from their pixel's mean, contrast from their image's."""
+        """Saturation scales distances to the mean of the pixel, contrast to the mean of the image."""
         brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
         x = x + (brightness - 0.5)
         grey = x.mean(1, keepdim=True)
@@ -36,14 +36,14 @@ class Color(Augmentation):
 
 
 class Translation(Augmentation):
-    """A shift of up to ``ratio`` of each side; what comes in is grey, 0."""
+    """A shift by up to ``ratio`` of each side. Uncovered pixels become grey, 0."""
 
     @checked
     def __init__(self, ratio: PositiveShare = 0.125) -> None:
         self.ratio = ratio
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Whole pixels."""
+        """Shift by whole pixels."""
         batch, _, height, width = x.shape
         rows, columns = (_shifts(batch, size, int(size * self.ratio + 0.5), x) for size in (height, width))
         inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None]
@@ -54,10 +54,10 @@ class Translation(Augmentation):
 
 
 class Cutout(Augmentation):
-    """A square of ``ratio`` of each side becomes grey, 0. Its middle is drawn evenly over the image.
+    """A rectangle of ``ratio`` of each side becomes grey, 0. Its middle is uniform over the image.
 
-    The middle of an even side lies between two pixels, or on the border: it has ``size + 1`` places. That of an odd
-    side lies on a pixel. Both ends of a row or column are so cut equally often.
+    The middle of an even side lies between two pixels or on the border: it has ``size + 1`` places. The middle of an
+    odd side lies on a pixel. So both ends of a row or column are cut equally often.
     """
 
     @checked
@@ -65,7 +65,7 @@ class Cutout(Augmentation):
         self.ratio = ratio
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The square may lie across the border."""
+        """The rectangle may cross the border."""
         batch, _, height, width = x.shape
         hits = []
         for size in (height, width):
@@ -78,6 +78,6 @@ class Cutout(Augmentation):
 
 
 def _shifts(batch: int, size: int, most: int, like: Tensor) -> Tensor:
-    """Positions ``(batch, size)`` that each image is read at."""
+    """Positions ``(batch, size)`` at which each image is read."""
     shift = torch.randint(-most, most + 1, (batch, 1), device=like.device)
     return torch.arange(size, device=like.device) + shift

@@ -1,4 +1,4 @@
-"""The component itself: what a training step pays beside the family's own terms."""
+"""The realism component: perceptual and adversarial terms that are added to a family's loss."""
 
 from typing import NamedTuple
 
@@ -14,15 +14,14 @@ from lit_vae.realism.adversary import Adversary
 
 
 class Perceptual(nn.Module):
-    """``weight * D * distance(x, x_hat) / temperature`` nats, of images with D values.
+    """``weight * D * distance(x, x_hat) / temperature`` nats, for images with D values.
 
-    The weight is in the units that papers state it in: ``L1 + 1.0 LPIPS`` or ``MSE + 0.1 LPIPS`` *for each value*, with
-    the likelihood's temperature dividing both (Rombach et al. 2022, app. G, as code has it:
-    ``sum (|x - x_hat| + w LPIPS) / exp(s) + s``). So the balance of the two is the same whatever variance or scale is
-    learned.
+    The weight has the units of papers: ``L1 + 1.0 LPIPS`` or ``MSE + 0.1 LPIPS`` for each value. The likelihood's
+    temperature divides both terms, so a learned variance or scale does not change their balance (Rombach et al. 2022,
+    app. G; in their code ``sum (|x - x_hat| + w LPIPS) / exp(s) + s``).
 
     Args:
-        distance: between images; `lit_vae.features`.
+        distance: a distance between images, from `lit_vae.features`.
         weight: w.
     """
 
@@ -33,24 +32,24 @@ class Perceptual(nn.Module):
         self.weight = weight
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Why the features cannot be had of such images."""
+        """Reasons why the features cannot be computed for images of this shape; empty if they can."""
         return self.distance.problems(image_shape)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """The distance itself: ``(B, C, H, W), (B, C, H, W) -> (B,)``, with gradient to ``x_hat`` alone."""
+        """The unweighted distance: ``(B, C, H, W), (B, C, H, W) -> (B,)``, with a gradient to ``x_hat`` only."""
         return self.distance(x, x_hat)
 
     def nats(self, distance: Tensor, x: Tensor, temperature: Tensor) -> Tensor:
-        """A distance ``(B,)`` in nats per image."""
+        """The weighted distance ``(B,)``, in nats per image."""
         return self.weight * x[0].numel() / temperature * distance
 
 
 class RealismOutput(NamedTuple):
-    """Of a training step.
+    """Result of a training step.
 
     Attributes:
-        loss: what the autoencoder pays, ``(B,)`` nats, with gradient to it alone.
-        discriminator_loss: ``()``, with gradient to the discriminator alone.
+        loss: the autoencoder's loss, ``(B,)`` nats, with a gradient to the autoencoder only.
+        discriminator_loss: ``()``, with a gradient to the discriminator only.
         terms: raw and weighted terms by name, ``(B,)``.
         scalars: weights and norms by name, ``()``.
     """
@@ -65,38 +64,38 @@ class Realism(nn.Module):
     """``w D LPIPS(x, x_hat) / temperature + d(t) lambda L_G(x_hat)``: the terms of VQGAN and of latent diffusion.
 
     Esser et al., "Taming Transformers", 2021, eq. 6 and 7; Rombach et al., "High-Resolution Image Synthesis with Latent
-    Diffusion Models", 2022, app. G. Neither is a likelihood: ``distortion`` and ``elbo`` of a family stay what they
-    are, and the two have names of their own.
+    Diffusion Models", 2022, app. G. Neither term is a likelihood: they are logged under their own names and do not
+    change ``distortion`` and ``elbo``.
 
     Args:
-        perceptual: a distance between features; null: none.
-        adversary: a discriminator; null: none.
+        perceptual: the perceptual term; null: none.
+        adversary: the discriminator and its loss; null: none.
     """
 
     def __init__(self, perceptual: Perceptual | None = None, adversary: Adversary | None = None) -> None:
         super().__init__()
         if perceptual is None and adversary is None:
-            raise ValueError("Realism: perceptual and adversary are both null. Give one, or leave model.realism out.")
+            raise ValueError("Realism: perceptual and adversary are both null. Set one, or remove model.realism.")
         self.perceptual = perceptual
         self.adversary = adversary
 
     @property
     def term_names(self) -> tuple[str, ...]:
-        """Per-image terms that it adds to an evaluation: the adversary's game has no meaning there."""
+        """Per-image terms that it adds to an evaluation. The adversarial term is for training only."""
         return ("perceptual", "perceptual_nats") if self.perceptual is not None else ()
 
     def build(self, image_shape: Shape) -> None:
-        """Make what depends on the images."""
+        """Make the networks that depend on the image shape."""
         if self.adversary is not None:
             self.adversary.build(image_shape)
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Everything that keeps it from being trained on such images."""
+        """Reasons why it cannot be trained on images of this shape; empty if it can."""
         parts = [part for part in (self.perceptual, self.adversary) if part is not None]
         return [problem for part in parts for problem in part.problems(image_shape)]
 
     def evaluate(self, x: Tensor, x_hat: Tensor, temperature: Tensor) -> dict[str, Tensor]:
-        """The perceptual term, raw and in nats, ``(B,)`` each, with gradient to ``x_hat`` and the temperature."""
+        """The perceptual term, raw and in nats, ``(B,)`` each, with a gradient to ``x_hat`` and the temperature."""
         if self.perceptual is None:
             return {}
         perceptual = self.perceptual
@@ -118,8 +117,8 @@ class Realism(nn.Module):
             x: images ``(B, C, H, W)`` in [-1, 1].
             x_hat: their reconstructions, the likelihood's mean.
             distortion: ``-log p(x|z)``, ``(B,)`` nats.
-            temperature: what the likelihood divides its error by, ``()``.
-            last_layer: the decoder's, for the adaptive weight.
+            temperature: divisor of the likelihood's error, ``()``.
+            last_layer: weight of the decoder's last layer, for the adaptive weight.
             step: optimizer steps taken.
         """
         terms = self.evaluate(x, x_hat, temperature)

@@ -1,4 +1,4 @@
-"""What keeps a discriminator smooth, or from learning few images by heart: added to its loss."""
+"""Penalties in the discriminator's loss: they keep it smooth, or from memorising a small data set."""
 
 from abc import ABC, abstractmethod
 
@@ -19,10 +19,10 @@ class Penalty(nn.Module, ABC):
         """The weighted term, ``()``.
 
         Args:
-            discriminator: in training.
-            x: images ``(B, C, H, W)``, as they are.
-            real: logits of images as the discriminator saw them, ``(B, 1, h, w)``.
-            fake: logits of reconstructions.
+            discriminator: the network, in training mode.
+            x: images ``(B, C, H, W)``, without augmentation.
+            real: logits of (augmented) images, ``(B, 1, h, w)``.
+            fake: logits of (augmented) reconstructions.
             step: optimizer steps taken.
         """
 
@@ -32,8 +32,8 @@ class R1(Penalty):
 
     Args:
         weight: gamma.
-        every: steps between two that have the term, then ``every`` times as heavy (Karras et al. 2020, app. B). It
-            takes a backward pass of a backward pass.
+        every: the term is computed once in ``every`` steps, with ``every`` times the weight (Karras et al. 2020,
+            app. B), because it needs a second-order gradient.
     """
 
     @checked
@@ -42,7 +42,7 @@ class R1(Penalty):
         self.weight, self.every = weight, every
 
     def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        """Zero between two of its steps."""
+        """The term ``()``; zero in the steps between."""
         if step % self.every:
             return real.new_zeros(())
         anchor = x.detach().requires_grad_()
@@ -53,14 +53,14 @@ class R1(Penalty):
 
 
 class LeCAM(Penalty):
-    """Holds logits near moving averages of the other side's: for few images (Tseng et al. 2021).
+    """Keeps the logits of real and fake images close to each other: for small data sets (Tseng et al. 2021).
 
-    ``weight (E relu(D(x) - a_F)^2 + E relu(a_R - D(x_hat))^2)``, ``a_R`` and ``a_F`` the averages of the logits of real
-    and fake images, over all ranks.
+    ``weight (E relu(D(x) - a_F)^2 + E relu(a_R - D(x_hat))^2)``, where ``a_R`` and ``a_F`` are moving averages of the
+    logits of real and fake images over all ranks.
 
     Args:
         weight: lambda.
-        decay: of the averages.
+        decay: decay of the moving averages.
     """
 
     averages: Tensor
@@ -74,7 +74,7 @@ class LeCAM(Penalty):
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def forward(self, discriminator: nn.Module, x: Tensor, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        """With the averages as this batch leaves them."""
+        """The term ``()``, with averages that include this batch."""
         real, fake = in_float32(real), in_float32(fake)
         with torch.no_grad():
             means = average_over_ranks(torch.stack([real.mean(), fake.mean()]))

@@ -64,7 +64,7 @@ def test_codes_out_of_range_are_told(wrong, span):
         CodeUsage(K).update(torch.tensor(wrong))
     assert str(error.value) == (
         f"count_codes: codes ({span}) must be between 0 and 49. "
-        "Give num_embeddings (=50) as the model that made them has it."
+        "Give num_embeddings (=50) of the model that made the codes."
     )
 
 

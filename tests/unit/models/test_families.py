@@ -223,13 +223,13 @@ def test_every_problem_is_told_at_once(new_model):
         "CVAE: model.image_shape (=[1, 3, 4]) is not the shape of the data's images [3, 32, 32]"
         " ([channels, height, width]). Change model.init_args.image_shape or the data.",
         "CVAE: model.prior.num_classes (=7) is not model.num_classes (=4). Set both to the number of labels.",
-        "CVAE: the data have no labels to be conditioned on. Take labelled data, or a VAE.",
+        "CVAE: the data have no labels. Take labelled data, or a VAE.",
     ]
 
 
 def test_a_vae_has_no_use_for_a_prior_of_each_class(new_model):
     assert new_model("VAE", prior=ClassConditionalNormal([2], 7)).problems(spec()) == [
-        "VAE: model.prior.num_classes (=7) is not model.num_classes (=0). It is told no labels: take"
+        "VAE: model.prior.num_classes (=7) is not model.num_classes (=0). The model has no labels: take"
         " lit_vae.priors.StandardNormal, or a CVAE."
     ]
 

@@ -76,7 +76,7 @@ def test_data_that_fit_have_no_problem():
         ({}, None, "it is a model of images, and the data are a NoneType. Take image data."),
         (
             {"network": partial(ResidualFeatures, widths=[4] * 5)}, spec(),
-            "nothing is left below 16 pixels, and model.image_shape is [1, 8, 8]. Set fewer widths in",
+            "at least 16 pixels on each side, but model.image_shape is [1, 8, 8]. Set fewer widths in",
         ),
     ],
 )  # fmt: skip

@@ -134,7 +134,7 @@ def test_free_bits_count_each_dimension_or_each_level(family):
 
 def test_dreg_is_refused_for_two_levels(family):
     (problem,) = linear(family, DReG()).objective.problems(2)
-    assert problem == "DReG: it is an objective of one level of latents, and the model has 2. Take IWAE."
+    assert problem == "DReG: it needs a model with one level of latents, but this one has 2. Take IWAE."
 
 
 def test_it_is_no_model_of_one_posterior_and_draws_images(family):

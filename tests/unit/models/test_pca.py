@@ -188,8 +188,8 @@ def test_resuming_within_the_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError) as error:
         PCA(list(SHAPE), LATENT).training_step(Loader(images()).batches[0], 2)
     assert str(error.value) == (
-        "PCA: fitted in one whole epoch, but this run was resumed at batch 2 of it."
-        " Start it again without ckpt_path, or from the checkpoint of the epoch's end."
+        "PCA: it needs one whole epoch, but this run was resumed at batch 2."
+        " Start it again without ckpt_path, or from a checkpoint of the end of an epoch."
     )
 
 
@@ -197,8 +197,8 @@ def test_too_few_images_leave_no_noise():
     with pytest.raises(ValueError) as error:
         solve(moments_of(images(LATENT + 1)), LATENT)
     assert str(error.value) == (
-        "PCA: latent_dim (=5) directions hold all the variance of the 6 training images, so that the noise would have"
-        " none (n images span at most n - 1 of their 24 dimensions). Set a smaller model.init_args.latent_dim, take"
+        "PCA: latent_dim (=5) directions hold all the variance of the 6 training images and leave none to the noise"
+        " (n images span at most n - 1 of their 24 dimensions). Set a smaller model.init_args.latent_dim, take"
         " more images, or dequantise the data."
     )
     assert solve(moments_of(images(LATENT + 2)), LATENT).variance > 0.0  # one direction beyond the latents is enough

@@ -207,12 +207,12 @@ def problems(model):
     return "\n".join([*model.problems(ImageSpec(*SHAPE, 0, "dequantized")), *model.loss_problems()])
 
 
-def test_a_decoder_that_feels_an_untrained_discriminator_is_a_problem():
-    assert "feels the discriminator from step 0" in problems(new_autoencoder(new_realism(start_step=100)))
+def test_a_decoder_that_sees_an_untrained_discriminator_is_a_problem():
+    assert "weight is positive from step 0" in problems(new_autoencoder(new_realism(start_step=100)))
     late = new_realism(weight=LinearWarmup(steps=10, delay=100), start_step=100)
     assert problems(new_autoencoder(late)) == ""
     early = new_realism(weight=LinearWarmup(steps=10, delay=50), start_step=100)
-    assert "from step 51, before it is trained: start_step (=100)" in problems(new_autoencoder(early))
+    assert "from step 51, but the discriminator is trained from start_step (=100)" in problems(new_autoencoder(early))
 
 
 @pytest.mark.parametrize("objective", [IWAE, DReG])
@@ -245,5 +245,5 @@ def test_penalties_are_in_the_loss_and_in_the_log():
 
 def test_a_misspelt_setting_of_the_discriminators_optimizer_is_refused():
     model = new_autoencoder(new_realism(optimizer={"learning_rate": 1e-4, "betas": [0.5, 0.9]}))
-    with pytest.raises(ValueError, match=r"Adversary: optimizer \(=\['learning_rate'\]\) must have settings of Adam"):
+    with pytest.raises(ValueError, match=r"Adversary: optimizer \(=\['learning_rate'\]\) must hold settings of Adam"):
         model.configure_optimizers()
