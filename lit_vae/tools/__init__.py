@@ -18,54 +18,46 @@ from lit_vae.run.offline import keep_others_offline
 from lit_vae.run.settings import with_home
 from lit_vae.run.trust import VARIABLE, forget_classes
 from lit_vae.run.yaml_files import refuse_special_files
-from lit_vae.tools.codes import encode
-from lit_vae.tools.compare import compare
-from lit_vae.tools.evaluate import evaluate
-from lit_vae.tools.export import export
-from lit_vae.tools.imported import import_autoencoder
-from lit_vae.tools.latents import latents
-from lit_vae.tools.prepare import prepare
-from lit_vae.tools.prior import fit_prior
-from lit_vae.tools.sheets import interpolate, reconstruct, sample, traverse
-from lit_vae.tools.study import study
-from lit_vae.tools.submit import submit
-from lit_vae.tools.sync import sync
-from lit_vae.tools.table import table
+from lit_vae.tools import cluster, compare, exchange, measure, pictures, prepare, priors, study, upload
 
 VERBS: dict[str, Callable[..., None]] = {
-    "sample": sample,
-    "reconstruct": reconstruct,
-    "interpolate": interpolate,
-    "traverse": traverse,
-    "encode": encode,
-    "fit-prior": fit_prior,
-    "evaluate": evaluate,
-    "table": table,
-    "study": study,
-    "submit": submit,
-    "sync": sync,
-    "compare": compare,
-    "latents": latents,
-    "prepare": prepare,
-    "export": export,
-    "import": import_autoencoder,
+    "sample": pictures.sample,
+    "reconstruct": pictures.reconstruct,
+    "interpolate": pictures.interpolate,
+    "traverse": pictures.traverse,
+    "encode": priors.encode,
+    "fit-prior": priors.fit_prior,
+    "evaluate": measure.evaluate,
+    "table": compare.table,
+    "study": study.study,
+    "submit": cluster.submit,
+    "sync": upload.sync,
+    "compare": compare.compare,
+    "latents": measure.latents,
+    "prepare": prepare.prepare,
+    "export": exchange.export,
+    "import": exchange.import_autoencoder,
 }
-SEVERAL: dict[Callable[..., None], tuple[str, str, str]] = {
-    table: ("runs", "RUN", "Run directories."),
-    compare: ("runs", "RUN", "Run directories or .ckpt files; RUN@gmm draws samples from its fitted mixture."),
-    sync: ("runs", "RUN", "Run directories, or folders above them."),
-    prepare: ("what", "WHAT", "Configurations (.yaml), folders of them, or weights: vgg16, alexnet, inception."),
+SEVERAL = {
+    "table": ("runs", "RUN", "Run directories."),
+    "compare": ("runs", "RUN", "Run directories or .ckpt files; RUN@gmm draws samples from its fitted mixture."),
+    "sync": ("runs", "RUN", "Run directories, or folders above them."),
+    "prepare": (
+        "what",
+        "WHAT",
+        "Configurations (.yaml), folders of them, or weights: vgg16, alexnet, inception.",
+    ),
 }
-"""Arguments that are given any number of times: name, placeholder, help."""
+"""By verb, the argument that is given any number of times: name, placeholder, help."""
 REPEATED = {
-    study: {
+    "study": {
         "config": ("OVERLAY", "Laid over each of them, such as configs/overlays/bf16.yaml. May be given again."),
         "only": ("NAME", "Train and test this one of them. May be given again. Default: all."),
     },
-    prepare: {"config": ("OVERLAY", "Laid over each configuration. May be given again.")},
-    submit: {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
+    "prepare": {"config": ("OVERLAY", "Laid over each configuration. May be given again.")},
+    "submit": {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
 }
-"""Options that are given any number of times: placeholder, help."""
+"""By verb, the options that are given any number of times: placeholder, help."""
 READS_NO_CHECKPOINT = ("table", "sync", "import")
 TRUST = (
     "Package or class that checkpoints may name, beside those of lit_vae, torch.nn and torch.optim. May be given again."
@@ -110,11 +102,11 @@ def _parser() -> Parser:
     for name, function in VERBS.items():
         sub = Parser(description=(function.__doc__ or "").split("\n    Args:")[0])
         skip: set[str | int] = set()
-        if function in SEVERAL:
-            argument, placeholder, explanation = SEVERAL[function]
+        if name in SEVERAL:
+            argument, placeholder, explanation = SEVERAL[name]
             sub.add_argument(argument, nargs="+", metavar=placeholder, help=explanation)
             skip = {argument}
-        for option, (placeholder, explanation) in REPEATED.get(function, {}).items():
+        for option, (placeholder, explanation) in REPEATED.get(name, {}).items():
             sub.add_argument(f"--{option}", action="append", type=str, metavar=placeholder, help=explanation)
             skip |= {option}
         if name not in READS_NO_CHECKPOINT:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.needs import Measured, Need, needs_of
-from lit_vae.tools.experiments import configurations_in
 
 if TYPE_CHECKING:
     from lit_vae.tools.configurations import Components
@@ -118,6 +117,8 @@ def _all_needs(what: list[str], overlays: list[Path], data_root: str | None) -> 
 
 
 def _configurations(path: Path) -> list[Path]:
+    from lit_vae.tools.configurations import configurations_in
+
     return configurations_in(path) if path.is_dir() else [path]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lit_vae.tools.codes import encode
+from lit_vae.tools.priors import encode
 
 Lightning = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]

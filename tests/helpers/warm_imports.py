@@ -19,7 +19,7 @@ import lit_vae.priors
 import lit_vae.quantizers
 import lit_vae.realism
 import lit_vae.run.loggers
-import lit_vae.tools.codes
+import lit_vae.tools.priors.encoding
 
 torch.set_num_threads(1)
 matplotlib.pyplot.figure().canvas.draw()  # finds its fonts

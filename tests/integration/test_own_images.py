@@ -13,7 +13,7 @@ from PIL import Image
 from callbacks import Samples
 from callbacks.periodic import untouched
 from lit_vae.run.loading import load_model
-from lit_vae.tools.sheets import Sampled
+from lit_vae.tools.priors.fitted import Sampled
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., None]

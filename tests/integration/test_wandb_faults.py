@@ -23,7 +23,7 @@ from wandb_helpers import (
     online,
 )
 
-from lit_vae.tools.sync import sync
+from lit_vae.tools.upload import sync
 
 OFFLINE = {"WANDB_MODE": "offline"}
 SELDOM = "--last_checkpoint.every_n_steps=6"

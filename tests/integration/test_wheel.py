@@ -37,6 +37,6 @@ def test_the_wheel_works_from_an_empty_folder(digits_config: Path, tmp_path: Pat
     subprocess.run([*command, *fast], cwd=empty, env=environment, check=True, stdin=subprocess.DEVNULL)
     assert list((empty / "runs" / "vae-digits").glob("*/media/samples/step_2.png"))
     for name in ("study.sbatch", "train.sbatch", "site.env.example"):  # what `lit-vae` submits, and what it needs
-        file = tmp_path / "site" / "lit_vae" / "tools" / name
+        file = tmp_path / "site" / "lit_vae" / "tools" / "cluster" / name
         assert not file.is_symlink()
         assert file.read_text() == (ROOT / "slurm" / name).read_text()

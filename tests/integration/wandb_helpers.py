@@ -10,7 +10,7 @@ from fake_wandb import FakeWandb, fake_wandb
 from wandb_files import rows_of, starts
 
 from lit_vae.run.wandb_logger import STEP
-from lit_vae.tools.sync import sync
+from lit_vae.tools.upload import sync
 
 
 def online(address: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from local_slurm import LocalSlurm
 
-from lit_vae.tools.submit import submit as submit_verb
+from lit_vae.tools.cluster.training_job import submit as submit_verb
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]

@@ -50,6 +50,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "lit_vae": ("lit_vae.__version__",),
 }  # fmt: skip
+# Rooms of lit_vae.tools, and the rooms whose files each may import; all may import the files beside the rooms.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "priors": (),
+    "pictures": ("priors",),
+    "measure": ("priors",),
+    "exchange": ("measure",),
+    "compare": ("priors",),
+    "upload": (),
+    "cluster": (),
+    "study": ("compare", "cluster"),
+}
 ENTRY_POINTS = ("lit_vae.cli", "lit_vae.tools")
 SHARED_BY_FAMILIES = (
     "lit_vae.models", "lit_vae.models.module", "lit_vae.models.optimized", "lit_vae.models.base",
@@ -159,6 +170,22 @@ def test_an_offending_import_is_named(module, source, named):
 )
 def test_an_import_that_follows_the_arrows_is_not_complained_of(module, source):
     assert complaints(module, imports_of(source, module, module.rpartition(".")[0])) == []
+
+
+def test_rooms_of_tools_import_the_rooms_below_and_the_command_line_their_front_doors():
+    tools = ROOT / "lit_vae" / "tools"
+    assert set(ROOMS) == {path.parent.name for path in tools.glob("*/__init__.py")}
+    found = []
+    for path in tools.rglob("*.py"):
+        module, package = module_of(path)
+        for name in imports_of(path.read_text(), module, package):
+            room, mine = (each.split(".")[2:3] for each in (name, module))
+            if mine and mine[0] in ROOMS:
+                allowed = not room or room[0] not in ROOMS or room == mine or room[0] in ROOMS[mine[0]]
+            else:
+                allowed = not room or room[0] not in ROOMS or name.count(".") == 2
+            found += [] if allowed else [f"{module} imports {name}"]
+    assert not found, "\n".join(found)
 
 
 def test_importing_is_light():

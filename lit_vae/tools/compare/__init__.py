@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_vae.run.files import replacing
+from lit_vae.tools.compare.run_table import table
 from lit_vae.tools.runs import Checkpoint, Split, check_arguments
 
 if TYPE_CHECKING:
     from lit_vae.tools.compare.study import Study
+
+__all__ = ["compare", "table"]
 
 
 def compare(

@@ -177,8 +177,7 @@ def _is_there(config: Mapping[str, Any]) -> bool:
 def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
     """Decoder means at draws from the model's prior, or from the mixture that was fitted to its latents."""
     from callbacks.panel import decode_means, prior_latents
-    from lit_vae.tools.prior import load_prior
-    from lit_vae.tools.sheets import Sampled
+    from lit_vae.tools.priors.fitted import Sampled, load_prior
 
     assert entry.run is not None  # by `look`
     mixture = None

@@ -24,10 +24,9 @@ from callbacks import Draws, Samples
 from callbacks.drawing import arrange, sheet
 from lit_vae.images import to_uint8
 from lit_vae.run.loading import load_stage1
-from lit_vae.tools.mixture import Mixture
-from lit_vae.tools.prior import load_prior
+from lit_vae.tools.priors.fitted import Sampled, load_prior
+from lit_vae.tools.priors.mixture import Mixture
 from lit_vae.tools.runs import find_run
-from lit_vae.tools.sheets import Sampled
 
 
 def shown(page: Path, alt: str) -> np.ndarray:

@@ -14,8 +14,8 @@ from damages import CHECKPOINT, DAMAGES, FILES, FIRST, GONE, HARMLESS, REFUSE_A_
 
 from lit_vae.run.loading import identity
 from lit_vae.tools import main
-from lit_vae.tools.mixture import Mixture
-from lit_vae.tools.prior import save_prior
+from lit_vae.tools.priors.fitted import save_prior
+from lit_vae.tools.priors.mixture import Mixture
 from lit_vae.tools.runs import find_run
 
 

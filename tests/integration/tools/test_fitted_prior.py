@@ -12,7 +12,8 @@ from callbacks.panel import decode_means, prior_latents
 from lit_vae.features import PCAFeatures
 from lit_vae.images import levels
 from lit_vae.metrics import FeatureSet, frechet_distance
-from lit_vae.tools.prior import latents, load_prior
+from lit_vae.tools.priors.fit import latents
+from lit_vae.tools.priors.fitted import load_prior
 from lit_vae.tools.runs import find_run
 
 

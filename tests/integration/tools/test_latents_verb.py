@@ -8,7 +8,7 @@ import torch
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of
 
 from lit_vae.metrics import LatentChannels
-from lit_vae.tools.latents import latent_report
+from lit_vae.tools.measure.latent_moments import latent_report
 from lit_vae.tools.runs import find_run
 
 

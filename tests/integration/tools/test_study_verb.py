@@ -65,7 +65,7 @@ def stand_in() -> Iterator[Pages]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, COMPARE, module)
         forking = SimpleNamespace(**{**vars(subprocess), "Popen": warm.Popen})
-        patch.setattr("lit_vae.tools.processes.subprocess", forking)
+        patch.setattr("lit_vae.tools.study.processes.subprocess", forking)
         yield pages
 
 

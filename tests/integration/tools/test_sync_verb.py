@@ -18,8 +18,7 @@ from tools_helpers import Fails, Tools
 from wandb_files import service_of
 
 from lit_vae.run.lock import locked
-from lit_vae.tools import upload
-from lit_vae.tools.sync import sync
+from lit_vae.tools.upload import sync, wandb_upload
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"project": "lit_vae", "entity": None, "name": "n", "group": "g", "tags": ["a", "b"], "notes": "why"}
@@ -215,7 +214,7 @@ def test_files_that_get_lost_on_their_way_are_a_failure(
 ) -> None:
     """W&B ends such a run without an error."""
     run = keep("a", 3, (1, 2))
-    monkeypatch.setattr(upload, "ANSWERING", 6.0)
+    monkeypatch.setattr(wandb_upload, "ANSWERING", 6.0)
     server.drops_files = True
     assert f"not uploaded: {run}." in fails(1, "sync", run)
     server.drops_files = False
@@ -230,16 +229,16 @@ def test_an_upload_that_hangs_is_ended_with_all_that_it_has_started(
     """The others are left for the next time: they would wait as long for the same server."""
     first, second = keep("a", 2), keep("b", 2)
     services: list[int] = []
-    finalize = upload.Upload.finalize
+    finalize = wandb_upload.Upload.finalize
 
-    def finalize_with_a_hanging_server(self: upload.Upload, status: str) -> None:
+    def finalize_with_a_hanging_server(self: wandb_upload.Upload, status: str) -> None:
         services.append(service_of(os.getpid()))
         server.hangs.set()
         finalize(self, status)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload, "SENDING", 1.0)
-        patch.setattr(upload.Upload, "finalize", finalize_with_a_hanging_server)
+        patch.setattr(wandb_upload, "SENDING", 1.0)
+        patch.setattr(wandb_upload.Upload, "finalize", finalize_with_a_hanging_server)
         with pytest.raises(ValueError, match=f"not uploaded: {first}, {second}\\."):
             sync([str(tmp_path)])
     assert capsys.readouterr().out == f"{first}: failed: finishing: TimeoutError: no answer within 1 seconds\n"

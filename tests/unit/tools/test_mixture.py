@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from lit_vae.tools import mixture as mixture_module
-from lit_vae.tools.mixture import Mixture, fit_mixture
+from lit_vae.tools.priors import mixture as mixture_module
+from lit_vae.tools.priors.mixture import Mixture, fit_mixture
 
 NO_LABEL = -1
 N = 20_000

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lit_vae.run.lock import locked
-from lit_vae.tools.experiments import Experiment, Found, differences, next_step
-from lit_vae.tools.processes import interruptible, run_logged
-from lit_vae.tools.study import _runs_folder, read_folder
+from lit_vae.tools.study.experiments import Experiment, Found, differences, next_step
+from lit_vae.tools.study.processes import interruptible, run_logged
+from lit_vae.tools.study.verb import _runs_folder, read_folder
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_program_ends_with_us_as_politely_as_it_lets_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, ends_at: list[int], seen: list[str]
 ) -> None:
     patience = ((signal.SIGINT, 0.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, None))
-    monkeypatch.setattr("lit_vae.tools.processes.PATIENCE", patience)
+    monkeypatch.setattr("lit_vae.tools.study.processes.PATIENCE", patience)
     log, done = tmp_path / "study.log", threading.Event()
 
     def interrupt() -> None:

@@ -7,8 +7,16 @@ import pytest
 import yaml
 from data_helpers import write_mnist
 
-from lit_vae.tools.slurm import SCRIPT as STUDY_SCRIPT
-from lit_vae.tools.submit import SCRIPT, SITE_TEMPLATE, Shape, array_problems, minutes, submit, time_problems
+from lit_vae.tools.cluster.slurm import SCRIPT as STUDY_SCRIPT
+from lit_vae.tools.cluster.training_job import (
+    SCRIPT,
+    SITE_TEMPLATE,
+    Shape,
+    array_problems,
+    minutes,
+    submit,
+    time_problems,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGITS = str(ROOT / "configs" / "vae" / "digits.yaml")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lit_vae.tools.table import table
+from lit_vae.tools.compare import table
 
 
 def run(

@@ -126,17 +126,3 @@ class Experiment:
             if path.name not in OUR_OWN:
                 path.rename(aside / path.name)
         return aside
-
-
-def configurations_in(folder: Path) -> list[Path]:
-    """The configurations of a study, by name; those in its subfolders are not.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = sorted(folder.glob("*.yaml"))
-    if not found:
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
-        remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
-        raise ValueError(f"there is no configuration (*.yaml) in {folder}. {remedy}")
-    return found

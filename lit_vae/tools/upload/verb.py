@@ -56,7 +56,7 @@ def sync(runs: list[str], dry_run: bool = False) -> None:
 
 def _sync_run(run: Path, dry_run: bool) -> str:
     """Upload one run; returns what to print of it."""
-    from lit_vae.tools.upload import Upload
+    from lit_vae.tools.upload.wandb_upload import Upload
 
     if is_held(run / LOCK_FILE):
         return "is being trained; give the command again when the training has ended"

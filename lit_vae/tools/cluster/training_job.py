@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_vae.tools.slurm import need_sbatch, sbatch
+from lit_vae.tools.cluster.slurm import need_sbatch, sbatch
 
 SCRIPT = Path(__file__).with_name("train.sbatch")
 SITE_TEMPLATE = Path(__file__).with_name("site.env.example")

@@ -1,18 +1,14 @@
-"""Stage 2: codes of a trained autoencoder for a prior, and images from a trained prior."""
+"""``lit-vae encode``: the codes of all images, for a prior to be trained on."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.tools.files import save_picture
+from lit_vae.tools.output import progress_bar
 from lit_vae.tools.runs import (
     Checkpoint,
     Split,
-    check_arguments,
-    check_memory,
     choose_device,
     find_run,
     load_autoencoder,
@@ -20,12 +16,8 @@ from lit_vae.tools.runs import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from lit_vae.data import ImageDataModule
     from lit_vae.models.discrete import DiscreteAutoencoder
-    from lit_vae.models.module import Model
-    from lit_vae.sampling import CodeSampling
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -109,61 +101,3 @@ def _bits_per_dim(model: "DiscreteAutoencoder", data: "ImageDataModule") -> tupl
 
     offset = model.likelihood.bits_per_dim(torch.zeros((), dtype=torch.float64), data.spec)
     return None if offset is None else (math.prod(data.spec.shape), float(offset))
-
-
-def sample_prior(
-    model: "Model",
-    n: int,
-    path: Path,
-    label: int | None,
-    sampling: "CodeSampling",
-    seed: int,
-    stage1: str | None,
-    device: "torch.device",
-) -> None:
-    """Draw a sheet from an autoregressive model: of pixels, or of codes that stage 1 decodes."""
-    import torch
-
-    from callbacks import Draws
-    from callbacks.drawing import arrange, sheet
-    from callbacks.periodic import untouched
-    from lit_vae.models.abilities import SamplesCodes
-    from lit_vae.run.loading import load_stage1
-
-    panel = Draws(n, sampling=sampling, seed=seed)
-    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
-        panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
-    check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
-    caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")
-    with untouched(model), progress_bar("sampling") as panel.progress:
-        if label is None:
-            picture = panel.draw(model)
-        else:
-            picture = sheet(arrange(panel.images(model, torch.full((n,), label, device=device))))
-    save_picture(picture, path, caption)
-
-
-def check_sampling(verb: str, temperature: float, top_k: int | None, top_p: float) -> "CodeSampling":
-    """How codes are drawn.
-
-    Raises:
-        ValueError: naming what is out of range.
-    """
-    from lit_vae.sampling import CodeSampling
-
-    check_arguments(verb, {"temperature": (temperature, 0)})
-    try:
-        return CodeSampling(temperature, top_k, top_p)
-    except ValueError as error:
-        raise ValueError(f"lit-vae {verb}: {error}") from error
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """``report(done, of)``, drawn on a terminal; nothing is written elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

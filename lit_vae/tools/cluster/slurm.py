@@ -13,7 +13,7 @@ READS_SITE = 'set -a; if [ -f "${LIT_VAE_SITE:-}" ]; then . "$LIT_VAE_SITE"; fi;
 """sbatch with the variables of a file: its own, such as SBATCH_PARTITION, and those that the job is to have."""
 
 
-def submit(names: Sequence[str], arguments: Sequence[str], logs: Path, page: bool) -> None:
+def submit_study(names: Sequence[str], arguments: Sequence[str], logs: Path, page: bool) -> None:
     """Submit a job for each configuration and, after them all, one for the page; say which, and where they write.
 
     Args:

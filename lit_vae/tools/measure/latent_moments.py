@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import write_json
+from lit_vae.tools.output import progress_bar
 from lit_vae.tools.records import read_record
 from lit_vae.tools.runs import Checkpoint, Run, Split, choose_device, find_run, load_autoencoder, load_data
 
@@ -71,7 +72,6 @@ def _measure(run: Run, split: Split, data_root: str | None, device: str | None) 
     from callbacks.panel import to_model
     from callbacks.periodic import untouched
     from lit_vae.metrics import LatentChannels
-    from lit_vae.tools.codes import progress_bar
 
     model = load_autoencoder("latents", run, choose_device(device))
     data = load_data(run, model, data_root, [split])

@@ -11,9 +11,9 @@ from typing import IO, Literal
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.yaml_files import read_yaml
-from lit_vae.tools.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, configurations_in, next_step
-from lit_vae.tools.processes import interruptible, run_logged
 from lit_vae.tools.runs import Checkpoint
+from lit_vae.tools.study.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
+from lit_vae.tools.study.processes import interruptible, run_logged
 
 Part = Literal["all", "runs", "page"]
 
@@ -76,12 +76,12 @@ def _trust_classes_of(every: Sequence[Experiment]) -> None:
 
 
 def _submit(folder: str, overlays: Sequence[str], runs: Path, chosen: Sequence[Experiment], part: Part) -> None:
-    from lit_vae.tools.slurm import submit
+    from lit_vae.tools.cluster.slurm import submit_study
 
     left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
     laid_over = [argument for overlay in overlays for argument in ("--config", overlay)]
     arguments = [folder, *laid_over, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
-    submit(left, arguments, runs / SLURM_LOGS, page=part != "runs")
+    submit_study(left, arguments, runs / SLURM_LOGS, page=part != "runs")
 
 
 def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: Checkpoint) -> list[Experiment]:
@@ -90,6 +90,8 @@ def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: 
     Raises:
         ValueError: there is no such folder, or there is nothing in it.
     """
+    from lit_vae.tools.configurations import configurations_in
+
     if not folder.is_dir():
         raise ValueError(f"lit-vae study: {folder} is no folder. Give one with a configuration (.yaml) for each run.")
     found = configurations_in(folder)

@@ -1,14 +1,13 @@
 """One table of several runs' test numbers."""
 
 import csv
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_vae.run.files import replacing
 from lit_vae.tools.compare.comparable import protocol_differences
+from lit_vae.tools.output import four_decimals, markdown_escape
 from lit_vae.tools.records import PRIOR_RECORD_FILE, TEST_METRICS_FILE, read_records
 
 PROTOCOL = ("data", "image_shape", "values")
@@ -81,20 +80,6 @@ def table(runs: list[str], out: str | None = None) -> None:
     print(path)
 
 
-def print_numbers(title: str, numbers: Mapping[str, float | None]) -> None:
-    """Show numbers by name."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
-    shown = Table("metric")
-    shown.add_column("value", justify="right")
-    for name, value in numbers.items():
-        shown.add_row(name, _number(value))
-    console.print(shown)
-
-
 def _read_all(runs: list[str]) -> list[Row]:
     """Raises one ValueError that names every run without numbers."""
     missing = [
@@ -151,7 +136,7 @@ def _of(protocol: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, marked: bool = False) -> str:
-    return "" if value is None else f"{value:.4f}" + f" {NOT_COMPARABLE}" * marked
+    return four_decimals(value) + (f" {NOT_COMPARABLE}" if marked and value is not None else "")
 
 
 def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
@@ -177,15 +162,9 @@ def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
 
 def _markdown(header: list[str], cells: list[list[str]], notes: list[str]) -> str:
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    head, *body = ([escaped(cell) for cell in line] for line in (header, *cells))
+    head, *body = ([markdown_escape(cell) for cell in line] for line in (header, *cells))
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
-    return "\n".join([*lines, *(f"\n{escaped(note)}" for note in notes)]) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: names of runs and numbers are whatever somebody chose."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(r"([\\`*{}<>|~$&#]|\](?=[(:\[])|(?<!\w)_|_(?!\w))", r"\\\1", printable)
+    return "\n".join([*lines, *(f"\n{markdown_escape(note)}" for note in notes)]) + "\n"
 
 
 def _write_csv(path: Path, names: list[str], rows: list[Row], others: list[bool]) -> None:

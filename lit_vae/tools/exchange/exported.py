@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.tools.latents import latent_report
+from lit_vae.tools.measure.latent_moments import latent_report
+from lit_vae.tools.output import four_decimals, markdown_escape
 from lit_vae.tools.records import TEST_METRICS_FILE, read_record
 from lit_vae.tools.runs import Checkpoint, Run, check_arguments, choose_device, find_run, load_autoencoder
-from lit_vae.tools.table import escaped
 
 if TYPE_CHECKING:
     from lit_vae.models.base import Autoencoder
@@ -95,18 +95,19 @@ def _measured(run: Run) -> str:
         return "\n## Measured\n\nNothing yet (`lightning test`).\n"
     record = read_record(path, TestMetrics)
     lines = [
-        f"| {escaped(key.removeprefix('test/'))} | {'' if value is None else f'{value:.4f}'} |"
+        f"| {markdown_escape(key.removeprefix('test/'))} | {four_decimals(value)} |"
         for key, value in record.get("metrics", {}).items()
     ]
     other = record.get("checkpoint_sha256") != run.identity
-    of = f" **of another checkpoint**, {escaped(Path(record.get('checkpoint', '')).name)}" if other else ""
+    of = f" **of another checkpoint**, {markdown_escape(Path(record.get('checkpoint', '')).name)}" if other else ""
     return "\n".join(
         [
             "\n## Measured",
             "",
             f"By `lightning test` of lit_vae{of}: means over the test images of"
-            f" {escaped(str(record.get('data')))} (seed {record.get('data_seed')}), shape {record.get('image_shape')},"
-            f" values {escaped(str(record.get('values')))}. Likelihoods in nats per image.",
+            f" {markdown_escape(str(record.get('data')))} (seed {record.get('data_seed')}), shape"
+            f" {record.get('image_shape')}, values {markdown_escape(str(record.get('values')))}."
+            " Likelihoods in nats per image.",
             "",
             "| metric | value |",
             "| --- | ---: |",

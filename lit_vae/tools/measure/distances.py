@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.run.files import write_json
-from lit_vae.tools.codes import progress_bar
-from lit_vae.tools.prior import PRIOR_FILE, load_prior, mixture_draw
+from lit_vae.tools.output import print_numbers, progress_bar
+from lit_vae.tools.priors.fitted import PRIOR_FILE, load_prior, mixture_draw
 from lit_vae.tools.records import EVALUATION_FILE, read_record
 from lit_vae.tools.runs import (
     Checkpoint,
@@ -18,7 +18,6 @@ from lit_vae.tools.runs import (
     load_data,
     load_model,
 )
-from lit_vae.tools.table import print_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,19 +4,16 @@ Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex
 latents do not follow the prior that samples are drawn from; where they do, a density fitted to them changes nothing.
 """
 
-import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.run.files import replacing, why_unreadable, write_json
+from lit_vae.tools.output import print_numbers
+from lit_vae.tools.priors.fitted import PRIOR_FILE, mixture_draw, save_prior
 from lit_vae.tools.runs import (
     Checkpoint,
     OneSplit,
-    Run,
     Split,
     check_arguments,
     choose_device,
@@ -24,17 +21,14 @@ from lit_vae.tools.runs import (
     load_autoencoder,
     load_data,
 )
-from lit_vae.tools.table import print_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lit_vae.data import ImageDataModule
     from lit_vae.models.base import Autoencoder
-    from lit_vae.tools.mixture import Mixture
+    from lit_vae.tools.priors.mixture import Mixture
 
-PRIOR_FILE = Path("priors") / "gmm.pt"
-RECORD_FILE = Path("priors") / "gmm.json"
 MOST_IMAGES = 10_000
 """Samples behind each Fréchet distance; the other side is the whole test split."""
 
@@ -67,7 +61,7 @@ def fit_prior(
     """
     from callbacks.periodic import untouched
     from lit_vae.models.abilities import HasPosterior
-    from lit_vae.tools.mixture import fit_mixture
+    from lit_vae.tools.priors.mixture import fit_mixture
 
     check_arguments("fit-prior", {"components": (components, 1), "seed": (seed, 0), "num_images": (num_images, 2)})
     found = find_run(run, checkpoint)
@@ -180,61 +174,3 @@ def sample_quality(
     real = reference_set(data, "test", features.cpu(), 0, torch.device("cpu")).features
     floor = float(frechet_distance(real, training.compute()))
     return metrics, {**protocol, "images": "decoder means", "fd_pca64_of_training_images": floor}
-
-
-def mixture_draw(model: "Autoencoder", mixture: "Mixture") -> "Callable[[Tensor, int], Tensor]":
-    """``(labels (n,), seed) -> images``: decoder means at draws from the mixture."""
-    from callbacks.panel import decode_means
-
-    like = next(model.parameters())
-    return lambda y, seed: decode_means(
-        model, mixture.sample(y.cpu(), 1.0, seed).unflatten(1, model.latent_shape).to(like), y
-    )
-
-
-def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:
-    """Write ``RUN/priors/gmm.pt`` and its record ``gmm.json``, each whole or not at all."""
-    import torch
-
-    identity = {"checkpoint": record["checkpoint"], "checkpoint_sha256": record["checkpoint_sha256"]}
-    with replacing(run.directory / PRIOR_FILE) as partial:
-        torch.save({**asdict(mixture), **identity}, partial)
-    write_json(run.directory / RECORD_FILE, record)
-
-
-def load_prior(run: Run, model: "Autoencoder") -> "Mixture":
-    """The mixture that was fitted to this very checkpoint, which is that of ``model``.
-
-    Raises:
-        ValueError: there is none, the file is no mixture, or it was fitted to another checkpoint.
-    """
-    import torch
-
-    from lit_vae.tools.mixture import Mixture
-
-    path = run.directory / PRIOR_FILE
-    last = " --checkpoint last" if run.checkpoint.name == "last.ckpt" and Path(run.given).is_dir() else ""
-    remedy = f"lit-vae fit-prior {run.given}{last}"
-    if not path.is_file():
-        raise ValueError(f"--prior gmm: there is no {path}. Fit it first: {remedy}")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler raises many kinds of error
-        raise ValueError(
-            f"--prior gmm: {path} cannot be read ({why_unreadable(error)}). Fit it again: {remedy}"
-        ) from error
-    if not isinstance(saved, dict) or not {"weights", "means", "cholesky"} <= saved.keys():
-        raise ValueError(f"--prior gmm: {path} holds no mixture. Fit it again: {remedy}")
-    if saved.get("checkpoint_sha256") != run.identity:
-        raise ValueError(
-            f"--prior gmm: {path} was fitted to another checkpoint ({saved.get('checkpoint')}, as it was then) than"
-            f" {run.checkpoint}. Fit it again: {remedy}"
-        )
-    mixture = Mixture(saved["weights"], saved["means"], saved["cholesky"])
-    problem = mixture.problem()
-    expected = (max(model.num_classes, 1), math.prod(model.latent_shape))
-    if problem is None and (found := (len(mixture.weights), mixture.means.shape[2])) != expected:
-        problem = f"it is of {found[0]} classes in {found[1]} dimensions, the model of {expected[0]} in {expected[1]}"
-    if problem is not None:
-        raise ValueError(f"--prior gmm: {path} holds no mixture of this model: {problem}. Fit it again: {remedy}")
-    return mixture

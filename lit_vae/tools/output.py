@@ -1,0 +1,74 @@
+"""What several verbs write: pictures, numbers, Markdown and a progress bar."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_vae.run.files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lit_vae.tools.runs import Run
+
+
+def save_picture(image: "Image.Image", path: Path, caption: str) -> None:
+    """Write a PNG, whole or not at all, with its caption in the metadata; print where it is."""
+    from PIL.PngImagePlugin import PngInfo
+
+    metadata = PngInfo()
+    metadata.add_itxt("Description", caption)
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
+    print(path)
+
+
+def picture_path(run: "Run", out: str | None, name: str) -> Path:
+    """``out``, or ``RUN/sheets/<name>.png``; asked for before anything is computed.
+
+    Raises:
+        ValueError: the name is not that of a PNG file.
+    """
+    path = run.directory / "sheets" / f"{name}.png" if out is None else Path(out)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"--out {out}: a picture is written as a PNG. Give a file name that ends in .png.")
+    return path
+
+
+def print_numbers(title: str, numbers: Mapping[str, float | None]) -> None:
+    """Show numbers by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
+    shown = Table("metric")
+    shown.add_column("value", justify="right")
+    for name, value in numbers.items():
+        shown.add_row(name, four_decimals(value))
+    console.print(shown)
+
+
+def four_decimals(value: float | None) -> str:
+    """The number as tables show it; blank if there is none."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def markdown_escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: names of runs and numbers are whatever somebody chose."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return re.sub(r"([\\`*{}<>|~$&#]|\](?=[(:\[])|(?<!\w)_|_(?!\w))", r"\\\1", printable)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """``report(done, of)``, drawn on a terminal; nothing is written elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,171 @@
+"""``lit-vae sample``: images drawn from a model."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lit_vae.tools.output import picture_path, progress_bar, save_picture
+from lit_vae.tools.priors.fitted import Sampled, load_prior
+from lit_vae.tools.runs import (
+    Checkpoint,
+    check_arguments,
+    check_memory,
+    choose_device,
+    find_label,
+    find_run,
+    load_model,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from callbacks import Panel
+    from lit_vae.models.base import Autoencoder
+    from lit_vae.models.module import Model
+    from lit_vae.sampling import CodeSampling
+    from lit_vae.tools.priors.mixture import Mixture
+
+
+def sample(
+    run: str,
+    n: int = 64,
+    out: str | None = None,
+    prior: Literal["model", "gmm"] = "model",
+    temperature: float = 1.0,
+    label: str | None = None,
+    pixels: Literal["mean", "sample", "both"] = "mean",
+    seed: int = 0,
+    checkpoint: Checkpoint = "best",
+    device: str | None = None,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    stage1: str | None = None,
+) -> None:
+    """Draw images from the model.
+
+    A prior of codes draws the codes level by level, the coarsest first, and its stage 1 decodes them.
+
+    A class-conditional model without --label gives a class sheet: one row a class, the same noise down each column,
+    and as many columns as it takes to show n images.
+
+    Args:
+        run: Run directory or .ckpt file.
+        n: Number of images.
+        out: PNG file. Default: RUN/sheets/sample.png, with the mixture sample_gmm.png.
+        prior: The model's own, or the mixture that lit-vae fit-prior fitted to its latents.
+        temperature: Factor of the prior's standard deviation (with gmm: of that of each component). Of codes: divides
+            their logits.
+        label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
+        pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
+        seed: Of the noise.
+        checkpoint: Which one of a run directory.
+        device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+        top_k: Of codes: draw from the k most probable ones only.
+        top_p: Of codes: draw from the most probable ones that together have this probability.
+        stage1: Of a prior of codes: where the checkpoint is that they are of, if it was moved.
+    """
+    from callbacks import ClassSheet, Samples
+    from callbacks.periodic import untouched
+    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.base import Autoencoder, ImageModel
+
+    check_arguments("sample", {"n": (n, 1), "temperature": (temperature, 0), "seed": (seed, 0)})
+    sampling = _code_sampling(temperature, top_k, top_p)
+    found = find_run(run, checkpoint)
+    path = picture_path(found, out, "sample" if prior == "model" else "sample_gmm")
+    model = load_model(found, choose_device(device))
+    number = find_label(model, label)
+    if not isinstance(model, SamplesCodes) and (top_k is not None or top_p != 1.0 or stage1 is not None):
+        raise ValueError(
+            f"lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for {type(model).__name__}."
+            " Leave them out."
+        )
+    if not isinstance(model, Autoencoder):
+        if not isinstance(model, (ImageModel, SamplesCodes)):
+            raise ValueError(
+                f"lit-vae sample: {found.checkpoint} is a {type(model).__name__}, which draws no images. Give a run"
+                " of a model that does."
+            )
+        if pixels != "mean" or prior != "model":
+            raise ValueError(f"lit-vae sample: {type(model).__name__} has no --pixels and no --prior. Leave them out.")
+        _sample_without_latents(model, n, path, number, sampling, seed, stage1, choose_device(device))
+        return
+    check_memory("sample", f"--n {n}", n, model.image_shape)
+    mixture = load_prior(found, model) if prior == "gmm" else None
+    panel: Panel
+    if model.num_classes and label is None:
+        if pixels == "both":
+            raise ValueError(
+                "lit-vae sample: --pixels both shows pairs of rows, and a class sheet has a row for each class."
+                " Give --label, or --pixels mean or sample."
+            )
+        panel = ClassSheet(-(-n // model.num_classes), temperature=temperature, pixels=pixels, seed=seed)
+    else:
+        panel = Samples(n, temperature=temperature, pixels=pixels, seed=seed)
+    caption = _with_prior(panel.caption, model, mixture, temperature)
+    if label is not None:
+        caption += f", label {label}"
+    with untouched(model):
+        picture = panel.draw(Sampled(model, number, mixture))  # type: ignore[arg-type]
+    save_picture(picture, path, caption)
+
+
+def _sample_without_latents(
+    model: "Model",
+    n: int,
+    path: Path,
+    label: int | None,
+    sampling: "CodeSampling",
+    seed: int,
+    stage1: str | None,
+    device: "torch.device",
+) -> None:
+    """Draw a sheet from an autoregressive model: of pixels, or of codes that stage 1 decodes."""
+    import torch
+
+    from callbacks import Draws
+    from callbacks.drawing import arrange, sheet
+    from callbacks.periodic import untouched
+    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.run.loading import load_stage1
+
+    panel = Draws(n, sampling=sampling, seed=seed)
+    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
+        panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
+    check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
+    caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")
+    with untouched(model), progress_bar("sampling") as panel.progress:
+        if label is None:
+            picture = panel.draw(model)
+        else:
+            picture = sheet(arrange(panel.images(model, torch.full((n,), label, device=device))))
+    save_picture(picture, path, caption)
+
+
+def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "CodeSampling":
+    """How codes are drawn.
+
+    Raises:
+        ValueError: naming what is out of range.
+    """
+    from lit_vae.sampling import CodeSampling
+
+    try:
+        return CodeSampling(temperature, top_k, top_p)
+    except ValueError as error:
+        raise ValueError(f"lit-vae sample: {error}") from error
+
+
+def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", temperature: float) -> str:
+    """The caption with what the latents were drawn from, and a note where that is no prior of theirs."""
+    from lit_vae.models.abilities import HasCodes
+
+    name = type(model).__name__
+    if mixture is not None:
+        return caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
+    if isinstance(model, HasCodes) and temperature != 1.0:
+        raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
+    if not model.sampling_caveat:
+        return caption
+    print(f"note: {name}: {model.sampling_caveat}", file=sys.stderr)
+    return f"{caption}; {name}: {model.sampling_caveat}"
