@@ -23,7 +23,7 @@ def test_the_wheel_works_from_an_empty_folder(digits_config: Path, tmp_path: Pat
     assert there == {
         path.name: path.read_bytes() for path in (ROOT / templates.relative_to(tmp_path / "site")).iterdir()
     }
-    assert set(there) == {"page.css", "page.html", "page.js"}
+    assert set(there) == {"macros.html", "page.css", "page.html", "page.js"}
     empty = tmp_path / "empty"
     empty.mkdir()
     command = [sys.executable, "-c", "from lit_vae.cli import main; main()", "fit", "--config", str(digits_config)]

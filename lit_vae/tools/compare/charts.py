@@ -1,4 +1,4 @@
-"""Scatter plots and training curves: as SVG for the page, in the colour of the text around it, and as one picture."""
+"""Scatter plots and training curves: which there are, as SVG for the page, and as one PNG."""
 
 import io
 import re
@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_vae.tools.compare.comparable import Comparison, Groups, image_differences
+from lit_vae.tools.compare.differences import ComparedNumbers, Groups, image_differences
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.metrics import metric, ordered
-from lit_vae.tools.compare.numbers import format_number
+from lit_vae.tools.compare.numbers import format_number, metric, ordered
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,14 +18,14 @@ MOST_CURVES = 12
 
 
 class Style(NamedTuple):
-    """How a run is drawn, the same all over the page: a colour that the colour-blind tell apart, and a shape."""
+    """Colour and marker of a run, the same all over the page. The colour-blind can tell the colours apart."""
 
     colour: str
     marker: str
-    """Of matplotlib."""
+    """Marker of matplotlib."""
 
     points: str
-    """The same as an SVG polygon between -5 and 5; blank for a circle."""
+    """The marker as an SVG polygon between -5 and 5; blank for a circle."""
 
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
@@ -42,13 +41,13 @@ _SHAPES = (
 
 
 def style(index: int) -> Style:
-    """Of the run at that place; colours and shapes repeat after six and seven, together after 42."""
+    """Style of a run by its index. Six colours and seven markers make 42 styles."""
     return Style(_COLOURS[index % len(_COLOURS)], *_SHAPES[index % len(_SHAPES)])
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A diagram of some runs: its title, what its axes are, and for each run its points.
+    """A diagram of some of the runs.
 
     Args:
         title: what it shows.
@@ -68,7 +67,7 @@ class Chart:
         return any(len(points) > 1 for points in self.points.values())
 
     def words(self, entries: Sequence[Entry]) -> str:
-        """The diagram for those who do not see it: where each run comes to."""
+        """The chart for those who cannot see it: the last point of each run."""
         ends = (
             f"{entries[i].label} {format_number('', points[-1][0])}, {format_number('', points[-1][1])}"
             for i, points in self.points.items()
@@ -76,11 +75,11 @@ class Chart:
         return f"{self.title}. {self.y} over {self.x}: {'; '.join(ends)}."
 
 
-def scatters(comparison: Comparison) -> list[Chart]:
-    """What is paid in one number for another, where at least two runs compare in both."""
+def scatters(numbers: ComparedNumbers) -> list[Chart]:
+    """One number over another, for pairs in which at least two runs compare."""
     perceptual = [
         column.name
-        for column in comparison.columns
+        for column in numbers.columns
         if column.name.startswith(("lpips", "rfid", "rfd_")) and len(column.comparable) > 1
     ]
     pairs = [
@@ -88,12 +87,12 @@ def scatters(comparison: Comparison) -> list[Chart]:
         ("Rate and reconstruction", "rate", "psnr"),
         *(("Distortion and perception", "psnr", name) for name in perceptual),
     ]
-    charts = (_scatter(comparison, *pair) for pair in pairs)
+    charts = (_scatter(numbers, *pair) for pair in pairs)
     return [chart for chart in charts if chart is not None]
 
 
 def curves(entries: Sequence[Entry], groups: Groups) -> list[Chart]:
-    """Numbers of validation over steps, each of the runs on the same images that have it; the first `MOST_CURVES`."""
+    """Validation numbers over steps, each for the runs that share its images; the first `MOST_CURVES`."""
     directories = [entry.records.directory for entry in entries]
     trained = [i for i, directory in enumerate(directories) if directories.index(directory) == i]  # RUN@gmm is RUN's
     names = {name.removeprefix("val/") for i in trained for name in entries[i].curves if name.startswith("val/")}
@@ -112,7 +111,7 @@ def _alike(i: int, those: Sequence[int], entries: Sequence[Entry], groups: Group
 
 
 def svg(chart: Chart) -> str:
-    """The chart alone. Text is text, black is the colour of the text around it, and the ground is what lies below."""
+    """The chart as SVG, with text as text, in the colours of the page around it."""
     import matplotlib
 
     from callbacks.drawing import new_figure
@@ -125,8 +124,8 @@ def svg(chart: Chart) -> str:
     return _for_the_page(file.getvalue())
 
 
-def picture(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3) -> "Image.Image":
-    """All charts in one picture, on white, with a legend below."""
+def draw_charts(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3) -> "Image.Image":
+    """All charts in one image, on white, with a legend below."""
     from matplotlib.lines import Line2D
 
     from callbacks.drawing import new_figure, rasterize
@@ -148,8 +147,8 @@ def picture(charts: Sequence[Chart], entries: Sequence[Entry], columns: int = 3)
     return rasterize(figure)
 
 
-def _scatter(comparison: Comparison, title: str, x: str, y: str) -> Chart | None:
-    columns = comparison.column(x), comparison.column(y)
+def _scatter(numbers: ComparedNumbers, title: str, x: str, y: str) -> Chart | None:
+    columns = numbers.column(x), numbers.column(y)
     if columns[0] is None or columns[1] is None:
         return None
     both = [i for i in columns[0].comparable if i in columns[1].comparable]
@@ -167,7 +166,7 @@ def _label(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib takes as it is: no formula between dollars, no underscore that hides a label."""
+    """Text that matplotlib shows as it is: no formula between dollars; a leading underscore would hide a label."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
@@ -188,7 +187,7 @@ _Change = tuple[str, str | Callable[[re.Match[str]], str]]
 
 
 def _for_the_page(text: str) -> str:
-    """An ``<svg>`` that belongs to the page around it: its colour, its fonts, no name that another one has, too."""
+    """The ``<svg>`` in the colours and fonts of the page, without ids that nothing refers to."""
     text = text[text.index("<svg") :]
     used = set(re.findall(r"#([A-Za-z]\w*)", text))
     changes: tuple[_Change, ...] = (

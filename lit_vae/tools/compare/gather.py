@@ -1,4 +1,4 @@
-"""What is known of a run, whatever became of it: its numbers and what they are of, its curves, its checkpoint."""
+"""What a run directory holds, finished or not: the checkpoint, the numbers, the curves, and notes for the reader."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ class Entry:
     """One of the runs to compare.
 
     Args:
-        label: short, and unlike that of any other.
+        label: a short name that no other run has.
         given: what the user typed.
-        records: of the run directory.
-        run: its checkpoint; None where there is none yet.
-        mixture: whether its samples are drawn from the mixture that was fitted to its latents.
-        stage1: whose codes it is a prior of.
+        records: JSON and YAML files of the run directory.
+        run: the checkpoint; None if there is none yet.
+        mixture: whether samples are drawn from the mixture that was fitted to the latents.
+        stage1: the autoencoder, if the run is a prior of its codes.
         numbers: by name, without the split.
-        curves: ``(step, value)`` of each number of validation.
-        notes: what must be said of it.
+        curves: ``(step, value)`` of each number that was logged.
+        notes: what the reader of the page must know.
     """
 
     label: str
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """What became of it, in words; nothing that depends on when it is asked."""
+        """How the run ended, in words. They do not depend on the current time."""
         record = self.records.run
         if not record:
             return "unknown: it has no run.json"
@@ -59,10 +59,10 @@ class Entry:
 
 
 def gather(runs: Sequence[str], checkpoint: Checkpoint) -> list[Entry]:
-    """Read all runs.
+    """Read all runs, in the order in which they were given.
 
     Raises:
-        ValueError: naming every one that is no run, or given twice.
+        ValueError: some paths are no runs, or are given twice; it names all of them.
     """
     paths = [_parts(run) for run in runs]
     twice = [run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]
@@ -85,7 +85,7 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
     """Read one run.
 
     Raises:
-        ValueError: it is none, or one of its files is broken.
+        ValueError: the path is no run, or one of its files is damaged.
     """
     mixture = given.endswith(MIXTURE)
     path = given.removesuffix(MIXTURE)
@@ -99,12 +99,12 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
     numbers = with_cost({**measured(records, curves, mixture)}, records)
     if stage1 is not None:
         numbers = of_both_stages(numbers, stage1.numbers)
-    notes += [*stage1_notes, *_other_checkpoints(records, run, mixture), *_howmeasured(records, numbers, mixture)]
+    notes += [*stage1_notes, *_other_checkpoints(records, run, mixture), *_how_measured(records, numbers, mixture)]
     return Entry(label, given, records, run, mixture, stage1, numbers, curves, tuple(notes))
 
 
 def labels(runs: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """For each path its shortest end that no other path has."""
     parts = [_parts(run) for run in runs]
     shortest = []
     for mine in parts:
@@ -124,7 +124,7 @@ def _parts(given: str) -> list[str]:
 
 
 def _find_checkpoint(path: str, checkpoint: Checkpoint) -> tuple[Run | None, list[str]]:
-    """The checkpoint that was asked for, else the other one, else none."""
+    """The checkpoint that was asked for, else the other one, else None; and notes about that."""
     if not Path(path).is_dir():
         return find_run(path, checkpoint), []
     other: Checkpoint = "last" if checkpoint == "best" else "best"
@@ -136,7 +136,7 @@ def _find_checkpoint(path: str, checkpoint: Checkpoint) -> tuple[Run | None, lis
 
 
 def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list[str]]:
-    """The run whose codes this one is a prior of, if it is a prior of codes."""
+    """The autoencoder of a prior of codes, None for other runs; and notes about it."""
     if run is None:
         return None, []
     from lit_vae.models.code_prior import STAGE1
@@ -153,15 +153,15 @@ def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list
 
 
 def _from_here(path: Path) -> str:
-    """As one would type it: a prior keeps the whole path of its stage 1."""
+    """The path as a user would type it: a checkpoint of a prior holds the absolute path of stage 1."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-# ---- what must be said -----------------------------------------------------------------------------------------------
+# ---- notes for the reader --------------------------------------------------------------------------------------------
 
 
-def _howmeasured(records: Records, numbers: Mapping[str, Number], mixture: bool) -> list[str]:
+def _how_measured(records: Records, numbers: Mapping[str, Number], mixture: bool) -> list[str]:
     said = []
     if any(number.split == "val" for number in numbers.values()):
         said.append("it was not tested: its numbers are those of its last validations, marked (val)")
@@ -171,7 +171,7 @@ def _howmeasured(records: Records, numbers: Mapping[str, Number], mixture: bool)
 
 
 def _other_checkpoints(records: Records, run: Run | None, mixture: bool) -> list[str]:
-    """Numbers of other weights than those that the images are of."""
+    """A note for each file whose numbers are of another checkpoint than the images."""
     sources = {
         TEST_METRICS_FILE: records.test,
         str(PRIOR_RECORD_FILE): records.prior,

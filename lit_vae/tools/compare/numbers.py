@@ -1,19 +1,111 @@
-"""The numbers of a run and what they are of, from whatever records it has left."""
+"""The numbers of a run: the table of all metrics, where numbers are read from, and how they are shown."""
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lit_vae.tools.compare.metrics import LIKELIHOOD, SAMPLES, metric
 from lit_vae.tools.records import Records
+
+GROUPS = ("reconstruction", "samples", "likelihood", "latents", "codes", "cost", "other")
+SAMPLES, LIKELIHOOD = "samples", "likelihood"
+
+Score = Callable[[float], float]
+"""A function of a value; larger results are better."""
+
+
+def _high(value: float) -> float:
+    return value
+
+
+def _low(value: float) -> float:
+    return -value
+
+
+def _near_one(value: float) -> float:
+    return -abs(value - 1.0)
+
+
+class Metric(NamedTuple):
+    """One line of the table below."""
+
+    pattern: str
+    group: str
+    score: Score | None
+    """None: no value is better than another."""
+
+    words: str
+
+    @property
+    def direction(self) -> str:
+        """Which value is better, in words; blank if none is."""
+        return {_high: "higher is better", _low: "lower is better", _near_one: "best at 1"}.get(self.score, "")  # type: ignore[arg-type]
+
+
+_TABLE = (
+    Metric("psnr", "reconstruction", _high, "peak signal-to-noise ratio, dB"),
+    Metric("ssim*", "reconstruction", _high, "structural similarity"),
+    Metric("ms_ssim", "reconstruction", _high, "structural similarity over five scales"),
+    Metric("mse", "reconstruction", _low, "squared error of a value in [-1, 1]"),
+    Metric("lpips*", "reconstruction", _low, "perceptual distance to the original"),
+    Metric("rfid", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals, Inception"),
+    Metric("rfd_*", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals"),
+    Metric("sharpness", "reconstruction", _near_one, "energy of high frequencies beside that of the originals"),
+    Metric("laplacian_ratio", "reconstruction", _near_one, "variance of the Laplacian beside that of the originals"),
+    Metric("fid", "samples", _low, "Fréchet distance of samples to images, Inception"),
+    Metric("fd_*", "samples", _low, "Fréchet distance of samples to images"),
+    Metric("kid*", "samples", _low, "kernel distance of samples to images"),
+    Metric("kd_*", "samples", _low, "kernel distance of samples to images"),
+    Metric("precision*", "samples", _high, "share of samples that lie among the images"),
+    Metric("recall*", "samples", _high, "share of images that lie among the samples"),
+    Metric("density*", "samples", _high, "how densely images lie around samples"),
+    Metric("coverage*", "samples", _high, "share of images that have a sample near them"),
+    Metric("elbo", "likelihood", _high, "lower bound of log p(x), nats per image"),
+    Metric("bits_per_dim*", "likelihood", _low, "bits per value of an image"),
+    Metric("nll*", "likelihood", _low, "-log p(x), nats per image"),
+    Metric("rate*", "likelihood", None, "information in the latent, nats per image"),
+    Metric("distortion", "likelihood", None, "-log p(x | z), nats per image"),
+    Metric("active_units", "latents", None, "dimensions of the latent that images move"),
+    Metric("mutual_information", "latents", None, "between image and latent, nats"),
+    Metric("aggregate_kl", "latents", None, "of the aggregate posterior to the prior, nats"),
+    Metric("kl_per_dim*", "latents", None, "rate of a dimension of the latent, nats"),
+    Metric("latent*", "latents", None, "of the channels of the latent"),
+    Metric("perplexity*", "codes", None, "how many codes are in use, evenly counted"),
+    Metric("code_usage*", "codes", None, "share of the codes that occur"),
+    Metric("bits_per_code", "codes", None, "length of a code"),
+    Metric("commitment*", "codes", None, "distance of latents to their codes"),
+    Metric("quantization*", "codes", None, "distance of latents to their codes"),
+    Metric("seconds", "cost", None, "of training, by the clock"),
+    Metric("parameters", "cost", None, "of the autoencoder, without a discriminator"),
+    Metric("peak_memory_bytes", "cost", None, "the most that training took"),
+)
+
+
+def metric(name: str) -> Metric:
+    """The first line of the table whose pattern fits. Unknown metrics are in the group "other"; they have no best."""
+    return next((line for line in _TABLE if fnmatchcase(name, line.pattern)), Metric(name, "other", None, ""))
+
+
+def ordered(names: set[str]) -> list[str]:
+    """Names in the order of the table above."""
+    lines = [line.pattern for line in _TABLE]
+
+    def place(name: str) -> tuple[int, int, str]:
+        known = metric(name)
+        return GROUPS.index(known.group), lines.index(known.pattern) if known.pattern in lines else 0, name
+
+    return sorted(names, key=place)
+
+
+# ---- a run's own -----------------------------------------------------------------------------------------------------
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """``(step, value)`` by name."""
 
-_NO_PART_OF_THE_AUTOENCODER = "realism"
+_DISCRIMINATOR = "realism"
 _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
     (
         *("root", "batch_size", "download", "random_flip", "num_train", "num_workers", "in_memory_mb", "on_error"),
@@ -24,14 +116,14 @@ _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
 
 @dataclass(frozen=True)
 class Number:
-    """A number and what it is of: two compare if these are equal.
+    """A number, and what it was measured on and how. Two numbers compare if these agree.
 
     Args:
-        value: of a metric.
-        split: ``val`` or ``test``.
-        data: what is known of the images; what only one of two runs says of them is no difference.
-        protocol: what was recorded of the measurement.
-        words: how it is shown, where that is not by its digits.
+        value: of the metric.
+        split: ``val`` or ``test``; blank for what training cost.
+        data: what is known of the images. Older runs record less: a missing key is no difference.
+        protocol: how it was measured. A missing key is a difference.
+        words: text to show instead of the digits.
     """
 
     value: float
@@ -42,10 +134,10 @@ class Number:
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The numbers of ``metrics.csv`` by name. A row that was not written to its end counts as far as it goes.
+    """The numbers of ``metrics.csv`` by name. Of a row that was cut off, the complete numbers count.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file is not a ``metrics.csv``.
     """
     curves: dict[str, list[tuple[int, float]]] = {}
     if not path.is_file():
@@ -75,11 +167,11 @@ def _number(text: Any) -> float | None:
 
 
 def measured(records: Records, curves: Curves, mixture: bool) -> dict[str, Number]:
-    """What was measured on the test set, or, before there was a test, what the last validations say."""
+    """The numbers of the test, or of the last validations if the run was not tested."""
     drawn_from = "gmm" if mixture else "model"
     numbers = dict(_of_test(records) if records.test else _of_validation(records, curves))
     of_images = records.test or records.prior
-    if mixture:  # what the model's own prior is measured by says nothing of the mixture
+    if mixture:  # these numbers are of the model's own prior, not of the mixture
         kept = {name: n for name, n in numbers.items() if metric(name).group not in (SAMPLES, LIKELIHOOD)}
         numbers = {**kept, **({"distortion": numbers["distortion"]} if "distortion" in numbers else {})}
     prior = {name.removeprefix("test/"): v for name, v in records.prior.get("metrics", {}).items()}
@@ -130,18 +222,18 @@ def _images(records: Records, recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_cost(numbers: dict[str, Number], records: Records) -> dict[str, Number]:
-    """Also what training took."""
+    """The numbers with what training cost."""
     parameters = records.run.get("parameters", {})
     cost = {
         "seconds": records.run.get("seconds"),
-        "parameters": sum(n for part, n in parameters.items() if part != _NO_PART_OF_THE_AUTOENCODER) or None,
+        "parameters": sum(n for part, n in parameters.items() if part != _DISCRIMINATOR) or None,
         "peak_memory_bytes": records.run.get("peak_memory_bytes"),
     }
     return {**numbers, **{name: Number(float(value)) for name, value in cost.items() if value is not None}}
 
 
 def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> dict[str, Number]:
-    """A prior's own numbers are of the images that its stage 1's are of; what both cost is added."""
+    """A prior's numbers beside those of its stage 1, on the images of stage 1. The costs are added."""
     of_images = next((number.data for number in stage1.values() if number.split), {})
     merged = dict(stage1)
     for name, number in own.items():
@@ -156,7 +248,7 @@ def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> d
 
 
 def format_number(name: str, value: float) -> str:
-    """A few digits, in the unit of what it is."""
+    """Up to five digits, with the unit."""
     if name == "seconds":
         minutes, seconds = divmod(round(value), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,50 +1,78 @@
-"""One HTML file that needs nothing else: no network, no other file, no script to be read."""
+"""The page: one HTML file that needs no other file and no network.
+
+All markup is in ``templates``, where jinja2 escapes every text: a run may have any name.
+"""
 
 import base64
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from string import Template
+from itertools import groupby
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_vae.tools.compare.charts import Chart, svg
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lit_vae.tools.compare.charts import style, svg
+from lit_vae.tools.compare.differences import Column, image_differences, protocol_words
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.markup import Html, element, escape, join
 from lit_vae.tools.compare.numbers import format_number
-from lit_vae.tools.compare.page_images import reconstructions, run_name, samples
-from lit_vae.tools.compare.page_table import numbers
-from lit_vae.tools.compare.study import Study
+from lit_vae.tools.compare.pictures import Crop, Group, psnr
+from lit_vae.tools.compare.sheets import coloured, png, to_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from lit_vae.tools.compare.verb import Comparison
+
+_PACKAGE = "lit_vae.tools.compare"
+_ARROWS = {"higher is better": "↑", "lower is better": "↓", "best at 1": "→ 1"}
+_SMALL = 128  # an image of fewer pixels a side is enlarged without smoothing
 
 
-def page(study: Study) -> str:
-    """The page as text: a function of the study alone."""
-    sections = [
-        ("runs", "Runs", _runs(study)),
-        ("reconstructions", "Reconstructions", reconstructions(study)),
-        ("samples", "Samples", samples(study)),
-        ("numbers", "Numbers", numbers(study)),
-        ("trade-offs", "Trade-offs", _charts(study, study.scatters)),
-        ("curves", "Training curves", _charts(study, study.curves)),
-        ("configurations", "Configurations", _configs(study)),
-    ]
-    shown = [(name, title, content) for name, title, content in sections if content]
-    links = [element("li", element("a", title, href=f"#{name}")) for name, title, _ in shown]
-    body = [
-        element("section", element("h2", title, id=f"{name}-title"), content, id=name, aria_labelledby=f"{name}-title")
-        for name, title, content in shown
-    ]
-    style, script, content = f"\n{_file('page.css')}", f"\n{_file('page.js')}", join(body)
-    return Template(_file("page.html")).substitute(
-        policy=_policy([style, *re.findall(r"<style[^>]*>(.*?)</style>", content, re.S)], [script]),
-        title=escape(study.name),
-        summary=escape(_summary(study)),
-        links=join(links),
-        body=content,
-        command=escape(_command(study)),
-        style=style,
-        script=script,
+class Embedded(NamedTuple):
+    """An image within the page: its address, and whether it is enlarged without smoothing."""
+
+    address: str
+    small: bool
+
+
+def page(comparison: "Comparison") -> str:
+    """The page as text. The same comparison gives the same text."""
+    css, script = _file("page.css"), _file("page.js")
+    scatters, curves = (
+        [(chart, Markup(svg(chart))) for chart in charts] for charts in (comparison.scatters, comparison.curves)
     )
+    of_charts = re.findall(r"<style[^>]*>(.*?)</style>", "".join(drawn for _, drawn in scatters + curves), re.S)
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        comparison=comparison,
+        entries=comparison.entries,
+        pictures=comparison.pictures,
+        style=css,
+        script=script,
+        policy=_policy([css, *of_charts], [script]),
+        summary=_summary(comparison),
+        command=_command(comparison),
+        facts=_facts,
+        scatters=scatters,
+        curves=curves,
+        runs_in=lambda charts: sorted({i for chart, _ in charts for i in chart.points}),
+        style_of=style,
+        format_number=format_number,
+        **_images(comparison),
+        **_numbers(comparison),
+    )
+
+
+def _file(name: str) -> Markup:
+    return Markup("\n" + files(_PACKAGE).joinpath("templates", name).read_text("utf-8"))
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
@@ -63,32 +91,28 @@ def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
     )
 
 
-def _file(name: str) -> str:
-    return files("lit_vae.tools.compare").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _summary(study: Study) -> str:
-    sets = len([group for group in study.groups if group.errors])
-    request = study.request
+def _summary(comparison: "Comparison") -> str:
+    sets = len([group for group in comparison.groups if group.errors])
+    request = comparison.request
     images = f"at most {request.num_images} images of the {request.split} split"
     if sets > 1:
-        return f"{len(study.entries)} runs on {sets} different sets of images; of each, {images}."
-    return f"{len(study.entries)} runs; reconstructions of {images}."
+        return f"{len(comparison.entries)} runs on {sets} different sets of images; of each, {images}."
+    return f"{len(comparison.entries)} runs; reconstructions of {images}."
 
 
-def _command(study: Study) -> str:
-    request = study.request
-    options = [f"--split {request.split}", f"--num_images {request.num_images}", f"--checkpoint {request.checkpoint}"]
-    options.append(f"--seed {request.seed}")
-    return " ".join(["lit-vae compare", *map(shlex.quote, request.runs), "--out", shlex.quote(study.name), *options])
+def _command(comparison: "Comparison") -> str:
+    request = comparison.request
+    words = [*request.runs, "--out", comparison.name]
+    for name in ("split", "num_images", "checkpoint", "seed"):
+        words += [f"--{name}", str(getattr(request, name))]
+    return f"lit-vae compare {shlex.join(words)}"
 
 
-def _runs(study: Study) -> Html:
-    return element("div", *(_card(study, i, entry) for i, entry in enumerate(study.entries)), class_="cards")
-
-
-def _card(study: Study, i: int, entry: Entry) -> Html:
-    facts = {"Status": entry.status, "Checkpoint": _checkpoint(entry)}
+def _facts(entry: Entry) -> dict[str, str]:
+    """What a card says of a run; blank values are left out."""
+    facts = {"Status": entry.status, "Checkpoint": "no checkpoint"}
+    if entry.run is not None:
+        facts["Checkpoint"] = f"{entry.run.checkpoint.name}, SHA-256 {entry.run.identity[:12]}"
     for title, name in (("Time", "seconds"), ("Parameters", "parameters"), ("Peak memory", "peak_memory_bytes")):
         if number := entry.numbers.get(name):
             facts[title] = number.words or format_number(name, number.value)
@@ -97,58 +121,72 @@ def _card(study: Study, i: int, entry: Entry) -> Html:
     if device := entry.records.run.get("device"):
         ranks = entry.records.run.get("ranks", 1)
         facts["Device"] = device if ranks == 1 else f"{ranks} x {device}"
-    facts["Directory"] = str(entry.records.directory)
-    terms = [element("div", element("dt", name), element("dd", value)) for name, value in facts.items() if value]
-    notes = [element("li", f"{note[0].upper()}{note[1:]}.") for note in entry.notes]
-    return element(
-        "article",
-        element("h3", run_name(study, i), element("span", entry.records.model, class_="family")),
-        element("dl", *terms),
-        element("ul", *notes, class_="notes") if notes else None,
-        class_=f"card {entry.records.run.get('status', 'unknown')}",
+    return {**facts, "Directory": str(entry.records.directory)}
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+def _images(comparison: "Comparison") -> dict[str, Any]:
+    from callbacks.drawing import arrange, sheet
+
+    entries = comparison.entries
+    groups = [group for group in comparison.groups if group.errors]
+
+    def labels(group: Group) -> str:
+        return ", ".join(entries[i].label for i in group.members)
+
+    def why_apart(group: Group, index: int) -> str:
+        first = entries[comparison.groups[0].members[0]]
+        why = "; ".join(image_differences(entries[group.members[0]], first, index, 0))
+        return f"Not on the same images as {first.label}: {labels(group)} ({why})."
+
+    return {
+        "reconstructed": groups,
+        "unseen": [i for i in range(len(entries)) if all(i not in group.members for group in groups)],
+        "labels": labels,
+        "why_apart": why_apart,
+        "psnr": psnr,
+        "coloured": coloured,
+        "outline": _outline,
+        "image": lambda x: _embedded(to_picture(x)),
+        "sample_sheet": lambda x: _embedded(sheet(arrange(x, 4))),
+    }
+
+
+def _embedded(image: "Image") -> Embedded:
+    return Embedded("data:image/png;base64," + base64.b64encode(png(image)).decode(), max(image.size) < _SMALL)
+
+
+def _outline(crop: Crop, x: "Tensor") -> str:
+    """The place of a crop in its image, as CSS."""
+    height, width = x.shape[-2:]
+    return (
+        f"left:{crop.left / width:.3%};top:{crop.top / height:.3%};"
+        f"width:{crop.side / width:.3%};height:{crop.side / height:.3%}"
     )
 
 
-def _checkpoint(entry: Entry) -> str:
-    if entry.run is None:
-        return "no checkpoint"
-    return f"{entry.run.checkpoint.name}, SHA-256 {entry.run.identity[:12]}"
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _charts(study: Study, charts: Sequence[Chart]) -> Html | None:
-    if not charts:
-        return None
-    shown = sorted({i for chart in charts for i in chart.points})
-    legend = element("p", *(run_name(study, i) for i in shown), class_="legend")
-    note = "A chart has the runs whose numbers compare." if len(shown) < len(study.entries) else ""
-    figures = [
-        element(
-            "figure",
-            element("div", Html(svg(chart)), role="img", aria_label=chart.words(study.entries)),
-            element("figcaption", chart.title),
-        )
-        for chart in charts
-    ]
-    return join(
-        [legend, element("div", *figures, class_="charts"), element("p", note, class_="small") if note else None]
-    )
+def _numbers(comparison: "Comparison") -> dict[str, Any]:
+    columns, entries = comparison.numbers.columns, comparison.entries
+    return {
+        "column_groups": [(name, list(some)) for name, some in groupby(columns, lambda column: column.metric.group)],
+        "arrows": _ARROWS,
+        "footnotes": comparison.numbers.footnotes,
+        "letter": lambda i: ascii_lowercase[i] if i < 26 else str(i + 1),
+        "any_validated": any(number.split == "val" for entry in entries for number in entry.numbers.values()),
+        "protocols": _names_by_words(columns, protocol_words),
+        "meanings": _names_by_words(columns, lambda column: column.metric.words),
+    }
 
 
-def _configs(study: Study) -> Html:
-    if not study.configs:
-        return element("p", "They do not differ.")
-    heads = [element("th", run_name(study, i), scope="col") for i in range(len(study.entries))]
-    rows = [
-        element(
-            "tr", element("th", _breakable(key), scope="row"), *(element("td", _breakable(value)) for value in values)
-        )
-        for key, values in study.configs.items()
-    ]
-    head = element("thead", element("tr", element("th", "Only what differs", scope="col"), *heads))
-    table = element("table", head, element("tbody", *rows), class_="configs")
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Configurations")
-
-
-def _breakable(key: str) -> Html:
-    """Text that a line may break at its dots and underscores."""
-    return Html(str(escape(key)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
+def _names_by_words(columns: Sequence[Column], words: Callable[[Column], str]) -> dict[str, list[str]]:
+    """Each explanation once, with the numbers that share it; numbers without one are left out."""
+    explained: dict[str, list[str]] = {}
+    for column in columns:
+        if text := words(column):
+            explained.setdefault(text, []).append(column.name)
+    return explained

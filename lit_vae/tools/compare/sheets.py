@@ -1,4 +1,4 @@
-"""The images of a comparison: as PNG files of true pixels for the page, and as sheets to look at on their own."""
+"""Images of a comparison: single ones at their true pixels for the page, and sheets as files of their own."""
 
 import io
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from lit_vae.tools.compare.pictures import Group, Pictures
 if TYPE_CHECKING:
     from PIL import Image
 
-_CELL = 128  # least pixels of an image on a sheet, so that names fit above it
+_CELL = 128  # pixels of an image on a sheet, at least, so that names fit above it
 
 
 def to_picture(x: Tensor) -> "Image.Image":
-    """An image ``(C, H, W)`` in [-1, 1] at its true pixels."""
+    """An image ``(C, H, W)`` in [-1, 1], one pixel for one value."""
     from PIL import Image
 
     levels = to_uint8(x).permute(1, 2, 0).numpy()
@@ -27,7 +27,7 @@ def to_picture(x: Tensor) -> "Image.Image":
 
 
 def png(picture: "Image.Image") -> bytes:
-    """As a file."""
+    """The content of a PNG file."""
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
     return file.getvalue()
@@ -43,7 +43,7 @@ def coloured(error: Tensor, most: float) -> Tensor:
 
 
 def reconstruction_sheet(group: Group, pictures: Sequence[Pictures], entries: Sequence[Entry]) -> "Image.Image":
-    """Three rows an image: original and reconstructions, the crop in which they differ most, the errors."""
+    """Three rows for each image: original and reconstructions, the crop where they differ most, the errors."""
     from callbacks.drawing import sheet
 
     shown = [i for i in group.members if i in group.errors]
@@ -62,7 +62,7 @@ def reconstruction_sheet(group: Group, pictures: Sequence[Pictures], entries: Se
 
 
 def sample_sheets(pictures: Sequence[Pictures], entries: Sequence[Entry]) -> list["Image.Image"]:
-    """A row of samples for each run, one sheet for all that have images of one shape."""
+    """A row of samples for each run, and a sheet for each shape of images."""
     from callbacks.drawing import sheet
 
     by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -77,7 +77,7 @@ def sample_sheets(pictures: Sequence[Pictures], entries: Sequence[Entry]) -> lis
 
 
 def stack(pictures: Sequence["Image.Image"], gap: int = 24) -> "Image.Image":
-    """One above the other, on white."""
+    """Images one above the other, on white."""
     from PIL import Image
 
     width = max(picture.width for picture in pictures)

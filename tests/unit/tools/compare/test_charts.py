@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from compare_helpers import entry, number
 
-from lit_vae.tools.compare.charts import Chart, curves, picture, scatters, style, svg
-from lit_vae.tools.compare.comparable import compare_numbers
+from lit_vae.tools.compare.charts import Chart, curves, draw_charts, scatters, style, svg
+from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.gather import Entry
 
 
@@ -89,7 +89,9 @@ def test_a_chart_in_words_says_where_each_run_comes_to() -> None:
 @pytest.mark.parametrize("label", ["plain", "_hidden", "two $ and $a_{$", "a_b"])
 def test_the_picture_has_every_run_in_its_legend_whatever_its_name(tmp_path: Path, label: str) -> None:
     named = [entry("first"), entry("second"), entry(label)]
-    with_it, without = (np.asarray(picture([c], named)) for c in (chart(), replace(chart(), points={0: [(1.0, 2.0)]})))
+    with_it, without = (
+        np.asarray(draw_charts([c], named)) for c in (chart(), replace(chart(), points={0: [(1.0, 2.0)]}))
+    )
     assert with_it.shape == without.shape
     rows = slice(-int(0.25 * 150), None)  # the legend, at the bottom
     assert (with_it[rows] != 255).sum() > (without[rows] != 255).sum()
@@ -97,7 +99,7 @@ def test_the_picture_has_every_run_in_its_legend_whatever_its_name(tmp_path: Pat
 
 def test_the_picture_has_every_chart_and_no_axes_beside_them() -> None:
     charts = [replace(chart(), points={i: [(1.0, 1.0), (2.0, 2.0)]}) for i in range(4)]
-    pixels = np.asarray(picture(charts, [entry(str(i)) for i in range(4)]))
+    pixels = np.asarray(draw_charts(charts, [entry(str(i)) for i in range(4)]))
     height, width = int(2.9 * 150), pixels.shape[1] // 3
     for i in range(6):
         place = pixels[i // 3 * height : (i // 3 + 1) * height, i % 3 * width : (i % 3 + 1) * width]

@@ -5,21 +5,21 @@ from typing import Any
 import pytest
 from compare_helpers import entry, number
 
-from lit_vae.tools.compare.comparable import Comparison, compare_numbers, differences, protocol_words
-from lit_vae.tools.compare.metrics import ordered
+from lit_vae.tools.compare.differences import ComparedNumbers, compare_numbers, differences, protocol_words
+from lit_vae.tools.compare.numbers import ordered
 
 
-def compared(name: str, *numbers: Any, groups: list[int | None] | None = None) -> Comparison:
+def compared(name: str, *numbers: Any, groups: list[int | None] | None = None) -> ComparedNumbers:
     entries = [entry("abcdef"[i], {} if n is None else {name: n}) for i, n in enumerate(numbers)]
     return compare_numbers(entries, groups or [None] * len(numbers))
 
 
-def best(comparison: Comparison) -> list[int]:
+def best(comparison: ComparedNumbers) -> list[int]:
     (column,) = comparison.columns
     return [i for i, cell in enumerate(column.cells) if cell is not None and cell.best]
 
 
-def dimmed(comparison: Comparison) -> list[int]:
+def dimmed(comparison: ComparedNumbers) -> list[int]:
     (column,) = comparison.columns
     return [i for i, cell in enumerate(column.cells) if cell is not None and cell.footnote is not None]
 

@@ -7,7 +7,7 @@ import torch
 from compare_helpers import entry
 
 from lit_vae.images import to_uint8
-from lit_vae.tools.compare.pictures import Crop, Pictures, choose_crop, group, groups_of, psnr
+from lit_vae.tools.compare.pictures import Crop, Pictures, choose_crop, group_by_images, groups_of, psnr
 from lit_vae.tools.compare.sheets import coloured, reconstruction_sheet, sample_sheets, stack, to_picture
 
 
@@ -48,7 +48,7 @@ def test_errors_are_means_of_channels_on_one_scale() -> None:
     first, second = x.clone(), x.clone()
     first[0, :, 0, 0] = torch.tensor([0.3, -0.6, 0.0])
     second[1, 0, 1, 2] = 0.9
-    (only,) = group([Pictures(x=x, x_hat=first), Pictures(x=x, x_hat=second)])
+    (only,) = group_by_images([Pictures(x=x, x_hat=first), Pictures(x=x, x_hat=second)])
     assert float(only.errors[0][0, 0, 0]) == pytest.approx(127.5 * 0.3)
     assert float(only.errors[1][1, 1, 2]) == pytest.approx(127.5 * 0.3)
     assert float(only.errors[0].sum() + only.errors[1].sum()) == pytest.approx(2 * 127.5 * 0.3)
@@ -71,7 +71,7 @@ def test_runs_are_grouped_by_what_they_were_shown() -> None:
     other, larger = images(2, 1, 8, 8, seed=1), images(2, 1, 9, 8)
     pictures = [Pictures(x=x, x_hat=x), Pictures(x=other, x_hat=other), Pictures(), Pictures(x=noise, x_hat=x)]
     pictures.append(Pictures(x=larger))
-    groups = group(pictures)
+    groups = group_by_images(pictures)
     assert [g.members for g in groups] == [(0, 3), (1,), (4,)]
     assert groups_of(groups, 5) == [0, 1, None, 0, 2]
     assert float(groups[0].errors[3].mean()) == pytest.approx(1.0, rel=1e-4)  # of its own image
@@ -97,7 +97,7 @@ def test_the_sheet_has_every_image_its_crop_and_its_error() -> None:
     x, x_hat = torch.full((2, 1, 64, 64), -1.0), torch.full((2, 1, 64, 64), -1.0)
     x_hat[0] = 0.0
     pictures = [Pictures(x=x, x_hat=x), Pictures(x=x), Pictures(x=x, x_hat=x_hat)]
-    (only,) = group(pictures)
+    (only,) = group_by_images(pictures)
     sheet = reconstruction_sheet(
         only, pictures, [entry(name) for name in ("exact", "none", "a_very_long_name_of_a_run")]
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lit_vae.tools.compare.configs import config_differences
+from lit_vae.tools.compare.differences import config_differences
 
 
 def component(name: str, **init_args: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page of a study that was made by hand: what is on it, escaped, and the same each time."""
+"""The page of a comparison that was made by hand: what is on it, escaped, and the same each time."""
 
 import base64
 import csv
@@ -16,13 +16,12 @@ from compare_helpers import entry, number
 from PIL import Image
 
 from lit_vae.images import to_uint8
-from lit_vae.tools.compare import sheets, write
+from lit_vae.tools.compare import sheets
 from lit_vae.tools.compare.charts import curves, scatters
-from lit_vae.tools.compare.comparable import compare_numbers
-from lit_vae.tools.compare.markup import Html, element, join
+from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.page import page
-from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group, groups_of
-from lit_vae.tools.compare.study import Request, Study
+from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group_by_images, groups_of
+from lit_vae.tools.compare.verb import Comparison, Request, write
 
 EVIL = '<script>alert("x")</script>&\''
 
@@ -46,7 +45,7 @@ class Elements(HTMLParser):
         return [a for t, a in self.found if t == tag and class_ in [*(a.get("class") or "").split(), ""]]
 
 
-def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Study:
+def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Comparison:
     """Three runs: two on the same images, and one on others, without reconstructions of its own."""
     generator = torch.Generator().manual_seed(0)
     x, x_hat, elsewhere = (2.0 * torch.rand(2, 1, 8, 8, generator=generator) - 1.0 for _ in range(3))
@@ -64,18 +63,18 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Study:
         )
         for i, (label, of) in enumerate(zip(labels, data, strict=True))
     ]  # fmt: skip
-    groups = group(pictures)
-    comparison = compare_numbers(entries, groups_of(groups, 3))
+    groups = group_by_images(pictures)
+    numbers = compare_numbers(entries, groups_of(groups, 3))
     request = Request(labels, "test", 2, "best", None, 0, None)
     configs = {"lr": ["0", "1", EVIL]}
-    return Study(
-        "a <b>study</b>",
+    return Comparison(
+        "a <b>comparison</b>",
         request,
         entries,
         pictures,
         groups,
-        comparison,
-        scatters(comparison),
+        numbers,
+        scatters(numbers),
         curves(entries, [None] * 3),
         configs,
     )
@@ -85,16 +84,6 @@ def decoded(uri: str | None) -> np.ndarray:
     assert uri is not None
     assert uri.startswith("data:image/png;base64,")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-
-
-def test_text_is_escaped_and_markup_is_not_escaped_twice() -> None:
-    inner = element("b", EVIL, class_="c", data_x='"', hidden=True, title=None, open=False)
-    assert str(inner) == (
-        '<b class="c" data-x="&quot;" hidden>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;&#x27;</b>'
-    )
-    assert element("p", inner, None, "<") == f"<p>{inner}&lt;</p>"
-    assert str(element("img", src="a")) == '<img src="a">'
-    assert join([Html("<i>"), "<"]) == "<i>&lt;"
 
 
 def test_whatever_runs_are_called_is_text() -> None:
@@ -117,14 +106,14 @@ def test_the_page_needs_nothing_else() -> None:
 
 
 def test_images_are_the_true_pixels_in_rows_and_runs_in_columns() -> None:
-    study = made()
-    text = page(study)
+    comparison = made()
+    text = page(comparison)
     first = text[text.index('id="images-0"') : text.index('id="images-1"')]
     cells = dict(zip([(b["data-row"], b["data-column"]) for b in Elements(first).all("button", "zoom")],
                      [decoded(i["src"]) for i in Elements(first).all("img")], strict=True))  # fmt: skip
-    crop = study.groups[0].crops[1]
+    crop = comparison.groups[0].crops[1]
     assert len(cells) == 2 * (3 + 3 + 2)
-    for column, of in enumerate((study.groups[0].x, study.pictures[0].x_hat, study.pictures[1].x_hat)):
+    for column, of in enumerate((comparison.groups[0].x, comparison.pictures[0].x_hat, comparison.pictures[1].x_hat)):
         assert of is not None
         for row in range(2):
             assert np.array_equal(cells[str(3 * row), str(column)], to_uint8(of[row, 0]).numpy())
@@ -150,15 +139,15 @@ def test_runs_on_other_images_stand_apart_with_the_reason() -> None:
 
 
 def test_what_there_is_not_is_said() -> None:
-    study = made()
-    text = Elements(page(study)).text
+    comparison = made()
+    text = Elements(page(comparison)).text
     assert "No samples: it draws none." in text
     missing = Pictures(no_reconstructions="no checkpoint yet", no_samples="no checkpoint yet")
-    pictures = [*study.pictures[:2], missing]
-    text = Elements(page(replace(study, pictures=pictures, groups=group(pictures)))).text
+    pictures = [*comparison.pictures[:2], missing]
+    text = Elements(page(replace(comparison, pictures=pictures, groups=group_by_images(pictures)))).text
     assert "other is not shown: no checkpoint yet." in text
-    nothing = replace(study, pictures=[missing] * 3, groups=[], curves=[], scatters=[], configs={})
-    text = Elements(page(replace(nothing, comparison=compare_numbers([], [])))).text
+    nothing = replace(comparison, pictures=[missing] * 3, groups=[], curves=[], scatters=[], configs={})
+    text = Elements(page(replace(nothing, numbers=compare_numbers([], [])))).text
     assert "No run has reconstructions." in text
     assert "No run has any numbers yet." in text
     assert "They do not differ." in text

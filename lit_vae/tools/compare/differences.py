@@ -1,28 +1,27 @@
-"""Which numbers compare, and which of those is the best."""
+"""What compares: numbers (and which is the best of them), images, configurations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.metrics import Metric, metric, ordered
-from lit_vae.tools.compare.numbers import Number
+from lit_vae.tools.compare.numbers import Metric, Number, metric, ordered
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels", "images"))
-"""What is recorded beside a protocol: results, what they took, what is random, what a family shows as its samples."""
+"""Keys of a recorded protocol that are not part of the protocol: results, time, seeds, descriptions."""
 
 OF_A_SPLIT = ("num_images", "data_fingerprint")
-"""What is known of the images of one split alone."""
+"""Keys of the data that differ between the splits of one data set."""
 
 SPLITS = {"test": "test", "val": "validation"}
 
 Groups = Sequence[int | None]
-"""For each run, which of the different sets of images it was shown; None where none could be read."""
+"""For each run the index of the set of images that it was shown; None if no images could be read."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of a run, whether it is the best of those that compare, and the index of what must be said of it."""
+    """A number, whether it is the best of those that compare, and the index of its footnote if it does not compare."""
 
     number: Number
     best: bool = False
@@ -31,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, and a cell for each run, None where it has no such number."""
+    """A metric, a cell for each run (None if it lacks the number), and the run that the others are compared with."""
 
     name: str
     metric: Metric
@@ -40,24 +39,24 @@ class Column:
 
     @property
     def comparable(self) -> list[int]:
-        """The runs whose numbers compare with each other."""
+        """Indices of the runs whose numbers compare with each other."""
         return [i for i, cell in enumerate(self.cells) if cell is not None and cell.footnote is None]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All columns, the footnotes that their cells point to, and what is said of no single number."""
+class ComparedNumbers:
+    """A column for each metric, and the footnotes that cells point to."""
 
     columns: tuple[Column, ...]
     footnotes: tuple[str, ...]
 
     def column(self, name: str) -> Column | None:
-        """Of that name, if any run has it."""
+        """The column of that name; None if no run has the number."""
         return next((column for column in self.columns if column.name == name), None)
 
 
-def compare_numbers(entries: Sequence[Entry], groups: Groups) -> Comparison:
-    """Columns in their order. In each, the numbers that compare with the most others stand undimmed."""
+def compare_numbers(entries: Sequence[Entry], groups: Groups) -> ComparedNumbers:
+    """Compare the numbers of each metric with those of the run that most others agree with; the rest get footnotes."""
     footnotes: dict[str, int] = {}
     columns = []
     for name in ordered({name for entry in entries for name in entry.numbers}):
@@ -79,13 +78,13 @@ def compare_numbers(entries: Sequence[Entry], groups: Groups) -> Comparison:
                 note = footnotes.setdefault(sentence, len(footnotes))
             cells.append(Cell(number, footnote=note))
         columns.append(Column(name, metric(name), _with_best(cells, metric(name)), reference))
-    return Comparison(tuple(columns), tuple(footnotes))
+    return ComparedNumbers(tuple(columns), tuple(footnotes))
 
 
 def differences(mine: Number, theirs: Number, my_group: int | None = None, their_group: int | None = None) -> list[str]:
-    """Why two numbers do not compare; nothing where they do.
+    """Why two numbers do not compare; empty if they do.
 
-    What only one run says of its images is no difference, since older runs say less; a protocol must be the same.
+    Older runs record less of their images, so a key that only one of them has is no difference. Protocols must agree.
     """
     if not mine.split and not theirs.split:
         return []
@@ -97,7 +96,7 @@ def differences(mine: Number, theirs: Number, my_group: int | None = None, their
 
 
 def protocol_differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What two measurements did not do alike."""
+    """The keys in which two protocols differ, with both values."""
     found = []
     for name in {**mine, **theirs}:
         a, b = (plain(how[name]) if name in how else "not recorded" for how in (mine, theirs))
@@ -107,7 +106,7 @@ def protocol_differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
 
 
 def image_differences(mine: Entry, theirs: Entry, my_group: int | None, their_group: int | None) -> list[str]:
-    """Why the images of two runs are not the same, whatever was measured on them."""
+    """Why two runs have different images; empty if they do not."""
     a, b = (next((n for n in e.numbers.values() if n.split), Number(0.0)) for e in (mine, theirs))
     return _data_differences(a, b, my_group, their_group)
 
@@ -125,10 +124,12 @@ def _data_differences(mine: Number, theirs: Number, my_group: int | None, their_
 
 
 def protocol_words(column: Column) -> str:
-    """What the numbers of a column are of, in words; those that are dimmed are not meant."""
+    """What the comparable numbers of a column were measured on, and how, in words; blank for what training cost."""
     cell = column.cells[column.reference]
     assert cell is not None  # a reference has a number
     number = cell.number
+    if not number.split:
+        return ""
     said = [str(number.data[name]) for name in ("data", "values") if number.data.get(name)]
     if shape := number.data.get("image_shape"):
         said.insert(1, " x ".join(map(str, shape)))
@@ -142,7 +143,7 @@ def protocol_words(column: Column) -> str:
 
 
 def _reference(numbers: Sequence[Number | None], groups: Groups) -> int:
-    """The run that compares with the most others, of tested ones if two of those compare; of several the first."""
+    """The run that compares with the most others. Tested runs come first if two of them compare."""
     there = [i for i, number in enumerate(numbers) if number is not None]
 
     def weight(i: int) -> tuple[bool, int]:
@@ -153,7 +154,7 @@ def _reference(numbers: Sequence[Number | None], groups: Groups) -> int:
 
 
 def _with_best(cells: Sequence[Cell | None], of: Metric) -> tuple[Cell | None, ...]:
-    """The best marked, and all as good; none where fewer than two compare."""
+    """The cells with the best ones marked; nothing is marked if fewer than two compare."""
     scores = {i: of.score(c.number.value) for i, c in enumerate(cells) if c and c.footnote is None and of.score}
     best = max(scores.values()) if len(scores) > 1 else None
     return tuple(
@@ -163,7 +164,7 @@ def _with_best(cells: Sequence[Cell | None], of: Metric) -> tuple[Cell | None, .
 
 
 def plain(value: Any) -> str:
-    """A value as one writes it; a SHA-256 shortened."""
+    """A value as text; a SHA-256 is shortened."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):
@@ -171,3 +172,76 @@ def plain(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64 and all(c in "0123456789abcdef" for c in value):
         return value[:12]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- configurations --------------------------------------------------------------------------------------------------
+
+_MISSING = object()
+
+
+def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dotted keys whose values differ, and the value of each run; blank for a run without the key.
+
+    If runs have different classes at a key, it shows each class with the arguments that only this class takes.
+    Arguments that several of the classes take have rows of their own. Components in a list are matched by class.
+    """
+    return dict(sorted(_differing("", list(configs)).items()))
+
+
+def _differing(key: str, values: list[Any]) -> dict[str, list[str]]:
+    if not _differs(values):
+        return {}
+    children = [_children(value) for value in values]
+    if any(child is None for child in children):
+        return {key: [_words(value) for value in values]}
+    known = [child for child in children if child is not None]
+    names = list(dict.fromkeys(name for child in known for name in child))
+    found: dict[str, list[str]] = {}
+    classes = [_class(value) for value in values]
+    if len(set(classes)) > 1:
+        shared = [
+            name for name in names if len({c for c, child in zip(classes, known, strict=True) if name in child}) > 1
+        ]
+        found[key] = [_words(value, without=shared) for value in values]
+        names = [name for name in shared if _differs([child[name] for child in known if name in child])]
+    for name in names:
+        below = [child.get(name, _MISSING) for child in known]
+        found |= _differing(f"{key}.{name}" if key else name, below)
+    return found
+
+
+def _differs(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _children(value: Any) -> dict[str, Any] | None:
+    """The keys below a value; None if it is compared as a whole."""
+    if isinstance(value, Mapping):
+        return dict(value.get("init_args") or {} if "class_path" in value else value)
+    if isinstance(value, list) and value and all(_class(item) for item in value):
+        children: dict[str, Any] = {}
+        for item in value:
+            name = _class(item).rpartition(".")[2]
+            again = sum(known == name or known.startswith(f"{name} ") for known in children)
+            children[f"{name} {again + 1}" if again else name] = item
+        return children
+    return None
+
+
+def _class(value: Any) -> str:
+    return str(value.get("class_path", "")) if isinstance(value, Mapping) else ""
+
+
+def _words(value: Any, without: Sequence[str] = ()) -> str:
+    """A value on one line; a component as a call, without some of its arguments."""
+    if value is _MISSING:
+        return ""
+    if _class(value):
+        arguments = value.get("init_args") or {}
+        given = ", ".join(f"{k}={_words(v)}" for k, v in arguments.items() if k not in without)
+        return f"{_class(value)}({given})" if given else _class(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_words(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_words, value)) + "]"
+    return plain(value)

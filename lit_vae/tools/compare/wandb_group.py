@@ -1,4 +1,4 @@
-"""The same comparison in Weights & Biases: one group, one run for each compared run, panels of the same names."""
+"""A comparison in Weights & Biases: a group with one W&B run for each compared run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,23 +7,24 @@ from lit_vae.run.wandb_logger import wandb_mode, wandb_project
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Group, Pictures, psnr
 from lit_vae.tools.compare.sheets import coloured, to_picture
-from lit_vae.tools.compare.study import Study
 
 if TYPE_CHECKING:
     from wandb import Run as WandbRun
 
+    from lit_vae.tools.compare.verb import Comparison
+
 JOB_TYPE = "compare"
-_LONGEST_TAG = 64  # letters that W&B takes
+_LONGEST_TAG = 64  # letters, a limit of W&B
 COLUMNS = ("image", "original", "reconstruction", "error", "psnr")
 
 
-def log_to_wandb(study: Study, folder: Path) -> None:
-    """Log every run anew: its curves, its numbers, a table of its reconstructions and a sheet of its samples.
+def log_to_wandb(comparison: "Comparison", folder: Path) -> None:
+    """Log the curves and numbers of every run, a table of reconstructions and a sheet of samples.
 
-    A run of its own, since one that is gone on with takes no steps that it has passed.
+    They go into new W&B runs: the runs of the trainings accept no steps before their last one.
 
     Raises:
-        ValueError: W&B refuses.
+        ValueError: W&B fails.
     """
     import wandb
 
@@ -32,29 +33,29 @@ def log_to_wandb(study: Study, folder: Path) -> None:
         print("W&B is disabled (WANDB_MODE=disabled): nothing is logged.")
         return
     try:
-        for i, entry in enumerate(study.entries):
-            with _started(study, entry, folder) as run:
+        for i, entry in enumerate(comparison.entries):
+            with _started(comparison, entry, folder) as run:
                 _log_curves(run, entry)
-                group = next((group for group in study.groups if i in group.members), None)
-                _log_pictures(run, study.pictures[i], group, i)
+                group = next((group for group in comparison.groups if i in group.members), None)
+                _log_pictures(run, comparison.pictures[i], group, i)
                 run.summary.update(_summary(entry))
     except (wandb.Error, OSError) as error:
         raise ValueError(
             f"lit-vae compare: --wandb true: {error}. The page is written, in {folder}. Set WANDB_MODE=offline to log"
             " without a connection, and upload later with wandb sync."
         ) from error
-    print(f"W&B ({mode}): project {wandb_project()}, group {study.name}")
+    print(f"W&B ({mode}): project {wandb_project()}, group {comparison.name}")
     if mode == "offline":
         print(f"upload it from this machine with: wandb sync {folder / 'wandb'}/offline-run-*")
 
 
-def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":
+def _started(comparison: "Comparison", entry: Entry, folder: Path) -> "WandbRun":
     import wandb
 
     return wandb.init(
         project=wandb_project(),
-        group=study.name,
-        tags=[study.name[:_LONGEST_TAG]],
+        group=comparison.name,
+        tags=[comparison.name[:_LONGEST_TAG]],
         job_type=JOB_TYPE,
         name=entry.label,
         config={**entry.records.config, "compared": {"directory": str(entry.records.directory)}},
@@ -66,7 +67,7 @@ def _started(study: Study, entry: Entry, folder: Path) -> "WandbRun":
 
 
 def _log_curves(run: "WandbRun", entry: Entry) -> None:
-    """As they were logged in training, at the same steps."""
+    """Log the training's numbers at their steps."""
     rows: dict[int, dict[str, float]] = {}
     for name, points in entry.curves.items():
         for step, value in points:
@@ -97,5 +98,5 @@ def _log_pictures(run: "WandbRun", pictures: Pictures, group: Group | None, i: i
 
 
 def _summary(entry: Entry) -> dict[str, float]:
-    """Numbers by the names that the run itself would give them; what it cost by its own."""
+    """Numbers by the names that the training gives them, such as ``test/psnr``; costs as ``cost/seconds``."""
     return {f"{n.split or 'cost'}/{name}": n.value for name, n in entry.numbers.items()}

@@ -1,0 +1,183 @@
+"""``lit-vae compare``, from run directories to one page.
+
+`compare_runs` reads the runs (gather.py), lets their models reconstruct the same images and draw samples (pictures.py),
+finds which numbers compare (differences.py) and chooses charts (charts.py). `write` turns that into files: the page
+(page.py and templates/), pictures (sheets.py) and a table.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_vae.run.files import replacing
+from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device
+
+if TYPE_CHECKING:
+    from lit_vae.tools.compare.charts import Chart
+    from lit_vae.tools.compare.differences import ComparedNumbers
+    from lit_vae.tools.compare.gather import Entry
+    from lit_vae.tools.compare.pictures import Group, Pictures
+
+
+def compare(
+    runs: list[str],
+    out: str = "comparison",
+    split: Split = "test",
+    num_images: int = 8,
+    checkpoint: Checkpoint = "best",
+    data_root: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    wandb: bool = False,
+) -> None:
+    """Put runs side by side on one page: the same images, all numbers, curves, what differs in their configurations.
+
+    Writes OUT/index.html, which needs no network, and the same as pictures and metrics.csv. What a run does not have
+    yet (a checkpoint, a test) is left out and said. Numbers of other images, or measured in another way, are marked as
+    not comparable. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted.
+
+    Args:
+        runs: Run directories or .ckpt files.
+        out: Folder to write; its name is that of the comparison.
+        split: Where the images are from, spread over it and its classes.
+        num_images: Number of images; at most all.
+        checkpoint: Which one of a run directory; the other one where there is none.
+        data_root: Folder of the data of runs whose own is not where it was in training. Nothing is downloaded.
+        seed: Of the samples.
+        device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+        wandb: Also send it to Weights & Biases, as one group of runs (offline unless you are logged in).
+    """
+    check_arguments("compare", {"num_images": (num_images, 1), "seed": (seed, 0)})
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"lit-vae compare: --out {out} is a file. Give a folder, which may be there or not.")
+    request = Request(tuple(runs), split, num_images, checkpoint, data_root, seed, device)
+    comparison = compare_runs(Path(os.path.abspath(folder)).name, request)
+    write(comparison, folder)
+    if wandb:
+        from lit_vae.tools.compare.wandb_group import log_to_wandb
+
+        log_to_wandb(comparison, folder)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: the arguments of `compare`."""
+
+    runs: tuple[str, ...]
+    split: Split
+    num_images: int
+    checkpoint: Checkpoint
+    data_root: str | None
+    seed: int
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that the page shows.
+
+    Args:
+        name: of the comparison.
+        request: what was asked for.
+        entries: the runs.
+        pictures: of each run.
+        groups: runs that were shown the same images.
+        numbers: of all runs, and which of them compare.
+        scatters: charts of one number over another.
+        curves: charts of validation numbers over steps.
+        configs: keys whose values differ, and the value of each run.
+    """
+
+    name: str
+    request: Request
+    entries: Sequence["Entry"]
+    pictures: Sequence["Pictures"]
+    groups: Sequence["Group"]
+    numbers: "ComparedNumbers"
+    scatters: Sequence["Chart"]
+    curves: Sequence["Chart"]
+    configs: dict[str, list[str]]
+
+
+def compare_runs(name: str, request: Request) -> Comparison:
+    """Read the runs, reconstruct images, draw samples, and find what compares.
+
+    Raises:
+        ValueError: a path is no run, its data is missing, or its model has nothing to compare.
+    """
+    from lit_vae.tools.compare.charts import curves, scatters
+    from lit_vae.tools.compare.differences import compare_numbers, config_differences
+    from lit_vae.tools.compare.gather import gather
+    from lit_vae.tools.compare.pictures import group_by_images, groups_of, make_pictures
+
+    device = choose_device(request.device)
+    entries = gather(request.runs, request.checkpoint)
+    pictures = [make_pictures(entry, request, device) for entry in entries]
+    groups = group_by_images(pictures)
+    group_of_run = groups_of(groups, len(entries))
+    numbers = compare_numbers(entries, group_of_run)
+    configs = config_differences([entry.records.config for entry in entries])
+    return Comparison(
+        name, request, entries, pictures, groups, numbers, scatters(numbers), curves(entries, group_of_run), configs
+    )
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Write all files, whole or not at all; print where they are."""
+    from lit_vae.tools.compare.charts import draw_charts
+    from lit_vae.tools.compare.page import page
+    from lit_vae.tools.compare.sheets import png, reconstruction_sheet, sample_sheets, stack
+
+    contents: dict[str, Callable[[], bytes]] = {"index.html": lambda: page(comparison).encode()}
+    pictures, entries = comparison.pictures, comparison.entries
+    if sheets := [reconstruction_sheet(group, pictures, entries) for group in comparison.groups if group.errors]:
+        contents["reconstructions.png"] = lambda: png(stack(sheets))
+    if samples := sample_sheets(pictures, entries):
+        contents["samples.png"] = lambda: png(stack(samples))
+    if comparison.scatters:
+        contents["scatter.png"] = lambda: png(draw_charts(comparison.scatters, entries))
+    if comparison.curves:
+        contents["curves.png"] = lambda: png(draw_charts(comparison.curves, entries))
+    with ExitStack() as files:
+        partial = {name: files.enter_context(replacing(folder / name)) for name in (*contents, "metrics.csv")}
+        _write_csv(comparison, partial["metrics.csv"])
+        for name, content in contents.items():
+            partial[name].write_bytes(content())
+    for name in partial:
+        print(folder / name)
+
+
+def _write_csv(comparison: Comparison, path: Path) -> None:
+    """A row a number with all its digits, whether it compares with the others of its name, and what it is of."""
+    rows = []
+    for column in comparison.numbers.columns:
+        for entry, cell in zip(comparison.entries, column.cells, strict=True):
+            if cell is None:
+                continue
+            note = "" if cell.footnote is None else comparison.numbers.footnotes[cell.footnote]
+            number = cell.number
+            rows.append(
+                {
+                    "run": entry.label,
+                    "directory": entry.records.directory,
+                    "model": entry.records.model,
+                    "metric": column.name,
+                    "value": repr(number.value),
+                    "split": number.split,
+                    "comparable": "no" if note else "yes",
+                    "best": "yes" if cell.best else "",
+                    "why_not": note,
+                    **number.data,
+                    **{f"protocol.{name}": value for name, value in number.protocol.items()},
+                }
+            )
+    names = dict.fromkeys(name for row in rows for name in row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(names) or ["run"], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
