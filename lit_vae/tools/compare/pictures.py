@@ -55,7 +55,7 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
     if entry.run is None:
         return _nothing("no checkpoint yet")
     from callbacks.periodic import untouched
-    from lit_vae.models.base import Autoencoder, ImageModel
+    from lit_vae.models.base import Autoencoder
     from lit_vae.models.code_prior import CodePrior
 
     model = load_model(entry.run, device)
@@ -67,7 +67,7 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
         )
     if isinstance(model, CodePrior):
         return _with_stage1(entry, model, request, device)
-    if not isinstance(model, ImageModel):
+    if not hasattr(model, "image_shape"):
         raise ValueError(f"lit-vae compare: {entry.given}: {name} is no model of images. Leave the run out.")
     with untouched(model):
         x, y = _images(entry, model, request)
@@ -120,9 +120,11 @@ def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
 
 def _draws(model: Any, seed: int) -> Pictures:
     """Samples of a model without latents, if it draws any."""
-    if not hasattr(model, "sample"):
-        return Pictures(no_samples=f"a {type(model).__name__} draws no images")
     from callbacks import Draws
+    from lit_vae.models.base import ImageModel
+
+    if not isinstance(model, ImageModel):
+        return Pictures(no_samples=f"a {type(model).__name__} draws no images")
 
     images = Draws(NUM_SAMPLES, seed=seed).images(model, model.labels_for(NUM_SAMPLES, None))
     return Pictures(samples=images.float().cpu(), drawn="draws from the model, pixel by pixel")
