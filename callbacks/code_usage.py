@@ -1,4 +1,4 @@
-"""How a model with codes uses them."""
+"""Measures how a model uses its codes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class CodeUsage(Measurement):
-    """Logs perplexity and share of the codes used, over the whole set.
+    """Logs the perplexity and the share of used codes over the whole split, and draws the panel ``code_use``.
 
-    ``{val,test}/perplexity`` and ``code_usage`` of a model with one level of codes; ``perplexity_0``, ``code_usage_0``,
-    ``perplexity_1``, ... of one with several, coarsest first; and the panel ``code_use`` (of validations
-    ``code_use_val``). What these are: `lit_vae.codes.CodeStatistics`.
+    ``{val,test}/perplexity`` and ``code_usage``; with several levels ``perplexity_0``, ``code_usage_0``,
+    ``perplexity_1``, ..., coarsest first. In validations the panel is ``code_use_val``. For definitions see
+    `lit_vae.codes.CodeStatistics`.
 
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
@@ -36,7 +36,7 @@ class CodeUsage(Measurement):
         super().__init__(every_n_epochs)
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a model with codes."""
+        """Only models with codes."""
         if not isinstance(model, HasCodes):
             raise self._refuse(
                 f"{type(model).__name__} has no codes (encode_codes, num_embeddings).",
@@ -44,12 +44,12 @@ class CodeUsage(Measurement):
             )
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
-        """Two for each level."""
+        """Two per level."""
         levels = _with_codes(model).num_embeddings
         return [f"{name}{_suffix(i, levels)}" for i in range(len(levels)) for name in ("perplexity", "code_usage")]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
-        """Forget the counts."""
+        """Start new counts."""
         sizes = _with_codes(model).num_embeddings
         self.metrics = [codes.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
 
@@ -73,7 +73,7 @@ class CodeUsage(Measurement):
         if trainer.is_global_zero:
             name = "code_use" if split == "test" else f"code_use_{split}"
             total = sum(int(level.counts.sum()) for level in self.levels)
-            caption = f"Share of every code among the {total} codes of the {split} images, most used first"
+            caption = f"Share of each code among the {total} codes of the {split} images, most used first"
             log_panel(trainer, name, rasterize(usage_figure(self.levels)), caption, self.step(trainer))
 
 
@@ -82,7 +82,7 @@ def _suffix(level: int, levels: Sequence[Any]) -> str:
 
 
 def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":
-    """The share of each code, the most used first: one axes for each level, coarsest first."""
+    """The share of each code, most used first: one plot per level, coarsest first."""
     figure = new_figure(max(5.0, 4.0 * len(levels)), 3.0)
     for index, (axes, level) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
         _draw_level(axes, level)
@@ -99,7 +99,7 @@ def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":
 def _draw_level(axes: "Axes", level: codes.CodeStatistics) -> None:
     shares = (level.counts.double() / level.counts.sum()).cpu().sort(descending=True).values
     used, uniform = shares[shares > 0], 1.0 / len(shares)
-    # a logarithm has no bottom: the bars start at half of the least that is to be seen
+    # a log axis has no zero: bars start at half of the smallest value
     bottom, top = 0.5 * min(float(used[-1]), uniform), 2.0 * max(float(used[0]), uniform)
     edges = [rank + 0.5 for rank in range(len(used) + 1)]
     axes.stairs(used.tolist(), edges, baseline=bottom, fill=True, color="tab:blue")

@@ -1,4 +1,4 @@
-"""Networks compiled where they are."""
+"""Compiles networks in place."""
 
 from collections.abc import Iterator
 
@@ -13,21 +13,22 @@ from lit_vae.models.with_realism import WithRealism
 from lit_vae.realism import R1
 
 RECOMPILE_LIMIT = 64
-"""Blocks of one class share the limit of its ``forward``: each shape, each size of a batch and each mode is one."""
+"""Blocks of one class share the limit of its ``forward``. Each shape, batch size and mode counts once."""
 
 
 class Compile(Callback):
     """Compiles encoder, decoder, discriminator and perceptual network with ``torch.compile``, for a fit.
 
-    In place, so a checkpoint has the same names, and loads with and without. The first steps and the first validation
-    wait for the compiler. Two things are not compiled. The adaptive weight of an adversary differentiates to the
-    decoder's last layer alone, and a compiled decoder has one backward pass, the whole of it: its blocks are then
-    compiled one by one, and what holds the last layer is not. R1 differentiates the discriminator twice, which compiled
-    code cannot.
+    Compilation is in place, so checkpoints do not change. The first steps and the first validation wait for the
+    compiler. Two parts are not compiled:
+
+    - With an adaptive weight, the block of the decoder that holds the last layer: the weight needs a backward pass
+      through that layer only. The other blocks are compiled one by one.
+    - With R1, the discriminator: compiled code cannot be differentiated twice.
 
     Args:
-        mode: of ``torch.compile``, such as ``max-autotune-no-cudagraphs``; null: its default.
-        backend: of ``torch.compile``.
+        mode: mode of ``torch.compile``, such as ``max-autotune-no-cudagraphs``; null: its default.
+        backend: backend of ``torch.compile``.
     """
 
     def __init__(self, mode: str | None = None, backend: str = "inductor") -> None:
@@ -40,7 +41,7 @@ class Compile(Callback):
         self.mode, self.backend = mode, backend
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Mark what is to be compiled, which it is when it first runs."""
+        """Mark the modules; each is compiled when it first runs."""
         if stage != "fit":
             return
         if not isinstance(pl_module, Autoencoder):
@@ -54,7 +55,7 @@ class Compile(Callback):
 
 
 def _parts(model: Autoencoder) -> Iterator[nn.Module]:
-    """Modules to be compiled, none within another."""
+    """Modules to compile, none inside another."""
     realism = model.realism if isinstance(model, WithRealism) else None
     perceptual = realism.perceptual if realism is not None else None
     adversary = realism.adversary if realism is not None else None
@@ -69,21 +70,21 @@ def _parts(model: Autoencoder) -> Iterator[nn.Module]:
         if isinstance(module, Frozen):
             yield from _whole(module.network)
     if adversary is not None and any(isinstance(penalty, R1) for penalty in adversary.penalties):
-        rank_zero_info("Compile: R1 differentiates the discriminator twice, so that one is not compiled.")
+        rank_zero_info("Compile: R1 differentiates the discriminator twice, so it is not compiled.")
     elif adversary is not None:
         assert adversary.discriminator is not None  # by `Autoencoder`
         yield adversary.discriminator
 
 
 def _whole(network: nn.Module) -> Iterator[nn.Module]:
-    """The network; of one that is not called, but asked for ``maps`` or ``features``, its blocks."""
+    """The network, or its blocks if callers use its ``maps`` or ``features`` instead of calling it."""
     if hasattr(network, "maps") or hasattr(network, "features"):
         return _blocks(network, None)
     return iter((network,))
 
 
 def _blocks(module: nn.Module, last_layer: Tensor | None) -> Iterator[nn.Module]:
-    """The largest modules of several layers in it that are called, and do not hold the last layer."""
+    """The largest callable submodules with several layers and without the last layer."""
     for child in module.children():
         if isinstance(child, nn.ModuleList) or any(parameter is last_layer for parameter in child.parameters()):
             yield from _blocks(child, last_layer)

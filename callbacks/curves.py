@@ -1,4 +1,4 @@
-"""A picture of a run's numbers."""
+"""Plots the loss terms of a run."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,15 @@ COLOURS = {"train": "tab:gray", "val": "tab:blue"}
 
 
 class Curves(Periodic):
-    """Rate, distortion and their sum over the steps, as validations saw them: panel ``curves``.
+    """Plots rate, distortion and loss over the optimizer steps, at each validation: panel ``curves``.
 
-    The history is in the checkpoint, so that a resumed run draws the whole of it. Training values are those of the
-    last logged batch before a validation.
+    Checkpoints save the history, so a resumed run plots all of it. Training values are those of the last logged batch
+    before a validation.
 
     Args:
-        terms: names after ``train/`` and ``val/``; those that a family does not log, or that repeat another, are left
+        terms: names after ``train/`` and ``val/``. Terms that a family does not log, or that repeat another, are left
             out.
-        every_n_epochs: epochs between two pictures; every validation is remembered.
+        every_n_epochs: epochs between two pictures; the history has every validation.
     """
 
     name = "curves"
@@ -46,16 +46,16 @@ class Curves(Periodic):
         return {"steps": list(self.steps), "values": {key: list(values) for key, values in self.values.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history; a term that was not remembered before starts now."""
+        """Load the history. A term that it does not have starts now."""
         self.steps = list(state_dict["steps"])
         missing = [math.nan] * len(self.steps)
         self.values = {key: list(state_dict["values"].get(key, missing)) for key in self.values}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember and draw; later than the panels, because the model logs in its own ``on_validation_epoch_end``."""
+        """Append and draw. It runs after the model has logged in its own ``on_validation_epoch_end``."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        logged = trainer.callback_metrics  # on every rank: reading it may reduce what is not yet reduced
+        logged = trainer.callback_metrics  # on every rank, since reading it may reduce values over ranks
         self.steps.append(trainer.global_step)
         for key, values in self.values.items():
             values.append(float(logged[key]) if key in logged else math.nan)
@@ -65,7 +65,7 @@ class Curves(Periodic):
             )
 
     def figure(self) -> "Figure":
-        """One plot a term, side by side."""
+        """One plot per term, side by side."""
         shown: list[str] = []
         for term in self.terms:  # the loss of some families is one of the other terms
             values = self.values[f"val/{term}"]
@@ -88,5 +88,5 @@ class Curves(Periodic):
 
 
 def _label(term: str) -> str:
-    """A term with its unit: where one is logged raw and weighted, ``<term>_nats`` is the weighted one."""
+    """A term with its unit; ``<term>_nats`` is the weighted value of a term that is also logged unweighted."""
     return term if term in UNITLESS else f"{term.removesuffix('_nats')} (nats per image)"

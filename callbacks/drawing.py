@@ -1,4 +1,4 @@
-"""Sheets of images and figures, as one would print them: true pixels, true greys, a thin white line between images."""
+"""Sheets of images with exact pixel values and thin white lines between them, and figures."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -24,9 +24,9 @@ MINUS, SIGMA = "\N{MINUS SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
 
 
 def arrange(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images ``(N, C, H, W)`` row by row, the rest white: ``(rows, columns, C, H, W)``.
+    """Images ``(N, C, H, W)`` row by row, the last row filled with white: ``(rows, columns, C, H, W)``.
 
-    By default nearly square, or up to twice as wide as high where no place is then left empty.
+    By default nearly square, or up to twice as wide as high if that leaves no place empty.
     """
     if columns is None:
         least = math.ceil(math.sqrt(len(images)))
@@ -44,16 +44,16 @@ def sheet(
     wide_after_rows: Collection[int] = (),
     wide_after_columns: Collection[int] = (),
 ) -> Image.Image:
-    """Images ``(rows, columns, C, H, W)`` in [-1, 1] on white: grey images give a grey picture, colour ones RGB.
+    """Images ``(rows, columns, C, H, W)`` in [-1, 1] on white, as a grey or RGB picture.
 
-    Values are clamped and rounded to their levels, never stretched. Small images are enlarged by a whole factor with
-    nearest neighbour, so that every pixel stays a square of one level.
+    Values are clamped and rounded to eight-bit levels, never rescaled. Small images are enlarged by an integer factor
+    (nearest neighbour).
 
     Args:
-        images: of one or three channels.
+        images: images of one or three channels.
         row_labels: a text left of each row.
         column_labels: a text above each column.
-        wide_after_rows: indices of rows that a wider line follows.
+        wide_after_rows: indices of rows that are followed by a wider line.
         wide_after_columns: the same for columns.
     """
     channels, height, width = images.shape[2:]
@@ -84,7 +84,7 @@ def sheet(
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that size in inches, with no window and no global state."""
+    """An empty figure of this size in inches, without a window or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -116,7 +116,7 @@ def _positions(count: int, size: int, start: int, wide_after: Collection[int]) -
 def _font() -> ImageFont.FreeTypeFont:
     import matplotlib
 
-    # the one font that is sure to be there, and it has Greek letters
+    # the only font that is always installed; it has Greek letters
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what an autoregressive model generates."""
+"""Pictures of samples of autoregressive models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +21,16 @@ from lit_vae.sampling import CodeSampling
 
 
 class Draws(Panel):
-    """Exact draws, the same noise all through training: panel ``draws``. One row a class if the model is told labels.
+    """Exact samples with the same noise throughout training: panel ``draws``. One row per class, if there are labels.
 
-    For models that are sampled value by value: a `lit_vae.models.PixelCNN` draws pixels, a `lit_vae.models.CodePrior`
-    draws codes, and what is shown is the decoder mean of its stage 1 at them.
+    A `lit_vae.models.PixelCNN` draws pixels. A `lit_vae.models.CodePrior` draws codes; the picture shows the decoder
+    means of its stage 1.
 
     Args:
-        num_images: images on the sheet; rounded up to whole rows where there is one a class.
+        num_images: images on the sheet; with classes, rounded up to full rows.
         every_n_epochs: see `Periodic`.
-        sampling: how codes are drawn; of pixels only exact draws are.
-        seed: of the noise.
+        sampling: how codes are drawn; pixels are always drawn exactly.
+        seed: seed of the noise.
     """
 
     name = "draws"
@@ -53,28 +53,28 @@ class Draws(Panel):
         self.progress: Callable[[int, int], None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the stage 1 that the data's codes are of, before anything is written."""
+        """Load stage 1 of the data's codes before anything is written."""
         super().setup(trainer, pl_module, stage)
         spec: Any = data_spec(trainer)
         if stage in ("fit", "validate") and isinstance(spec, CodeSpec):
-            with torch.random.fork_rng(devices=[]):  # building it draws weights
+            with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
                 self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
 
     def check_model(self, model: Model) -> None:
-        """Only a model that draws by itself."""
+        """Only models of pixels or codes."""
         if isinstance(model, Autoencoder) or not isinstance(model, (SamplesCodes, ImageModel)):
             raise self._refuse(
-                f"{type(model).__name__} is no model of pixels or codes alone.",
+                f"{type(model).__name__} is not an autoregressive model of pixels or codes.",
                 "Take callbacks.Samples in trainer.callbacks.",
             )
         if not isinstance(model, SamplesCodes) and self.sampling != CodeSampling():
             raise self._refuse(
-                f"sampling (={self.sampling}) is of codes, and {type(model).__name__} draws pixels exactly.",
+                f"sampling (={self.sampling}) is for codes, but {type(model).__name__} draws pixels exactly.",
                 "Remove init_args.sampling.",
             )
 
     def draw(self, model: Model, images: Images | None = None) -> Image.Image:
-        """A nearly square sheet, or a row for each class."""
+        """A nearly square sheet, or one row per class."""
         classes = model.num_classes
         if not classes:
             return sheet(arrange(self.images(model, model.labels_for(self.num_images, None))))
@@ -84,7 +84,7 @@ class Draws(Panel):
         )
 
     def images(self, model: Model, y: Tensor) -> Tensor:
-        """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; noise from the CPU, the same everywhere."""
+        """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; see `draw_images`."""
         return draw_images(model, y, self.seed, self.decoder, self.sampling, self.progress)
 
 
@@ -98,16 +98,16 @@ def draw_images(
 ) -> Tensor:
     """One image for each label ``y (n,)`` from a model of any family: ``(n, C, H, W)`` in [-1, 1].
 
-    Decoder means at draws from an autoencoder's prior, draws of pixels, or what stage 1 makes of draws of codes. The
-    noise is drawn on the CPU and is a function of the seed alone.
+    Autoencoders give decoder means at draws from the prior, models of pixels exact draws, and models of codes the
+    decoder means of stage 1. The noise is drawn on the CPU and depends on the seed only.
 
     Args:
-        model: what is drawn from.
+        model: the model.
         y: labels.
-        seed: of the noise.
+        seed: seed of the noise.
         decoder: stage 1 of a model of codes.
         sampling: how codes are drawn.
-        progress: told ``(done, of all positions)`` while codes are drawn.
+        progress: called with ``(done, total)`` positions while codes are drawn.
     """
     generator = Generator().manual_seed(seed)
     if decoder is None:

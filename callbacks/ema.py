@@ -11,26 +11,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lit_vae.ranges import BelowOne, PositiveInt, checked
 
-_WRAPPED = "module."  # what torch's AveragedModel puts before the names of the model's weights
+_WRAPPED = "module."  # prefix of weight names in torch's AveragedModel
 
 
 class EMA(Callback):
-    """Keeps ``average <- decay average + (1 - decay) weights``, and validates, draws and tests with it.
+    """Keeps ``average <- decay average + (1 - decay) weights``; validation, pictures and tests use the average.
 
-    The average is in the model for the whole of a validation: from ``on_validation_start`` to ``on_validation_end``,
-    so in every ``on_validation_epoch_end`` whatever the order of the callbacks. A checkpoint's ``state_dict`` is the
-    average, which is what tests and tools load; the trained weights are in ``current_model_state``, from which a run is
-    resumed bit by bit. Both hold for a checkpoint written at any moment, in the middle of a validation too.
-    After training the model holds the average.
+    The model holds the average from ``on_validation_start`` to ``on_validation_end``, so the order of the callbacks
+    does not matter, and after training. In every checkpoint, ``state_dict`` is the average, which tests and tools load;
+    ``current_model_state`` has the trained weights, from which a run resumes bit by bit.
 
     Buffers are copied: a codebook is a moving average already, and a revived code must not lag behind.
 
-    The keys of a checkpoint are those of Lightning's ``WeightAveraging``. That one puts the weights back before other
-    callbacks have seen the average, tests a checkpoint after a fit with the wrong weights, and averages on the CPU for
-    a model on a GPU.
+    Checkpoints have the keys of Lightning's ``WeightAveraging``. That callback restores the weights before other
+    callbacks have seen the average, tests with the wrong weights after a fit, and averages on the CPU for a model on a
+    GPU.
 
     Args:
-        decay: after warm-up; 0.999 averages over about the last 1000 updates.
+        decay: decay after warm-up; 0.999 averages over about the last 1000 updates.
         warmup: use ``min(decay, (1 + t) / (10 + t))`` at update t, so that the first steps are soon forgotten.
         every_n_steps: optimizer steps between two updates.
     """
@@ -43,27 +41,27 @@ class EMA(Callback):
         self._average_in_model = False
 
     def decay_at(self, num_updates: int) -> float:
-        """Decay of the update after ``num_updates`` others (the first one copies the weights)."""
+        """Decay after ``num_updates`` updates (the first update copies the weights)."""
         return min(self.decay, (1 + num_updates) / (10 + num_updates)) if self.warmup else self.decay
 
     def _update(self, average: Any, current: Any, num_updates: Tensor | int) -> None:
-        """One update of all parameters of a dtype."""
+        """Update all parameters of one dtype."""
         get_ema_multi_avg_fn(self.decay_at(int(num_updates)))(average, current, num_updates)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start an average for a fit; outside a fit there is none, and the model's weights are used as they are."""
+        """Start an average for a fit. Outside a fit there is none; the model keeps its weights."""
         self._average_in_model = False
         self._average = AveragedModel(pl_module, multi_avg_fn=self._update) if stage == "fit" else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the model to its device, where it only now is."""
+        """Move the average to the model's device."""
         assert self._average is not None  # by `setup`
         self._average.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update after every n-th optimizer step, the first one included."""
+        """Update after every n-th optimizer step, starting with the first."""
         step = trainer.global_step
         if step > self._updated_at_step and (step - 1) % self.every_n_steps == 0:
             assert self._average is not None  # by `setup`
@@ -87,12 +85,12 @@ class EMA(Callback):
         return {"latest_update_step": self._updated_at_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from that step."""
+        """Load the step of the last update."""
         self._updated_at_step = state_dict["latest_update_step"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the average as ``state_dict``, the trained weights as ``current_model_state``, wherever they are now."""
-        if self._average is None:  # a model loaded for a test: its weights are all there is
+        """Save the average as ``state_dict`` and the trained weights as ``current_model_state``."""
+        if self._average is None:  # no fit
             return
         held = self._average.state_dict()
         apart = {name.removeprefix(_WRAPPED): value for name, value in held.items() if name.startswith(_WRAPPED)}
@@ -102,9 +100,9 @@ class EMA(Callback):
         checkpoint.update(state_dict=average, current_model_state=trained, averaging_state=counts)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume both in a fit; anywhere else the average, which ``state_dict`` is, has been loaded already.
+        """In a fit, resume average and weights. Elsewhere the average is already loaded, as ``state_dict``.
 
-        A checkpoint of a run without this callback has no average: its weights are where one begins.
+        If the checkpoint has no average, start one from its weights.
         """
         if trainer.state.fn != TrainerFn.FITTING:
             return
@@ -117,7 +115,7 @@ class EMA(Callback):
             self._average.module.load_state_dict(checkpoint["state_dict"])
 
     def _exchange(self, pl_module: LightningModule, average_in_model: bool) -> None:
-        """Have the average in the model, or the trained weights; the average model holds the others."""
+        """Put the average or the trained weights into the model, and the other into the average model."""
         if self._average is None or self._average_in_model == average_in_model:
             return
         for apart, in_model in zip(_tensors(self._average.module), _tensors(pl_module), strict=True):
@@ -128,5 +126,5 @@ class EMA(Callback):
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers, of which no gradient is taken."""
+    """Parameters and buffers, without gradients."""
     return (tensor.detach() for tensor in chain(module.parameters(), module.buffers()))

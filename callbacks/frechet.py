@@ -1,4 +1,4 @@
-"""How far the set of all reconstructions is from the set of their originals."""
+"""Fréchet distance between reconstructions and originals."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,14 +16,14 @@ from lit_vae.run.needs import Need
 
 
 class ReconstructionFrechet(Measurement):
-    """Logs the Fréchet distance of reconstructions to the very images that they are of: ``{val,test}/rfid``.
+    """Logs the Fréchet distance between reconstructions and their originals: ``{val,test}/rfid``.
 
-    So it is called with `lit_vae.features.Inception`; with the features of a classifier of one's own it is
-    ``rfd_featurenet``, on no scale but that of its checkpoint. It falls with the number of images: compare equal sets,
-    and never with a FID of samples.
+    With `lit_vae.features.Inception` it is ``rfid``. With the features of your own classifier it is
+    ``rfd_featurenet``; compare it only between runs with the same checkpoint of the classifier. The distance falls with
+    the number of images: compare equal sets, and never with a FID of samples.
 
     Args:
-        features: of an image.
+        features: features of an image, from `lit_vae.features`.
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
@@ -33,11 +33,11 @@ class ReconstructionFrechet(Measurement):
         self.features = features
 
     def needs(self, data: Any) -> Iterable[Need]:
-        """What the features need."""
+        """Files that the features need."""
         return self.features.needs()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot be measured, before training starts."""
+        """Refuse a precision that changes the images, before training starts."""
         super().setup(trainer, pl_module, stage)
         spec = data_spec(trainer)
         half = str(trainer.precision) in ("bf16-true", "16-true")
@@ -48,7 +48,7 @@ class ReconstructionFrechet(Measurement):
             )
 
     def check_model(self, model: Autoencoder) -> None:
-        """Weights that are missing, or images that cannot be measured."""
+        """Refuse missing weights, or images that do not fit the features."""
         if problems := self.features.problems(model.image_shape):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
@@ -64,7 +64,7 @@ class ReconstructionFrechet(Measurement):
         self.real, self.fake = (FeatureStatistics(self.features.num_features).to(model.device) for _ in range(2))
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Reconstruct."""
+        """Add the features of a batch and of its reconstructions."""
         self.real.update(self.features.of(batch.x, self.values))
         self.fake.update(self.features.of(model.reconstruct(batch.x, batch.y), self.values))
 

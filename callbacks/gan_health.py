@@ -1,4 +1,4 @@
-"""Whether a decoder and a discriminator still learn from each other: numbers, a picture, warnings, a way back."""
+"""Monitors whether decoder and discriminator still learn from each other: plot, warnings, back-off."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -32,16 +32,16 @@ NUMBERS = (
     "adversarial_nats",
 )
 WON, LOST = 0.98, 0.55
-"""Mean accuracies over a window above and below which neither side learns from the other."""
+"""Mean accuracy over a window: above ``WON`` or below ``LOST`` the two no longer learn from each other."""
 
 
 class BackOff:
-    """Turns the adversarial weight down, by ``factor``, at each window in which the discriminator wins.
+    """Multiplies the adversarial weight by ``factor`` after each window in which the discriminator wins.
 
     Args:
-        threshold: mean accuracy of a window above which it does.
-        factor: of the weight that is left.
-        least: what is left of the weight at least.
+        threshold: mean accuracy of a window above which the discriminator wins.
+        factor: factor on the weight.
+        least: smallest share of the weight that remains.
     """
 
     @checked
@@ -50,24 +50,27 @@ class BackOff:
 
     @torch.no_grad()
     def apply(self, adversary: Adversary) -> None:
-        """Turn it down once."""
+        """Lower the weight once."""
         adversary.scale.mul_(self.factor).clamp_(min=self.least)
 
 
 class GANHealth(Periodic):
-    """Remembers what the game between decoder and discriminator logs, draws it, and warns, once, when it is over.
+    """Plots the adversarial terms of training, and warns once if decoder or discriminator stops learning.
 
-    Panel ``gan_health``: the discriminator's accuracy and logits, the gradient norms behind the adaptive weight, the
-    generator's term; of the training batches of logging steps, over all ranks. The history is in the checkpoint.
+    Panel ``gan_health``: the discriminator's accuracy and logits, the gradient norms of the adaptive weight, and the
+    generator's term, on logging steps, over all ranks. Checkpoints save the history.
 
-    It warns when, over a whole window, the mean accuracy is above 0.98 while the decoder feels the discriminator; when
-    it is below 0.55 in spite of a window of training before; and when lambda has been at its largest throughout.
+    It warns if over a whole window
+
+    - the mean accuracy is above 0.98 while the adversarial term is active,
+    - the mean accuracy is below 0.55, after at least one more window of training, or
+    - lambda is at its maximum.
 
     Args:
         every_n_epochs: see `Periodic`; epochs between two pictures.
-        window: optimizer steps that a judgement is of.
-        back_off: what to do when the discriminator wins; null: only warn. What is left of the weight is logged as
-            ``train/adversarial_scale`` and saved with the model.
+        window: optimizer steps per check.
+        back_off: lowers the adversarial weight when the discriminator wins; null: only warn. The remaining share of the
+            weight is logged as ``train/adversarial_scale`` and saved with the model.
     """
 
     name = "gan_health"
@@ -84,7 +87,7 @@ class GANHealth(Periodic):
         self._backed_off = -window
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a model with an adversary."""
+        """Only models with an adversary."""
         if _adversary(model) is None:
             raise self._refuse(
                 f"{type(model).__name__} has no adversary.",
@@ -92,7 +95,7 @@ class GANHealth(Periodic):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The history; tensors, since there are many numbers."""
+        """The history, as tensors because it is long."""
         values = {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in self.values.items()}
         return {
             "steps": torch.tensor(self.steps, dtype=torch.int64),
@@ -102,7 +105,7 @@ class GANHealth(Periodic):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history."""
+        """Load the history."""
         self.steps = state_dict["steps"].tolist()
         self.values = {name: state_dict["values"][name].tolist() for name in NUMBERS}
         self._warned, self._backed_off = list(state_dict["warned"]), state_dict["backed_off"]
@@ -110,7 +113,7 @@ class GANHealth(Periodic):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember a logged step, and judge the window that it ends."""
+        """Append a logged step, and check the window that it ends."""
         assert isinstance(pl_module, Autoencoder)  # by `setup`
         step, logged = pl_module.last_logged
         if step != trainer.global_step - 1 or not logged or (self.steps and step <= self.steps[-1]):
@@ -124,16 +127,16 @@ class GANHealth(Periodic):
         if self.back_off is not None:
             scale = float(adversary.scale)
             pl_module.log("train/adversarial_scale", scale)
-            logged["train/adversarial_scale"] = scale  # with the step's other numbers, where a checkpoint keeps them
+            logged["train/adversarial_scale"] = scale  # checkpoints save it with the step's other numbers
 
     def _judge(self, adversary: Adversary) -> None:
-        """All ranks have the same numbers, and come to the same decision."""
+        """Warn or back off. All ranks have the same numbers and decide alike."""
         step, felt = self.steps[-1], self.felt_since
         accuracy = _mean(self._window("discriminator_accuracy"))
         if felt is not None and step - felt + 1 >= self.window:
             if accuracy > WON:
                 self._warn(
-                    f"over the last {self.window} steps the discriminator told {accuracy:.3f} of the patches right: it"
+                    f"over the last {self.window} steps the discriminator's accuracy was {accuracy:.3f}: it"
                     " wins, and the decoder learns little from it. Lower its learning rate (adversary.optimizer), add"
                     " augmentations or a penalty (LeCAM, R1), or give GANHealth a back_off.",
                     "won",
@@ -142,7 +145,7 @@ class GANHealth(Periodic):
             if most is not None and adaptive and min(adaptive) >= most * (1.0 - 1e-6):
                 self._warn(
                     f"for the last {self.window} steps lambda was at its largest (max_adaptive_weight = {most:g}): the"
-                    " discriminator has no gradient for the decoder, or the reconstruction's is too large. See"
+                    " discriminator gives the decoder no gradient, or the reconstruction's gradient is too large. See"
                     " grad_norm_adversarial in media/gan_health; raise adversary.max_adaptive_weight, or set it"
                     " to null.",
                     "capped",
@@ -153,21 +156,21 @@ class GANHealth(Periodic):
                 self._backed_off = step
         if step - adversary.start_step + 1 >= 2 * self.window and accuracy < LOST:
             self._warn(
-                f"over the last {self.window} steps the discriminator told {accuracy:.3f} of the patches right, after"
-                f" {step - adversary.start_step + 1} steps of training: it learns nothing, or there is nothing left to"
-                " tell. Raise its learning rate (adversary.optimizer) or width, take fewer augmentations or a smaller"
+                f"over the last {self.window} steps the discriminator's accuracy was {accuracy:.3f}, after"
+                f" {step - adversary.start_step + 1} steps of training: it learns nothing, or real and fake no longer"
+                " differ. Raise its learning rate (adversary.optimizer) or width, take fewer augmentations or a smaller"
                 " penalty.",
                 "lost",
             )
 
     @property
     def felt_since(self) -> int | None:
-        """The first remembered step at which the decoder felt the discriminator."""
+        """The first step in the history with an active adversarial term."""
         felt = zip(self.steps, self.values["adversarial"], strict=True)
         return next((step for step, value in felt if math.isfinite(value)), None)
 
     def _window(self, name: str) -> list[float]:
-        """Values of the last window's logged steps."""
+        """Values of the logged steps in the last window."""
         first = len(self.steps)
         while first > 0 and self.steps[first - 1] > self.steps[-1] - self.window:
             first -= 1
@@ -185,12 +188,12 @@ class GANHealth(Periodic):
             log_panel(trainer, self.name, rasterize(self.figure()), caption)
 
     def figure(self) -> "Figure":
-        """Four plots over the optimizer steps; a dotted line where the decoder began to feel the discriminator."""
+        """Four plots over the optimizer steps; a dotted line marks the start of the adversarial term."""
         figure = new_figure(8.0, 5.6)
         accuracy, logits, norms, term = figure.subplots(2, 2, sharex=True).flat
         self._plot(accuracy, {"discriminator_accuracy": ("accuracy", "tab:blue", "-")})
         accuracy.axhline(0.5, color="tab:gray", linestyle="--", linewidth=1.0, label="chance")
-        accuracy.set(title="discriminator", ylabel="share of patches told right", ylim=(-0.02, 1.02))
+        accuracy.set(title="discriminator", ylabel="accuracy over patches", ylim=(-0.02, 1.02))
         real, fake = ("images", "tab:blue", "-"), ("reconstructions", "tab:orange", "-")
         self._plot(logits, {"logits_real": real, "logits_fake": fake, "logit_gap": ("gap", "tab:gray", "--")})
         logits.set(title="mean logits", ylabel="logit")
@@ -207,7 +210,7 @@ class GANHealth(Periodic):
         self._plot(raw, {"adversarial": ("raw", "tab:purple", "-")})
         raw.set_ylabel("raw", color="tab:purple")
         if self.felt_since is not None:
-            accuracy.plot([], [], color="black", linestyle=":", linewidth=1.0, label="the decoder feels it")
+            accuracy.plot([], [], color="black", linestyle=":", linewidth=1.0, label="adversarial term on")
         for axes in (accuracy, logits, norms, term):
             if self.felt_since is not None:
                 axes.axvline(self.felt_since, color="black", linestyle=":", linewidth=1.0)
@@ -222,7 +225,7 @@ class GANHealth(Periodic):
         return figure
 
     def _plot(self, axes: "Axes", series: dict[str, tuple[str, str, str]]) -> None:
-        """Those that have a value: label, colour and style by name."""
+        """Plot the series that have values; ``series`` gives label, colour and style by name."""
         for name, (label, colour, style) in series.items():
             if any(map(math.isfinite, self.values[name])):
                 marker = "o" if len(self.steps) < 30 else ""
@@ -235,5 +238,5 @@ def _adversary(model: Autoencoder) -> Adversary | None:
 
 
 def _mean(values: list[float]) -> float:
-    """NaN, which no comparison holds for, of none."""
+    """The mean; NaN for an empty list, so that every comparison is false."""
     return sum(values) / len(values) if values else math.nan

@@ -1,4 +1,4 @@
-"""How near reconstructions are to their originals, and how sharp."""
+"""Error, similarity and sharpness of reconstructions."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from lit_vae.ranges import PositiveInt, checked
 class ImageQuality(Measurement):
     """Logs ``{val,test}/mse``, ``psnr`` (dB) and ``ssim`` of reconstructions: exact means over images and ranks.
 
-    ``psnr`` is the mean of the images' PSNRs. Images too small for SSIM's window of 11 x 11 pixels have
-    ``ssim_uniform7`` instead, and below 7 pixels none; those of at least 176 pixels also have ``ms_ssim``. See
+    ``psnr`` is the mean over the PSNRs of the images. Images smaller than the 11 x 11 pixels of SSIM's window get
+    ``ssim_uniform7`` instead, and below 7 pixels neither. Images of at least 176 pixels also get ``ms_ssim``. See
     `lit_vae.metrics.image_quality`.
 
-    Also ``sharpness`` and ``laplacian_ratio``: the fine structure of all reconstructions over that of their originals,
-    1 being as sharp; see `lit_vae.metrics.sharpness`.
+    Also logs ``sharpness`` and ``laplacian_ratio``, the fine structure of reconstructions relative to their originals:
+    1 is equally sharp; see `lit_vae.metrics.sharpness`.
 
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
@@ -32,7 +32,7 @@ class ImageQuality(Measurement):
         super().__init__(every_n_epochs)
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
-        """As many as the size of the images allows."""
+        """Depends on the size of the images."""
         return [name for metric in self._new(model) for name in metric.names]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
@@ -45,7 +45,7 @@ class ImageQuality(Measurement):
         return [ImageQualityMetric(height, width), *sharp]
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Reconstruct."""
+        """Compare a batch with its reconstructions."""
         x_hat = model.reconstruct(batch.x, batch.y)
         for metric in self.metrics:
             metric.update(x_hat, batch.x)

@@ -1,4 +1,4 @@
-"""How large the latents are: what a diffusion model on them has to know."""
+"""Mean and standard deviation of the latents, which a diffusion model on them needs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,13 +20,13 @@ KEY = "latent_report"
 class LatentReport(Measurement):
     """Logs ``latent_std`` of all values, ``latent_std_min`` and ``latent_std_max`` over channels, for val and test.
 
-    Of draws from the posterior, in closed form; of a model without one, of its latents; see
-    `lit_vae.metrics.LatentChannels`. Every checkpoint holds the last validation's report as ``latent_report``: mean and
-    std of each channel, ``shift_factor`` and ``scale_factor``, the split, the number of images and the step. A model
-    with `callbacks.EMA` is measured with its average, which is what its checkpoint holds.
+    They are for draws from the posterior (in closed form), or for the latents of a model without a posterior; see
+    `lit_vae.metrics.LatentChannels`. Every checkpoint holds the report of the last validation as ``latent_report``:
+    mean and std of each channel, ``shift_factor`` and ``scale_factor``, split, number of images and step. With
+    `callbacks.EMA` they are for the averaged weights, as in the checkpoint.
 
     Args:
-        every_n_epochs: see `Periodic`; null: in tests only, and then in no checkpoint.
+        every_n_epochs: see `Periodic`; null: in tests only, without a report in checkpoints.
     """
 
     @checked
@@ -43,43 +43,43 @@ class LatentReport(Measurement):
         self.metric = LatentChannels().to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Take in the latents of a batch."""
+        """Add the latents of a batch."""
         self.metric.update(latents_of(model, batch))
 
     def compute(self) -> dict[str, Tensor]:
-        """Three numbers of many."""
+        """The three standard deviations."""
         self.moments: LatentMoments = self.metric.compute()
         std = self.moments.std
         return {"latent_std": self.moments.total_std, "latent_std_min": std.min(), "latent_std_max": std.max()}
 
     def report(self, trainer: Trainer, split: str) -> None:
-        """Keep a validation's for the checkpoints."""
+        """Keep the report of a validation for the checkpoints."""
         if split == "val":
             self.saved = {**self.moments.report(), "split": split, "step": self.step(trainer)}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say how large the latents are."""
+        """Save the last report."""
         if self.saved is not None:
             checkpoint[KEY] = self.saved
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up what a checkpoint says."""
+        """Load the report."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         self.saved = checkpoint.get(KEY)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it to whoever trains a diffusion model next."""
+        """Print the report."""
         if self.saved is not None and trainer.is_global_zero:
             print(in_one_line(self.saved))
 
 
 def latents_of(model: Autoencoder, batch: Batch) -> DiagonalGaussian | Tensor:
-    """Posteriors of a batch, or, of a model that has none, latents."""
+    """Posteriors of a batch, or latents for a model without a posterior."""
     return model.encode(*batch) if isinstance(model, HasPosterior) else model.embed(*batch)
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:
-    """A report for a person."""
+    """A report in one line of text."""
     std = report["std"]
     return (
         f"latents: scale_factor {report['scale_factor']:.5f}, shift_factor {report['shift_factor']:.5f}, std of the"

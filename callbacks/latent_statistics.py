@@ -1,4 +1,4 @@
-"""What a variational autoencoder does with its latent dimensions."""
+"""Use of the latent dimensions by a variational autoencoder."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 class LatentStatistics(Measurement):
     """Logs active units, mutual information, aggregate-posterior KL and the rate of each dimension.
 
-    ``{val,test}/active_units``, ``mutual_information`` (nats, at most log N of the N images at hand),
-    ``aggregate_kl`` (nats; with the former it adds up to the rate), ``kl_per_dim_max`` and ``kl_per_dim_mean`` (nats),
-    and the panel ``kl_per_dim`` (of validations ``kl_per_dim_val``) with all of them. What exactly these are, their
-    bias, and what they mean for a class-conditional prior: `lit_vae.metrics.latents`. Only for models with a posterior
-    and a prior; the latents of a plain autoencoder have no scale that a threshold or a KL could refer to.
+    ``{val,test}/active_units``, ``mutual_information`` (nats, at most log N for N images), ``aggregate_kl`` (nats; the
+    two add up to the rate), ``kl_per_dim_max`` and ``kl_per_dim_mean`` (nats), and the panel ``kl_per_dim`` of all
+    dimensions (in validations ``kl_per_dim_val``). For definitions, bias and class-conditional priors see
+    `lit_vae.metrics.latents`. Only for models with a posterior and a prior.
 
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
-        max_images: N at most.
+        max_images: largest number N of images.
     """
 
     @checked
@@ -39,7 +38,7 @@ class LatentStatistics(Measurement):
         self.max_images = max_images
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a model with a posterior and a prior."""
+        """Only models with a posterior and a prior."""
         if not isinstance(model, HasPosterior):
             raise self._refuse(
                 f"{type(model).__name__} has no posterior and prior (encode, prior).",
@@ -47,21 +46,21 @@ class LatentStatistics(Measurement):
             )
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
-        """The summary's."""
+        """The five numbers above."""
         return ["active_units", "mutual_information", "aggregate_kl", "kl_per_dim_max", "kl_per_dim_mean"]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
-        """Forget the posteriors."""
+        """Start new statistics."""
         self.metric = PosteriorStatistics(self.max_images).to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Keep the posteriors of a batch."""
+        """Add the posteriors of a batch."""
         x, y = batch
         assert isinstance(model, HasPosterior)  # by `check_model`
         self.metric.update(model.encode(x, y), model.prior(y))
 
     def compute(self) -> dict[str, Tensor]:
-        """The summary in a few numbers."""
+        """The five numbers above."""
         self.summary: LatentSummary = self.metric.compute()
         return {
             "active_units": self.summary.active_units,
@@ -75,12 +74,12 @@ class LatentStatistics(Measurement):
         """Draw the rate of each dimension."""
         if trainer.is_global_zero:
             name = "kl_per_dim" if split == "test" else f"kl_per_dim_{split}"
-            caption = f"Mean KL of every latent dimension to its prior, over {self.summary.num_images} {split} images"
+            caption = f"Mean KL of each latent dimension to its prior, over {self.summary.num_images} {split} images"
             log_panel(trainer, name, rasterize(kl_figure(self.summary)), caption, self.step(trainer))
 
 
 def kl_figure(summary: LatentSummary) -> "Figure":
-    """A bar for each dimension, the most used first."""
+    """One bar per dimension, most used first."""
     kl, dims = summary.kl_per_dim.cpu().sort(descending=True, stable=True)
     figure = new_figure(5.0, 3.0)
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""How probable a model finds images."""
+"""Importance-sampled bound of the likelihood of images."""
 
 from typing import Any
 
@@ -22,15 +22,15 @@ SEED = 2**31 - 19
 class ImportanceSampledNLL(Measurement):
     """Logs ``test/nll_iw<k>``, an upper bound of ``-log p(x)`` in nats that tightens as k grows, and its bits/dim.
 
-    Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. ``test/bits_per_dim_iw<k>`` is logged where the
-    likelihood has bits per dimension for the data, and neither where it is no probability of them (soft targets). An
-    image has the same noise in every evaluation, whatever the number of ranks, the batch size and ``chunk``.
+    Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8. ``test/bits_per_dim_iw<k>`` is logged if the
+    likelihood has bits per dimension for the data; neither is logged if it is not a probability (soft targets). An
+    image has the same noise in every evaluation, for any number of ranks, batch size and ``chunk``.
 
     Args:
-        num_samples: k, posterior samples for each image.
-        chunk: samples of each image that are decoded at once: memory is that of a batch ``chunk`` times as large.
+        num_samples: k, posterior samples per image.
+        chunk: samples of each image that are decoded at once. Memory grows with it like with the batch size.
         every_n_epochs: see `Periodic`; null: in tests only.
-        max_images: take the first images only.
+        max_images: use only this many first images.
     """
 
     @checked
@@ -45,7 +45,7 @@ class ImportanceSampledNLL(Measurement):
         self.num_samples, self.chunk, self.max_images = num_samples, chunk, max_images
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a model of the images' probability has one."""
+        """Only models with a bound of log p(x)."""
         if not isinstance(model, HasBound):
             raise self._refuse(
                 f"{type(model).__name__} has no bound of the likelihood of an image.",
@@ -53,19 +53,19 @@ class ImportanceSampledNLL(Measurement):
             )
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
-        """None, one or two, as the likelihood is a probability of the data."""
+        """Up to two, depending on the likelihood and the data."""
         if not model.likelihood.is_probability(data.spec):
             return []
         bits = model.likelihood.bits_per_dim(torch.zeros(()), data.spec)
         return [f"{name}_iw{self.num_samples}" for name in ("nll", *(["bits_per_dim"] if bits is not None else []))]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
-        """Start a new mean and the noise again."""
+        """Start a new mean, and the noise from the first image."""
         self._spec: ImageSpec | None = data_spec(trainer)
         self._meaningful = self._spec is None or model.likelihood.is_probability(self._spec)
         if not self._meaningful:
             rank_zero_info(
-                f"{type(self).__name__}: the likelihood is no probability of these images; no nll is logged."
+                f"{type(self).__name__}: the likelihood is not a probability of these images; no nll is logged."
             )
         self._bits = model.likelihood.bits_per_dim
         self._positions = RankPositions()

@@ -5,9 +5,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class ChannelsLast(Callback):
-    """Keeps convolution weights channels-last, so that activations are too: faster on GPUs and on CPUs with bf16 units.
+    """Stores weights and activations channels-last: faster on GPUs and on CPUs with bf16 units.
 
-    The numbers are the same up to rounding; a checkpoint does not know of it.
+    Results are the same up to rounding; checkpoints do not change.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

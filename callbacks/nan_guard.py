@@ -1,4 +1,4 @@
-"""An end with a reason, at the step where training would be ruined."""
+"""Stops training at the first loss or gradient that is not finite, with a diagnosis."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +14,21 @@ from lit_vae.ranks import rank
 from lit_vae.run.checkpoints import CHECKPOINTS, AtomicCheckpointIO
 from lit_vae.run.errors import TrainingStopped
 
-NAMED = 5  # parameters in a message
+NAMED = 5  # parameters named in a message
 IMAGES, LOSS = "the images themselves", "loss of the batch"
-SUMS = ("elbo", "loss")  # of other terms, one of which is at fault
+SUMS = ("elbo", "loss")  # named last: sums of terms, one of which is the cause
 
 
 class NaNGuard(Callback):
-    """Stops before the optimizer's step when a term of the loss, or a gradient, is not finite: the weights still are.
+    """Stops before the optimizer step if a loss term or gradient is not finite, while the weights still are.
 
-    The error names the terms, in how many images of the step's batch and on which ranks they are not finite, the first
-    parameters with such gradients, and the checkpoint to go on from. All ranks stop at the same step with the same
-    numbers. It costs one wait for the device a step. With float16 and its loss scaler, gradients that overflow are the
-    scaler's business: it skips their step; then only terms are looked at.
+    The error names the terms, the number of images and the ranks with such values, the first parameters with such
+    gradients, and the checkpoint to resume from. All ranks stop at the same step with the same message. The check waits
+    for the device once per step. With float16 only terms are checked, because its loss scaler skips the steps of
+    gradients that overflow.
 
     Args:
-        check_gradients: also look at every gradient: a pass over as many numbers as there are weights.
+        check_gradients: also check every gradient, which reads as many numbers as there are weights.
     """
 
     def __init__(self, check_gradients: bool = True) -> None:
@@ -40,7 +40,7 @@ class NaNGuard(Callback):
         self._counts: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model whose terms it cannot see, before training starts."""
+        """Refuse models without per-image terms, before training starts."""
         self._forget()
         if not isinstance(pl_module, Model):
             raise ValueError(
@@ -49,13 +49,13 @@ class NaNGuard(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count images that are not finite before any network sees them."""
+        """Count input images that are not finite."""
         x = batch[0]
         if isinstance(x, Tensor) and x.is_floating_point():
             self._count(IMAGES, torch.where(torch.isfinite(x), 0.0, torch.nan).flatten(1).sum(1))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Count in how many images each term is not finite; the batches of one step add up."""
+        """Count the images for which each term is not finite, over all batches of a step."""
         assert isinstance(pl_module, Model)  # by `setup`
         for name, term in pl_module.last_terms.items():
             self._count(name, term)
@@ -66,7 +66,7 @@ class NaNGuard(Callback):
         self._counts[name] = self._counts.get(name, 0) + (~torch.isfinite(values.detach())).sum()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Stop, or begin the next step.
+        """Check the counts and gradients of the step.
 
         Raises:
             TrainingStopped: something is not finite.
@@ -89,39 +89,39 @@ class NaNGuard(Callback):
             more = f" and {len(gradients) - NAMED} more" if len(gradients) > NAMED else ""
             parts.append(f"gradients of {', '.join(gradients[:NAMED])}{more}")
         if not terms and LOSS in names and counts[names.index(LOSS)]:
-            parts.insert(0, "the loss, and none of its terms for each image: a penalty on the networks")
+            parts.insert(0, "the loss, but none of its per-image terms: a penalty on the networks")
         raise TrainingStopped(
             f"NaNGuard: not finite at step {trainer.global_step}, before the optimizer changed a weight:"
             f" {'; '.join(parts)}.\n{_where_to_go_on(trainer)}\n{_advice(terms, str(trainer.precision))}"
         )
 
     def _unusable_gradients(self, trainer: Trainer, optimizer: Optimizer) -> Tensor:
-        """How many of the optimizer's parameters have a gradient that is not finite, ``()`` int64 on its device."""
+        """Number of the optimizer's parameters with a gradient that is not finite, ``()`` int64."""
         scales = getattr(trainer.precision_plugin, "scaler", None) is not None
         groups = optimizer.param_groups if self.check_gradients and not scales else []
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return torch.zeros((), dtype=torch.int64)
-        # the largest absolute value: a sum of squares may overflow where no gradient does
+        # the largest absolute value, since a sum of squares may overflow for finite gradients
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
         return (~torch.isfinite(largest)).sum()
 
 
 def _on_ranks(counts: Tensor) -> str:
-    """Which of several ranks have counted any, ``(ranks,)``; gradients are the same on all, and need no such words."""
+    """Names the ranks with a positive count, ``(ranks,)``, if there are several ranks."""
     ranks = [str(number) for number in counts.nonzero().flatten().tolist()]
     return f", on rank {' and '.join(ranks)}" if len(counts) > 1 else ""
 
 
 def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """Names of those tensors, among anything else, that hold a value that is not finite."""
+    """Names of the tensors with a value that is not finite; other objects are ignored."""
     return [
         name for name, value in tensors.items() if isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
     ]
 
 
 def _where_to_go_on(trainer: Trainer) -> str:
-    """The newest checkpoint of the run that is whole and whose weights are finite."""
+    """A sentence with the run's newest checkpoint that has finite weights."""
     folder = Path(trainer.default_root_dir) / CHECKPOINTS
     spoilt = []
     for path in (folder / "last.ckpt", folder / "best.ckpt"):
@@ -129,18 +129,18 @@ def _where_to_go_on(trainer: Trainer) -> str:
             continue
         content = AtomicCheckpointIO().load_checkpoint(path)
         if not _not_finite({**content["state_dict"], **content.get("current_model_state", {})}):
-            return f"{path} of step {content['global_step']} has finite weights: go on from it with --ckpt_path {path}."
+            return f"{path} of step {content['global_step']} has finite weights: resume with --ckpt_path {path}."
         spoilt.append(path.name)
-    return f"No checkpoint to go on from in {folder}{': not finite are ' + ', '.join(spoilt) if spoilt else ''}."
+    return f"No checkpoint to resume from in {folder}{': not finite are ' + ', '.join(spoilt) if spoilt else ''}."
 
 
 def _advice(terms: Mapping[str, int], precision: str) -> str:
-    """What helps most often, by what failed."""
+    """The most common remedies for this failure."""
     if IMAGES in terms:
-        return "Try: mend or remove those images; the model has no part in it."
+        return "Try: repair or remove those images; the model is not the cause."
     remedies = ["a lower or warmed up learning rate"]
     if not terms:
-        remedies.append("trainer.gradient_clip_val, since only gradients are at fault")
+        remedies.append("trainer.gradient_clip_val, since only gradients are not finite")
     if "16" in precision:
         remedies.append(f"trainer.precision 32-true in place of {precision}")
     return f"Try: {'; '.join(remedies)}."

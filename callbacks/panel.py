@@ -1,4 +1,4 @@
-"""What every picture of a model has in common: when it is drawn, by whom, from which images and which noise."""
+"""Base class of pictures of a model: when they are drawn, from which images and with which noise."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -20,40 +20,39 @@ Split = Literal["train", "val", "test"]
 
 
 class Images(Protocol):
-    """The part of a data module that pictures are drawn from."""
+    """The part of a data module that pictures use."""
 
     def example_batch(self, n: int, split: Split = "val") -> Batch:
-        """``n`` images of a split, or all if there are fewer, the same ones each time."""
+        """``n`` images of a split, or all if there are fewer; always the same."""
 
     def example_dataloader(self, n: int, split: Split = "val") -> Iterable[Batch]:
         """The same images in batches, on every rank."""
 
     def ordered_dataloader(self, split: Split, share: bool = False) -> Iterable[Batch]:
-        """All images of a split in order, on every rank; with ``share`` each rank's part alone."""
+        """All images of a split in order, on every rank; with ``share`` only this rank's part."""
 
 
 class Panel(Periodic):
-    """One picture, ``media/<name>/step_<n>.png`` and ``media/<name>`` in the loggers, drawn at the end of a validation.
+    """One picture at the end of a validation: ``media/<name>/step_<n>.png``, and ``media/<name>`` in the loggers.
 
-    Rank zero draws alone, so `draw` may call no collective. It draws in ``on_validation_epoch_end``: the averaged
-    weights of `callbacks.EMA` are in the model from ``on_validation_start`` to ``on_validation_end``, in whatever order
-    the callbacks are listed. The model is in eval mode, and torch's random state is restored afterwards.
+    Only rank zero draws, so `draw` must not call a collective. With `callbacks.EMA` the model holds the averaged
+    weights, for any order of the callbacks. The model is in eval mode, and torch's random state is restored afterwards.
     """
 
     name: str
     caption: str = ""
     num_examples: int = 0
-    """Validation images that it takes from ``datamodule.example_batch``, at most; asked for once before training."""
+    """Largest number of validation images from ``datamodule.example_batch``, which is called once before training."""
 
     needs_images: bool = True
-    """Whether it draws data at all."""
+    """Whether it needs validation images."""
 
     @abstractmethod
     def draw(self, model: Any, images: Images) -> Image.Image:
-        """The picture: a function of the weights and the data, with its own generators for any noise."""
+        """The picture. It depends on weights and data only; noise comes from its own generators."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model or data that it cannot draw, before training starts; of two of one name, number the second."""
+        """Refuse a model or data that it cannot draw; number the second of two pictures with one name."""
         super().setup(trainer, pl_module, stage)
         before = list(trainer.callbacks)  # type: ignore[attr-defined]
         taken = {other.name for other in before[: before.index(self)] if isinstance(other, Panel)}
@@ -63,7 +62,7 @@ class Panel(Periodic):
             datamodule = getattr(trainer, "datamodule", None)
             if not all(hasattr(datamodule, name) for name in ("example_batch", "example_dataloader")):
                 raise self._refuse(
-                    "it draws the same validation images each time, and gets them from a data module with"
+                    "it needs validation images from a data module with"
                     f" example_batch and example_dataloader; trainer.datamodule is {type(datamodule).__name__}.",
                     "Train on a lit_vae.data module, or remove it from trainer.callbacks.",
                 )
@@ -71,7 +70,7 @@ class Panel(Periodic):
                 datamodule.example_batch(self.num_examples)  # type: ignore[union-attr]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, write, send."""
+        """Draw the picture, write it, and send it to the loggers."""
         if not self.due(trainer) or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, self.accepts)  # by `setup`
@@ -92,12 +91,12 @@ def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch
 
 
 def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
-    """``p(z | y)`` of labels ``y (B,)``; None for a family that has none."""
+    """``p(z | y)`` for labels ``y (B,)``; None for a family without a prior."""
     return model.prior(y) if isinstance(model, HasPosterior) else None
 
 
 def prior_latents(model: Autoencoder, y: Tensor, temperature: float, seed: int) -> Tensor:
-    """Draws from the prior for labels ``y (n,)``, from noise that is a function of ``seed`` alone: ``(n, *latent)``.
+    """Draws from the prior for labels ``y (n,)``, with noise that depends on ``seed`` only: ``(n, *latent)``.
 
     The noise is drawn on the CPU, so that the same weights give the same picture on every device.
     """
@@ -110,5 +109,5 @@ def decode_means(model: Autoencoder, z: Tensor, y: Tensor) -> Tensor:
 
 
 def decode_draws(model: Autoencoder, z: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``, from noise drawn on the CPU."""
+    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``, with noise from the CPU."""
     return model.decode(z, y).sample(Generator().manual_seed(seed)).clamp(-1.0, 1.0)

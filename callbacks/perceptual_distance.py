@@ -1,4 +1,4 @@
-"""How far reconstructions are from their originals for a frozen network."""
+"""Perceptual distance between reconstructions and originals."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +19,7 @@ class PerceptualDistance(Measurement):
     """Logs ``{val,test}/<name>`` of reconstructions, such as ``lpips_alex``: the exact mean over images and ranks.
 
     Args:
-        distance: between images; `lit_vae.features`.
+        distance: a distance between images, from `lit_vae.features`.
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
@@ -29,11 +29,11 @@ class PerceptualDistance(Measurement):
         self.distance = distance
 
     def needs(self, data: Any) -> Iterable[Need]:
-        """What the distance needs."""
+        """Files that the distance needs."""
         return self.distance.needs()
 
     def check_model(self, model: Autoencoder) -> None:
-        """Weights that are missing, or images that cannot be measured."""
+        """Refuse missing weights, or images that do not fit the network."""
         if problems := self.distance.problems(model.image_shape):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
@@ -46,7 +46,7 @@ class PerceptualDistance(Measurement):
         self.metric = PerceptualDistanceMetric(self.distance).to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Reconstruct."""
+        """Compare a batch with its reconstructions."""
         self.metric.update(model.reconstruct(batch.x, batch.y), batch.x)
 
     def compute(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""When a callback acts, which step its pictures belong to, and how it looks at a model without leaving a trace."""
+"""Base classes of callbacks that act every n epochs, and of measurements."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ from lit_vae.ranges import PositiveInt, checked
 
 
 class Periodic(Callback):
-    """Acts at the validations of every n-th epoch and of the last one; never in the sanity check.
+    """Acts at validations in every n-th epoch and in the last epoch, but not in the sanity check.
 
-    A ``lightning validate`` outside training always counts.
+    It also acts at every validation outside of training.
 
     Args:
         every_n_epochs: n; None: at no validation. Take a multiple of ``trainer.check_val_every_n_epoch``.
     """
 
     accepts: type[Model] = Autoencoder  # type: ignore[type-abstract]
-    """Models that it works with."""
+    """Base class of the models that it works with."""
 
     @checked
     def __init__(self, every_n_epochs: PositiveInt | None) -> None:
@@ -34,7 +34,7 @@ class Periodic(Callback):
         self._loaded_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model of another kind, before training starts; a prediction it has no part in."""
+        """Refuse a model of another kind, before training starts; ignore predictions."""
         self._loaded_step = None
         if stage == "predict":
             return
@@ -46,14 +46,14 @@ class Periodic(Callback):
         self.check_model(pl_module)
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError for a model that it cannot work with; by default there is none."""
+        """Raise ValueError for a model that it cannot work with; by default it accepts all."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember the checkpoint's step: outside training the trainer itself does not know it."""
+        """Remember the checkpoint's step, which the trainer does not know outside of training."""
         self._loaded_step = checkpoint["global_step"]
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether this validation is one to act at."""
+        """Whether to act at this validation."""
         if self.every_n_epochs is None or trainer.sanity_checking:
             return False
         if trainer.state.fn != TrainerFn.FITTING:
@@ -63,7 +63,7 @@ class Periodic(Callback):
         return at_the_end or epoch % self.every_n_epochs == 0
 
     def step(self, trainer: Trainer) -> int:
-        """Optimizer steps that the weights have seen."""
+        """Number of optimizer steps of the weights."""
         if trainer.state.fn == TrainerFn.FITTING or self._loaded_step is None:
             return trainer.global_step
         return self._loaded_step
@@ -73,34 +73,34 @@ class Periodic(Callback):
 
 
 class Measurement(Periodic, ABC):
-    """Logs ``{val,test}/<name>``: at every test, and at the validations that `Periodic` names.
+    """Logs ``{val,test}/<name>`` at every test, and at the validations of `Periodic`.
 
-    It sees the batches that the model sees, with the weights that the model is validated with. `compute` runs on every
-    rank and returns the same numbers there. One that also has a method ``numbers(model, data)``, their names without
-    the split, can be monitored, and is compared with what others log (`lit_vae.run.callbacks`).
+    It sees the same batches as the model, with the weights of the validation. `compute` runs on every rank and returns
+    the same numbers on each. Add a method ``numbers(model, data)`` that returns their names without the split: then
+    they can be monitored, and are checked against the names of other callbacks (`lit_vae.run.callbacks`).
     """
 
     protocols: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (replaced, never changed)
-    """By name, what a number is of beyond data and split; kept beside it in ``run.json`` and ``test_metrics.json``."""
+    """Protocol of each number beyond data and split, by name; saved in ``run.json`` and ``test_metrics.json``."""
 
     @abstractmethod
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
-        """Forget everything; called before the first batch."""
+        """Reset; called before the first batch."""
 
     @abstractmethod
     def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Take in a batch of this rank."""
+        """Add a batch of this rank."""
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """The numbers by name, over all ranks."""
 
     def report(self, trainer: Trainer, split: str) -> None:
-        """Draw what belongs to the numbers just computed; by default nothing."""
+        """Draw pictures of the numbers just computed; by default none."""
 
     def _finish(self, trainer: Trainer, model: LightningModule, split: str) -> None:
         values = {f"{split}/{name}": value.float() for name, value in self.compute().items()}
-        # all ranks hold the same numbers; the mean that sync_dist takes of them changes nothing
+        # the values are equal on all ranks; sync_dist only avoids Lightning's warning
         model.log_dict(values, sync_dist=True)
         self.report(trainer, split)
 
@@ -149,13 +149,13 @@ class Measurement(Periodic, ABC):
 
 
 def data_spec(trainer: Trainer) -> ImageSpec | None:
-    """What the data module says of its images; None without one."""
+    """The data module's `ImageSpec`; None without one."""
     return getattr(getattr(trainer, "datamodule", None), "spec", None)
 
 
 @contextmanager
 def untouched(model: Model) -> Iterator[None]:
-    """Eval mode without gradients; on leaving, every module's mode and torch's random states are what they were."""
+    """Eval mode without gradients; restores the modes of all modules and torch's random states on exit."""
     modes = {module: module.training for module in model.modules()}
     devices = [model.device] if model.device.type == "cuda" else []
     model.eval()

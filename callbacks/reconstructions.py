@@ -1,4 +1,4 @@
-"""Pictures of what an autoencoder keeps of an image."""
+"""Pictures of reconstructions."""
 
 import torch
 from PIL import Image
@@ -10,14 +10,14 @@ from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class Reconstructions(Panel):
-    """Originals above their reconstructions, the same images all through training: panel ``reconstructions``.
+    """Originals above their reconstructions, the same images throughout training: panel ``reconstructions``.
 
-    A reconstruction is the decoder's mean at the image's latent (of a posterior: at its mean).
+    A reconstruction is the decoder's mean at the image's latent (or at the posterior mean).
 
     Args:
-        num_images: validation images shown.
+        num_images: number of validation images.
         every_n_epochs: see `Periodic`.
-        columns: images in a row.
+        columns: images per row.
     """
 
     name = "reconstructions"

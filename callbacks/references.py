@@ -1,4 +1,4 @@
-"""What generated images are compared with: the features of a whole split, computed once and kept for all runs."""
+"""Features of a split of real images, for comparison with generated ones; computed once and cached for all runs."""
 
 import hashlib
 import json
@@ -20,34 +20,34 @@ from lit_vae.run.files import replacing
 from lit_vae.run.needs import Measured, Need, of_contents
 
 VERSION = 1
-"""Of what this file makes of images and features: a higher one finds no older files."""
+"""Version of the computations in this file. Raise it to ignore older files."""
 
 UNREADY = "the images, or the weights of the features, are not there."
 
 
 class ReferenceImages(Images, Protocol):
-    """The part of a data module that is compared with."""
+    """The part of a data module that references need."""
 
     @property
     def spec(self) -> ImageSpec:
-        """What the images are."""
+        """Description of the images."""
 
     def fingerprint(self, split: Split) -> str:
-        """What a split holds."""
+        """Hash of the contents of a split."""
 
     def source(self, split: Split) -> Sized:
-        """The images of a split as they are stored."""
+        """The stored images of a split."""
 
 
 class Reference(NamedTuple):
-    """Features of a split, moments of all its images and the features of some, and where they come from."""
+    """Reference features: moments of all images of a split, features of some, and their provenance."""
 
     features: FeatureSet
     provenance: dict[str, Any]
 
 
 def reference_folder() -> Path:
-    """``LIT_VAE_CACHE``, or ``lit_vae`` in the user's cache, and in it ``references``."""
+    """``references`` in ``LIT_VAE_CACHE``, or in ``lit_vae`` in the user's cache."""
     cache = os.environ.get("LIT_VAE_CACHE")
     folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lit_vae"
     return folder / "references"
@@ -56,17 +56,17 @@ def reference_folder() -> Path:
 def reference_set(
     data: ReferenceImages, split: Split, features: ImageFeatures, kept: int, device: torch.device
 ) -> Reference:
-    """The features of a split: from the cache, or computed over all ranks and put there. A collective.
+    """The features of a split, from the cache or computed over all ranks. All ranks must call it together.
 
-    A file in the cache is named after everything that the features depend on: the images' fingerprint, the network and
-    its weights, what this version makes of them. It is of no run, and never out of date.
+    The name of a cache file contains a hash of all that the features depend on: images, network, weights and `VERSION`.
+    So a file serves all runs and never becomes outdated.
 
     Args:
-        data: whose images.
-        split: which of them; the moments are of all, without augmentation.
-        features: of an image.
-        kept: how many images' own features are needed beside the moments; they are spread evenly over the split.
-        device: where they are computed, and lie afterwards.
+        data: the data module.
+        split: its split; the moments are of all images, without augmentation.
+        features: features of an image.
+        kept: number of images, spread evenly over the split, whose features are returned beside the moments.
+        device: device for the computation and the result.
     """
     total = len(data.source(split))
     kept = min(kept, total)
@@ -87,7 +87,7 @@ def reference_set(
 class ReferenceStatistics(Need):
     """The features of a split in the cache; see `reference_set` for the arguments.
 
-    A run that misses them computes them by itself.
+    If they are missing, the run computes them.
     """
 
     provides = "computed"
@@ -103,14 +103,14 @@ class ReferenceStatistics(Need):
         """See `Need`."""
         try:
             return self._files()[0]
-        except (ValueError, OSError):  # without the images or the weights there is no name
+        except (ValueError, OSError):  # the name depends on images and weights, which are missing
             return reference_folder()
 
     def problem(self) -> str | None:
         """See `Need`."""
         try:
             absent = [path for path in self._files() if _load(path, torch.device("cpu")) is None]
-        except (ValueError, OSError):  # which say it themselves
+        except (ValueError, OSError):  # images and weights report their own problems
             return UNREADY
         if not absent:
             return None
@@ -137,7 +137,7 @@ class ReferenceStatistics(Need):
 def _named(
     data: ReferenceImages, split: Split, features: ImageFeatures, kept: int
 ) -> tuple[dict[str, Any], list[Path]]:
-    """What the features of a split depend on, and the files of that name: moments and, of some images, features."""
+    """Provenance of the features of a split, and their files: moments and, with ``kept``, features."""
     provenance = {
         "reference": f"{type(data).__name__} {split}",
         "reference_fingerprint": data.fingerprint(split),
@@ -150,32 +150,32 @@ def _named(
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Tensor] | None:
-    """What is in a file of the cache; nothing where there is none, or none that can be read."""
+    """Content of a cache file; None if it is missing or cannot be read."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # an unpickler stumbles over a file that is none in any way it likes
+    except Exception as error:  # unpickling a damaged file raises many kinds of error
         rank_zero_warn(f"reference statistics: {path} cannot be read ({error}); they are computed again.")
         return None
 
 
 def _save(path: Path, content: dict[str, Tensor]) -> None:
-    """Keep it if that is possible: a measurement does not fail of a full disk."""
+    """Write a cache file; only warn on failure, since a full disk must not stop a measurement."""
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:
         rank_zero_warn(
-            f"reference statistics: {path} cannot be written ({error}), and the next run computes them again. Set"
-            " LIT_VAE_CACHE to a folder that can be written to."
+            f"reference statistics: {path} cannot be written ({error}), so the next run computes them again. Set"
+            " LIT_VAE_CACHE to a writable folder."
         )
 
 
 def _compute(
     data: ReferenceImages, split: Split, features: ImageFeatures, kept: int, total: int, device: torch.device
 ) -> list[dict[str, Tensor]]:
-    """Moments of all images, and with ``kept`` the features of some: as they are in the files."""
+    """Contents of the cache files: moments of all images and, with ``kept``, features of some."""
     moments = FeatureStatistics(features.num_features).to(device)
     some = FeatureStatistics(features.num_features, keep=True).to(device)
     for statistics in (moments, some):

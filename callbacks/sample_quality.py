@@ -1,4 +1,4 @@
-"""How far the set of a model's samples is from the set of real images: FID, KID, precision and recall."""
+"""Distances between samples and real images: FID, KID, precision and recall."""
 
 import math
 import time
@@ -27,30 +27,30 @@ from lit_vae.run.loading import images_of, load_stage1
 from lit_vae.run.needs import Need, needs_of
 
 AT_ONCE, PIXELS_AT_ONCE = 100, 100 * 64 * 64
-"""The most images and pixels that are drawn together, from a seed of their own: the same on any number of ranks."""
+"""Largest chunk of images and of pixels. Each chunk has its own seed, so samples do not depend on the ranks."""
 
 
 class SampleQuality(Periodic):
-    """Logs distances between samples and real images: ``{val,test}/fid`` and others, as their features are called.
+    """Logs distances between samples and real images: ``{val,test}/fid`` and others, named after their features.
 
-    Samples are what a family shows: decoder means at draws from its prior, at temperature 1; of a `PixelCNN` its draws,
-    of a `CodePrior` what its stage 1 decodes. Where labels are told, each class comes in turn. They are drawn with the
-    weights that are validated, the averaged ones where `EMA` is listed, and are the same images on any number of ranks.
+    Samples are decoder means at draws from the prior at temperature 1, draws of a `PixelCNN`, or codes of a `CodePrior`
+    decoded by its stage 1; with labels, each class in turn. They use the weights of the validation (with `EMA` the
+    average) and do not depend on the number of ranks.
 
-    The real images are those of a split: all of them for the Fréchet distance, and for distances that compare image
-    with image as many as there are samples, spread evenly. Their features are computed once and kept for all runs
-    (`callbacks.references`). With `lit_vae.features.Inception` the numbers are the FID, KID and so on; see
-    `lit_vae.metrics.set_distances`. What exactly each is of, and the seconds that it took, is kept beside it.
+    The real images are those of a split. The Fréchet distance uses all of them; distances between single images use as
+    many as there are samples, spread evenly. Their features are computed once and cached (`callbacks.references`). With
+    `lit_vae.features.Inception` the numbers are FID, KID and so on; see `lit_vae.metrics.set_distances`. The protocol
+    of each number and its seconds are saved with it.
 
     Args:
-        features: of an image.
-        distances: what is measured; null: `lit_vae.metrics.Frechet` alone.
+        features: features of an image, from `lit_vae.features`.
+        distances: distances to measure; null: only `lit_vae.metrics.Frechet`.
         num_images: samples in a test. The Fréchet distance falls with it: compare equal numbers.
-        reference: split of the real images: ``train``, ``val`` or ``test``. Published FIDs are mostly of the whole
-            training set, where a data module holds validation images out of it: how many there are is recorded.
+        reference: split of the real images: ``train``, ``val`` or ``test``. Most published FIDs use the whole training
+            set; here validation images may be held out of it. The number of images is recorded.
         every_n_epochs: see `Periodic`; null: in tests only, since thousands of images take long.
         num_val_images: samples at a validation; null: as many as in a test.
-        seed: of the samples.
+        seed: seed of the samples.
     """
 
     accepts = Model
@@ -78,7 +78,7 @@ class SampleQuality(Periodic):
         self.images: ReferenceImages | None = None
 
     def needs(self, data: Any) -> Iterable[Need]:
-        """What the features need, the images that samples are compared with, and those images' features."""
+        """Files of the features, the real images, and the features of the real images."""
         yield from self.features.needs()
         images = _real_images(data)
         if images is not data:
@@ -91,19 +91,18 @@ class SampleQuality(Periodic):
             yield ReferenceStatistics(images, self.reference, self.features, kept)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the real images, for a prior of codes those of its stage 1; refuse what cannot be measured."""
+        """Find the real images (of stage 1 for a prior of codes); refuse what cannot be measured."""
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
         spec: Any = data_spec(trainer)
         if isinstance(spec, CodeSpec):
-            with torch.random.fork_rng(devices=[]):  # building it draws weights
+            with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
                 self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
         self.images = _real_images(getattr(trainer, "datamodule", None))
         if not hasattr(self.images, "fingerprint"):
             raise self._refuse(
-                "it compares with images of a lit_vae.data module; trainer.datamodule is"
-                f" {type(self.images).__name__}.",
+                f"it needs images of a lit_vae.data module; trainer.datamodule is {type(self.images).__name__}.",
                 "Train on one, or remove it from trainer.callbacks.",
             )
         assert self.images is not None
@@ -115,11 +114,11 @@ class SampleQuality(Periodic):
             raise self._refuse("\n".join(problems), "Or remove it from trainer.callbacks.")
 
     def numbers(self, model: Model, data: Any) -> list[str]:
-        """Those of its distances."""
+        """The names of its distances."""
         return [self.features.called(kind) for distance in self.distances for kind in distance.kinds]
 
     def check_model(self, model: Model) -> None:
-        """Only a model that draws images."""
+        """Only models that draw images."""
         if not isinstance(model, (ImageModel, SamplesCodes)):
             raise self._refuse(f"{type(model).__name__} draws no images.", "Remove it from trainer.callbacks.")
 
@@ -146,7 +145,7 @@ class SampleQuality(Periodic):
                 self.seed,
             )
         values = {f"{split}/{name}": value.float() for name, value in numbers.items()}
-        # all ranks hold the same numbers; the mean that sync_dist takes of them changes nothing
+        # the values are equal on all ranks; sync_dist only avoids Lightning's warning
         model.log_dict(values, sync_dist=True)
         seconds = next(iter(self.protocols.values()))["seconds"]
         rank_zero_info(f"{', '.join(values)}: {num_images} samples in {seconds:.1f} s")
@@ -161,16 +160,18 @@ def measure_samples(
     distances: Sequence[SetDistance],
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Distances of samples to a split of real images, by name, and what each is of. A collective.
+    """Distances between samples and a split of real images, and their protocols, by name.
+
+    All ranks must call it together.
 
     Args:
         draw: ``(labels (n,), seed) -> images (n, C, H, W)`` in [-1, 1].
-        y: a label for each sample, ``(N,)``, on the device that is to be used.
-        images: the real ones.
-        reference: split of theirs.
-        features: of an image.
-        distances: what is measured.
-        seed: of the samples.
+        y: a label for each sample, ``(N,)``, on the device to use.
+        images: data module of the real images.
+        reference: its split.
+        features: features of an image.
+        distances: distances to measure.
+        seed: seed of the samples.
     """
     started = time.monotonic()
     features.to(y.device)
@@ -194,7 +195,7 @@ def measure_samples(
 
 
 def _real_images(data: Any) -> ReferenceImages:
-    """What a data module is of: the images of its own or, of codes, those of stage 1."""
+    """The data module itself, or for codes the data module of stage 1."""
     spec = getattr(data, "spec", None)
     if isinstance(spec, CodeSpec):
         return cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
@@ -202,14 +203,14 @@ def _real_images(data: Any) -> ReferenceImages:
 
 
 def _own(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:
-    """What a distance adds to the protocol: its settings, and the images that it takes of the reference."""
+    """A distance's part of the protocol: its settings, and its number of reference images."""
     if not distance.needs_features or real.features is None:
         return vars(distance)
     return {**vars(distance), "reference_images": len(real.features)}
 
 
 def at_once(shape: Shape) -> int:
-    """How many images of that shape are drawn together."""
+    """Number of images of this shape per chunk."""
     return max(1, min(AT_ONCE, PIXELS_AT_ONCE // math.prod(shape[1:])))
 
 
@@ -222,8 +223,8 @@ def sample_set(
     images: ReferenceImages,
     seed: int,
 ) -> FeatureSet:
-    """Features of as many samples as there are labels; see `measure_samples`. Every rank draws its part."""
-    # of fewer samples than dimensions the features themselves make a smaller problem than their covariance
+    """Features of one sample per label; see `measure_samples`. Every rank draws its part."""
+    # with fewer samples than dimensions, the features are a smaller problem than their covariance
     statistics = FeatureStatistics(features.num_features, keep or len(y) < features.num_features).to(y.device)
     statistics.update_with_none()
     chunks = y.split(at_once(images.spec.shape))

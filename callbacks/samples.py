@@ -1,4 +1,4 @@
-"""Pictures of what a model generates."""
+"""Pictures of samples of autoencoders."""
 
 from typing import Literal
 
@@ -14,18 +14,18 @@ Pixels = Literal["mean", "sample", "both"]
 
 
 class Samples(Panel):
-    """Images at draws from the prior, the same noise all through training: panel ``samples``.
+    """Images at draws from the prior, with the same noise throughout training: panel ``samples``.
 
-    What is usually shown, and compared, are decoder *means* ``E[x | z]``; those of a Gaussian decoder are blurred. True
-    samples of the model also draw the pixels from ``p(x | z)``, and are noisy. ``pixels: both`` shows each row of means
-    above the draws at the same latents. A class-conditional model draws its classes in turn; see `ClassSheet`.
+    Papers usually show decoder *means* ``E[x | z]``, which are blurred for a Gaussian decoder. True samples of the
+    model also draw the pixels from ``p(x | z)`` and are noisy. ``pixels: both`` shows rows of means above draws at the
+    same latents. A class-conditional model shows its classes in turn; see `ClassSheet`.
 
     Args:
         num_images: images on the sheet.
         every_n_epochs: see `Periodic`.
-        temperature: factor of the prior's standard deviation.
-        pixels: what is drawn at a latent: the decoder's ``mean``, a ``sample`` of ``p(x | z)``, or both.
-        seed: of the noise.
+        temperature: factor on the prior's standard deviation.
+        pixels: the decoder's ``mean`` at a latent, a ``sample`` of ``p(x | z)``, or both.
+        seed: seed of the noise.
     """
 
     needs_images = False
@@ -45,16 +45,16 @@ class Samples(Panel):
         shown = {
             "mean": "Decoder means at draws from the prior",
             "sample": "Draws from p(x|z) at draws of z from the prior",
-            "both": "At draws from the prior: a row of decoder means above one of draws from p(x|z)",
+            "both": "At draws from the prior: rows of decoder means above rows of draws from p(x|z)",
         }
         self.caption = f"{shown[pixels]}, temperature {temperature:g}"
 
     def check_model(self, model: Autoencoder) -> None:
-        """Any will do; where its latents do not follow what is drawn from, the caption says so."""
+        """Accepts all; the caption says if latents of images do not follow the prior."""
         add_caveat(self, model)
 
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:
-        """A nearly square sheet; with both, pairs of rows."""
+        """A nearly square sheet; with ``both``, pairs of rows."""
         y = model.labels_for(self.num_images, None)
         z = prior_latents(model, y, self.temperature, self.seed)
         if self.pixels == "mean":
@@ -67,18 +67,18 @@ class Samples(Panel):
 
 
 class ClassSheet(Panel):
-    """Samples of a class-conditional model: one row a class, the same noise down each column: panel ``class_sheet``.
+    """Samples of a class-conditional model, one row per class and one noise per column: panel ``class_sheet``.
 
-    So a column shows what the label leaves to ``z``: if it is style, its images agree in it (Kingma et al.,
-    "Semi-supervised Learning with Deep Generative Models", 2014, fig. 1). The noise is that of a standard normal; a
-    prior that differs between classes shifts and scales it.
+    If ``z`` encodes the style, the images of a column share their style (Kingma et al., "Semi-supervised Learning with
+    Deep Generative Models", 2014, fig. 1). The noise is standard normal; a class-conditional prior shifts and scales
+    it.
 
     Args:
-        columns: draws of the noise.
+        columns: number of draws of the noise.
         every_n_epochs: see `Periodic`.
-        temperature: factor of the prior's standard deviation.
-        pixels: what is drawn at a latent: the decoder's ``mean``, or a ``sample`` of ``p(x | z, y)``.
-        seed: of the noise.
+        temperature: factor on the prior's standard deviation.
+        pixels: the decoder's ``mean`` at a latent, or a ``sample`` of ``p(x | z, y)``.
+        seed: seed of the noise.
     """
 
     name = "class_sheet"
@@ -96,19 +96,19 @@ class ClassSheet(Panel):
         super().__init__(every_n_epochs)
         self.columns, self.temperature, self.pixels, self.seed = columns, temperature, pixels, seed
         what = "Decoder means" if pixels == "mean" else "Draws from p(x|z,y)"
-        self.caption = f"{what}: one row a class, the same noise down each column, temperature {temperature:g}"
+        self.caption = f"{what}: one row per class, the same noise in each column, temperature {temperature:g}"
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only a class-conditional model has classes to show; the caption as in `Samples`."""
+        """Only class-conditional models; the caption as in `Samples`."""
         add_caveat(self, model)
         if model.num_classes < 1:
             raise self._refuse(
-                f"it shows one row a class, and {type(model).__name__} is not told labels (num_classes = 0).",
+                f"it shows one row per class, but {type(model).__name__} has no labels (num_classes = 0).",
                 "Remove it from trainer.callbacks, or train a CVAE.",
             )
 
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:
-        """``num_classes`` rows; the same seed in each makes the columns."""
+        """``num_classes`` rows with the same seed."""
         rows = []
         for label in range(model.num_classes):
             y = torch.full((self.columns,), label, device=model.device)
@@ -118,6 +118,6 @@ class ClassSheet(Panel):
 
 
 def add_caveat(panel: Panel, model: Autoencoder) -> None:
-    """Say in a caption, once, where latents do not follow what is drawn from."""
+    """Add the model's caveat about samples to a caption, once."""
     if model.sampling_caveat and model.sampling_caveat not in panel.caption:
         panel.caption += f"; {type(model).__name__}: {model.sampling_caveat}"

@@ -1,4 +1,4 @@
-"""A picture of where a model puts images."""
+"""A scatter plot of latents."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ _LEGEND_CLASSES = 20
 
 
 class Projection(NamedTuple):
-    """Points in the plane ``(N, 2)`` and what the two axes are."""
+    """Points in the plane ``(N, 2)`` with labels of the axes."""
 
     points: np.ndarray
     x_label: str
@@ -32,15 +32,15 @@ class Projection(NamedTuple):
 
 
 class LatentScatter(Panel):
-    """Validation images at their latents (of a posterior: at its mean), coloured by label: panel ``latent_scatter``.
+    """Latents (or posterior means) of validation images, coloured by label: panel ``latent_scatter``.
 
-    Two dimensions are shown as they are, with the circles that hold 1 and 2 standard deviations of the prior; for a
-    prior that differs between classes, one of 2 standard deviations for each. More dimensions are projected.
+    Two-dimensional latents are shown directly, with circles at 1 and 2 standard deviations of the prior; for a
+    class-conditional prior, one circle per class at 2 standard deviations. More dimensions are projected.
 
     Args:
-        num_images: validation images shown, at most all.
+        num_images: number of validation images, at most all.
         every_n_epochs: see `Periodic`.
-        method: ``pca``: the plane of largest variance. ``tsne``: neighbours stay neighbours, while distances between
+        method: ``pca``: the plane of largest variance. ``tsne``: keeps neighbours together, but distances between
             groups mean nothing (van der Maaten and Hinton 2008); takes seconds.
     """
 
@@ -59,7 +59,7 @@ class LatentScatter(Panel):
         return rasterize(self.figure(model, images))
 
     def figure(self, model: Autoencoder, images: Images) -> "Figure":
-        """The figure, before it is pixels."""
+        """The same as a matplotlib figure."""
         latents, labels = [], []
         for batch in example_images(images, self.num_images, model):
             latents.append(model.embed(*batch).detach().flatten(1).double().cpu())
@@ -80,7 +80,7 @@ class LatentScatter(Panel):
 
 
 def project(z: np.ndarray, method: Method) -> Projection:
-    """Latents ``(N, d)`` to the plane, with what the axes are; deterministic, its signs too."""
+    """Projects latents ``(N, d)`` to the plane, with labels of the axes; deterministic, including signs."""
     if z.shape[1] == 1:
         return Projection(np.concatenate([z, np.zeros_like(z)], 1), "z1", "")
     if z.shape[1] == 2:
@@ -93,7 +93,7 @@ def project(z: np.ndarray, method: Method) -> Projection:
         return Projection(tsne.fit_transform(z), f"t-SNE 1 (perplexity {perplexity:.3g})", "t-SNE 2")
     from sklearn.decomposition import PCA
 
-    if not z.std(0).any():  # an encoder that has collapsed to a point has no directions
+    if not z.std(0).any():  # a collapsed encoder: no principal directions
         return Projection(np.zeros((len(z), 2)), "PCA 1 (no variance)", "PCA 2 (no variance)")
     pca = PCA(2, svd_solver="full" if min(z.shape) <= 500 else "randomized", random_state=0)
     points = pca.fit_transform(z)
@@ -118,7 +118,7 @@ def _scatter(axes: "Axes", points: np.ndarray, y: np.ndarray, name: Callable[[in
         return dict(zip(labels, drawn.to_rgba(np.array(labels)), strict=True))
     palette = matplotlib.colormaps["tab10" if max(labels) < 10 else "tab20"]
     colours = {label: palette(label % palette.N) for label in labels}
-    # in the order of the data, not of the labels, or the last class would cover the others
+    # in the order of the data: in the order of labels, the last class would cover the others
     axes.scatter(points[:, 0], points[:, 1], color=[colours[int(label)] for label in y], **style)
     for label, colour in colours.items():
         axes.scatter([], [], color=[colour], s=30, label=name(label))
@@ -127,7 +127,7 @@ def _scatter(axes: "Axes", points: np.ndarray, y: np.ndarray, name: Callable[[in
 
 
 def _draw_prior(axes: "Axes", model: Autoencoder, colours: dict[int, Any]) -> None:
-    """Circles of a prior over two dimensions: one pair, or one for each class where they differ."""
+    """Circles of a two-dimensional prior: one pair, or one circle per class if the classes differ."""
     from matplotlib.patches import Ellipse
 
     y = torch.arange(max(model.num_classes, 1), device=model.device)

@@ -1,4 +1,4 @@
-"""Training that begins with the weights of another."""
+"""Starts training from the weights of another run."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,28 +16,25 @@ from lit_vae.run.needs import Need, NeededFile
 from lit_vae.run.weights import differences, shapes_of
 
 OF_A_RECIPE = ("likelihood", "objective", "realism")
-"""Parts that a recipe may change: they start anew where the checkpoint has others, or none."""
+"""Parts that a recipe may change: they start anew if those of the checkpoint differ or are missing."""
 
 TRAINED_WITH_A_DECODER = ("decoder", *OF_A_RECIPE)
 
 
 class StartFrom(Callback):
-    """Starts a fit with the weights of a checkpoint of this project, of a diffusers folder or of a CompVis file.
+    """Starts a fit with the weights of a checkpoint of this project, a diffusers folder or a CompVis file.
 
-    A file of this project's weights alone, as ``torch.save(model.state_dict(), path)`` writes it, will do, too.
+    A file written by ``torch.save(model.state_dict(), path)`` works, too. A resumed run ignores it and uses its own
+    checkpoint. Networks, quantizers and prior must match the checkpoint; with `callbacks.EMA` its average is used.
+    Likelihood, objective and realism (the discriminator) are loaded if they match. Otherwise they start anew, with a
+    message; files of other libraries have none of the three.
 
-    A run that is resumed goes on with what its own checkpoint holds. Networks, quantizers and prior must be those of
-    the checkpoint, whose average is taken where it has one (`callbacks.EMA`). Likelihood, objective and realism (the
-    discriminator) are taken if they are the same, and start anew if not, which is said; files of other libraries have
-    none of the three.
-
-    ``train: decoder`` fine-tunes the decoder and leaves latents what they were, to the last bit: a diffusion model on
-    them needs no other training (sd-vae-ft-mse). Everything else than decoder, likelihood and realism is then neither
-    trained nor moved by itself, as a codebook is.
+    ``train: decoder`` fine-tunes the decoder and keeps latents bitwise unchanged, so a diffusion model on them stays
+    valid (sd-vae-ft-mse). Only decoder, likelihood and realism are trained; all else, such as a codebook, is frozen.
 
     Args:
-        path: of the weights.
-        train: all, or decoder alone.
+        path: file or folder of the weights.
+        train: all, or only the decoder.
     """
 
     def __init__(self, path: str, train: Literal["all", "decoder"] = "all") -> None:
@@ -53,22 +50,22 @@ class StartFrom(Callback):
         return [NeededFile("weights to start from", self.path, "Set init_args.path of callbacks.StartFrom.")]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze what is not to be trained, before the optimizer and the ranks' buckets are made."""
+        """Freeze parts that are not trained, before the optimizer and DDP's buckets are made."""
         if stage != "fit":
             return
         if not isinstance(pl_module, Autoencoder):
             raise ValueError(
                 f"StartFrom: it needs an autoencoder, the model is a {type(pl_module).__name__}."
-                " Remove callbacks.StartFrom from trainer.callbacks; go on with a run by --ckpt_path."
+                " Remove callbacks.StartFrom from trainer.callbacks; resume a run with --ckpt_path."
             )
         for part in self._frozen(pl_module):
             part.requires_grad_(False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the weights; only here it is known whether the run is resumed.
+        """Load the weights, unless the run is resumed, which is only known here.
 
         Raises:
-            ValueError: there is no such file, or it does not fit; all that differs is named.
+            ValueError: the file is missing or does not fit. It names the differences.
         """
         assert isinstance(pl_module, Autoencoder)  # by `setup`
         if trainer.ckpt_path is not None:
@@ -84,7 +81,7 @@ class StartFrom(Callback):
             self._load(pl_module, state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluation mode for what is frozen; validations put back the modes that they find."""
+        """Put frozen parts in evaluation mode; validations restore it."""
         for part in self._frozen(pl_module):
             part.eval()
 
@@ -112,7 +109,7 @@ class StartFrom(Callback):
                 anew.append(part)
         model.load_state_dict(given, strict=False)
         if isinstance(model, WithRealism) and model.adversary is not None:
-            model.adversary.scale.fill_(1.0)  # how far that run had backed off is no matter of this one
+            model.adversary.scale.fill_(1.0)  # undo the back-off of the other run
         rank_zero_info(f"StartFrom: weights of {self.path}" + (f"; anew: {', '.join(anew)}." if anew else "."))
 
 
@@ -121,13 +118,13 @@ def _part(name: str) -> str:
 
 
 def _of_this_project(path: Path) -> Mapping[str, Tensor] | None:
-    """Weights of a checkpoint that Lightning wrote with names of ours; None for what others have written."""
+    """Weights of a file of this project; None for files of other libraries."""
     if path.is_dir() or path.suffix == ".safetensors":
         return None
     try:
         content = AtomicCheckpointIO().read(path)
     except ValueError:
-        return None  # `read_autoencoder` says what is wrong with it
+        return None  # `read_autoencoder` reports the problem
     state = content.get("state_dict", content)  # a checkpoint, or weights alone
     theirs = any(str(name).endswith("encoder.conv_in.weight") for name in state)
     return None if theirs or not all(isinstance(value, Tensor) for value in state.values()) else state or None

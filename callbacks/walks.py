@@ -1,4 +1,4 @@
-"""Pictures of straight walks in latent space: along single dimensions, and between images."""
+"""Pictures of paths in latent space: along single dimensions, and between images."""
 
 import math
 from typing import Literal, NamedTuple
@@ -17,11 +17,11 @@ from lit_vae.ranges import NotNegativeInt, PositiveFloat, PositiveInt, SmallCoun
 Path = Literal["linear", "slerp"]
 
 _STATISTICS_IMAGES = 512
-"""Validation images that dimensions are ranked by."""
+"""Number of validation images for the ranking of dimensions."""
 
 
 class Scale(NamedTuple):
-    """Where one latent dimension lies and how far it reaches: ``mean``, ``std`` and ``use``, each ``(d,)``."""
+    """``mean``, ``std`` and ``use`` of the latent dimensions, each ``(d,)``."""
 
     mean: Tensor
     std: Tensor
@@ -31,13 +31,13 @@ class Scale(NamedTuple):
 class Traversals(Panel):
     """Each row changes one latent dimension from -2 to 2 standard deviations of its prior: panel ``traversals``.
 
-    The dimensions that a posterior uses most, by their mean KL to the prior, come first; each label says how much. A
-    family without a prior is walked through by mean and standard deviation of its embedded images, and ranked by the
-    latter. A dimension of a latent map is one value at one place.
+    Rows are ranked by the mean KL of their dimension to the prior, which the label shows. A family without a prior uses
+    mean and standard deviation of its embedded images, and ranks by the latter. A dimension of a latent map is one
+    value at one position.
 
     Args:
         dims: number of rows.
-        steps: images in a row.
+        steps: images per row.
         num_images: validation images to start from, in blocks side by side; 0: from the mean of the prior.
         every_n_epochs: see `Periodic`.
         reach: standard deviations on either side.
@@ -86,16 +86,16 @@ class Traversals(Panel):
 
 
 class Interpolations(Panel):
-    """The way from one validation image to another through latent space: panel ``interpolations``.
+    """Paths between two validation images through latent space: panel ``interpolations``.
 
-    The images themselves stand at both ends, their reconstructions next to them. A class-conditional model walks
-    between two images of one class, a row for each class in turn: there is nothing between two labels.
+    Originals are at both ends, next to their reconstructions. A class-conditional model interpolates between images of
+    the same class, each class in turn, because labels cannot be interpolated.
 
     Args:
         pairs: number of rows.
-        steps: images in a row, with both reconstructions.
-        path: ``linear``, or ``slerp`` along a great circle (Shoemake 1985), which keeps the norm that draws of a
-            high-dimensional Gaussian have.
+        steps: images per row, including both reconstructions.
+        path: ``linear``, or ``slerp`` along a great circle (Shoemake 1985), which keeps the norm of draws from a
+            high-dimensional Gaussian.
         every_n_epochs: see `Periodic`.
     """
 
@@ -127,14 +127,14 @@ class Interpolations(Panel):
             order = _pairs_of_a_class(many_y, model.num_classes)[: 2 * self.pairs]
             if len(order):
                 x, y = many_x[order], many_y[order]
-        if len(x) == 1:  # goes to itself
+        if len(x) == 1:  # interpolate to itself
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
         even = len(x) // 2 * 2
         return Batch(x[:even:2], y[:even:2]), Batch(x[1::2], y[1::2])
 
 
 def _pairs_of_a_class(y: Tensor, num_classes: int) -> Tensor:
-    """Indices, two by two: the first two images of every class, then the next two of every class, and so on."""
+    """Indices in pairs: the first two images of each class, then the next two of each class, and so on."""
     members = [(y == label).nonzero().flatten() for label in range(num_classes)]
     pairs = [indices[: len(indices) // 2 * 2].unflatten(0, (-1, 2)) for indices in members if len(indices) > 1]
     rounds = max((len(of_class) for of_class in pairs), default=0)
@@ -146,7 +146,7 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
     """Points from ``a (n, *latent)`` to ``b``, both included: ``(steps, n, *latent)``.
 
     ``slerp``: along the great circle between the directions (Shoemake, "Animating rotation with quaternion curves",
-    1985), where the two are not parallel; the norm goes from one to the other with it.
+    1985), or linear if they are parallel. The norm changes from that of ``a`` to that of ``b``.
     """
     t = torch.linspace(0.0, 1.0, steps, device=a.device, dtype=a.dtype).reshape(-1, *[1] * a.ndim)
     if path == "linear":
@@ -160,7 +160,7 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 
 
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
-    """Mean, deviation and use of each latent dimension: of the prior if there is one, else of the embedded images."""
+    """Mean, deviation and use of each latent dimension, of the prior or, without one, of embedded images."""
     batches = example_images(images, _STATISTICS_IMAGES, model)
     if not isinstance(model, HasPosterior):
         z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])

@@ -56,7 +56,7 @@ def test_several_levels_over_the_whole_set(split, new_coded, new_trainer, data, 
         assert got[f"{split}/code_usage_{i}"].item() == pytest.approx(level.usage.item(), rel=1e-6)
     panel = "code_use" if split == "test" else "code_use_val"
     with Image.open(tmp_path / "media" / panel / "step_0.png") as image:
-        caption = f"Share of every code among the {20 * (4 + 16)} codes of the {split} images, most used first"
+        caption = f"Share of each code among the {20 * (4 + 16)} codes of the {split} images, most used first"
         assert image.text["Description"] == caption
 
 

@@ -96,7 +96,7 @@ def test_networks_that_are_not_called_have_their_blocks_compiled():
 def test_a_discriminator_with_r1_is_left_alone(new_trainer, data, caplog):
     with caplog.at_level(logging.INFO):
         model, found, _ = fit(new_trainer, data, Compile(backend="aot_eager"), penalties=[R1(every=1)])
-    assert "Compile: R1 differentiates the discriminator twice, so that one is not compiled." in caplog.text
+    assert "Compile: R1 differentiates the discriminator twice, so it is not compiled." in caplog.text
     assert not is_compiled(model.realism.adversary.discriminator)
     assert is_compiled(model.encoder)
     assert len(found) == 5

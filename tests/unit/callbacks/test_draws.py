@@ -104,12 +104,12 @@ def test_a_model_that_is_not_autoregressive_is_refused(new_model: Any, new_train
         new_trainer(Draws()).fit(new_model("VAE"), datamodule=data)
     assert (
         str(error.value)
-        == "Draws: VAE is no model of pixels or codes alone. Take callbacks.Samples in trainer.callbacks."
+        == "Draws: VAE is not an autoregressive model of pixels or codes. Take callbacks.Samples in trainer.callbacks."
     )
 
 
 def test_draws_of_pixels_are_exact() -> None:
-    message = r"Draws: sampling \(=CodeSampling\(.*top_k=3.*\) is of codes, and PixelCNN draws pixels exactly\. Remove"
+    message = r"Draws: sampling \(=CodeSampling\(.*top_k=3.*\) is for codes, but PixelCNN draws pixels exactly\. Remove"
     with pytest.raises(ValueError, match=message):
         Draws(sampling=CodeSampling(top_k=3)).check_model(pixelcnn())
     Draws(sampling=CodeSampling(top_k=3)).check_model(prior())

@@ -45,7 +45,7 @@ def test_a_discriminator_that_wins_is_warned_of_once_a_window_after_it_is_felt()
     health = GANHealth(window=50)
     assert drive(health, [alone(1.0)] * 20 + [felt(0.999)] * 5)[1] == []  # 41 steps of feeling it
     _, (message,) = drive(health, [felt(0.999)] * 9, first=259)
-    assert "GANHealth: over the last 50 steps the discriminator told 0.999 of the patches right: it wins" in message
+    assert "GANHealth: over the last 50 steps the discriminator's accuracy was 0.999: it wins" in message
     assert "Lower its learning rate (adversary.optimizer), add augmentations or a penalty" in message
 
 
@@ -57,9 +57,7 @@ def test_the_mean_of_the_window_counts():
 def test_a_discriminator_that_learns_nothing_is_warned_of_after_two_windows():
     assert drive(GANHealth(window=50), [felt(0.52)] * 9)[1] == []
     _, (message,) = drive(GANHealth(window=50), [felt(0.52)] * 20)
-    assert (
-        "the discriminator told 0.520 of the patches right, after 100 steps of training: it learns nothing" in message
-    )
+    assert "the discriminator's accuracy was 0.520, after 100 steps of training: it learns nothing" in message
     assert drive(GANHealth(window=50), [alone(0.52)] * 15, start_step=60)[1] == []  # 90 steps
     assert drive(GANHealth(window=50), [alone(0.52)] * 16, start_step=60)[1] != []
 
@@ -155,7 +153,7 @@ def test_the_picture_shows_what_was_remembered():
     ]  # fmt: skip
     assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([0.6] * 3 + [0.8] * 4)
     assert [line.get_label() for line in logits.lines[:2]] == ["images", "reconstructions"]
-    assert "the decoder feels it" in [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert "adversarial term on" in [text.get_text() for text in accuracy.get_legend().get_texts()]
     assert norms.get_yscale() == "log"
     assert raw.lines[0].get_ydata()[-1] == pytest.approx(0.1)
     assert all(axes.lines[-1].get_xdata()[0] == 39 for axes in (accuracy, logits, norms, term))

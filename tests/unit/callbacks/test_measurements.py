@@ -52,7 +52,7 @@ def test_latent_statistics_of_a_test(new_model, new_trainer, data, tmp_path):
     assert got["test/kl_per_dim_mean"] == pytest.approx(kl.mean().item(), rel=1e-4)
     assert got["test/mutual_information"] + got["test/aggregate_kl"] == pytest.approx(got["test/rate"], rel=1e-4)
     with Image.open(tmp_path / "media" / "kl_per_dim" / "step_0.png") as image:
-        assert image.text["Description"] == "Mean KL of every latent dimension to its prior, over 20 test images"
+        assert image.text["Description"] == "Mean KL of each latent dimension to its prior, over 20 test images"
 
 
 def test_by_default_expensive_numbers_are_of_tests_alone(new_model, new_trainer, data):

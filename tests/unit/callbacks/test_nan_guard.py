@@ -51,7 +51,7 @@ def test_a_poisoned_image_is_named(family, new_model, new_trainer, data):
     assert "at step 2, before the optimizer changed a weight: the images themselves (1 of 8 images); " in message
     assert re.search(r"; distortion \(\d of 8 images\)", message)
     assert "gradients of " in message
-    assert "Try: mend or remove those images" in message
+    assert "Try: repair or remove those images" in message
 
 
 def test_a_term_is_named_with_its_number_of_images(new_model, new_trainer, data, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_gradient_is_named_where_the_loss_is_finite(new_model, new_trainer, da
     message = fails(new_trainer(InfiniteGradient(), NaNGuard()), new_model("AE"), data)
     assert "a weight: gradients of decoder.layers.0.weight.\n" in message
     assert (
-        "Try: a lower or warmed up learning rate; trainer.gradient_clip_val, since only gradients are at fault."
+        "Try: a lower or warmed up learning rate; trainer.gradient_clip_val, since only gradients are not finite."
         in message
     )
 
@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_term_is_named(new_model, new_trainer, data, monkeypat
     step = model.training_step
     monkeypatch.setattr(model, "training_step", lambda *args: step(*args) * (torch.nan if model.global_step else 1.0))
     message = fails(new_trainer(NaNGuard()), model, data)
-    assert "at step 1, before the optimizer changed a weight: the loss, and none of its terms for each image" in message
+    assert "at step 1, before the optimizer changed a weight: the loss, but none of its per-image terms" in message
 
 
 def test_an_earlier_batch_of_an_accumulated_step(new_model, new_trainer, data):
@@ -126,7 +126,7 @@ def test_the_checkpoint_that_it_names_is_finite_and_resumes(averages, new_model,
     trainer = new_trainer(*others, Poison(4), NaNGuard(), LastCheckpoint(), **given)
     message = fails(trainer, new_model("VAE"), data)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    assert f"{path} of step 3 has finite weights: go on from it with --ckpt_path {path}." in message
+    assert f"{path} of step 3 has finite weights: resume with --ckpt_path {path}." in message
     assert all(bool(value.isfinite().all()) for value in torch.load(path, weights_only=True)["state_dict"].values())
     resumed = new_trainer(*others, NaNGuard(), LastCheckpoint(), **given)
     resumed.fit(new_model("VAE"), datamodule=data, ckpt_path=path)
@@ -136,13 +136,13 @@ def test_the_checkpoint_that_it_names_is_finite_and_resumes(averages, new_model,
 def test_a_spoilt_checkpoint_is_not_recommended(new_model, new_trainer, data, tmp_path):
     folder = tmp_path / "checkpoints"
     trainer = new_trainer(Poison(), NaNGuard())
-    assert f"No checkpoint to go on from in {folder}.\n" in fails(trainer, new_model("AE"), data)
+    assert f"No checkpoint to resume from in {folder}.\n" in fails(trainer, new_model("AE"), data)
     folder.mkdir()
     spoilt = {"state_dict": {"a": torch.tensor([1.0, torch.nan])}, "global_step": 1}
     torch.save(spoilt, folder / "last.ckpt")
     data = type(data)(**data.hparams)
     message = fails(new_trainer(Poison(), NaNGuard()), new_model("AE"), data)
-    assert f"No checkpoint to go on from in {folder}: not finite are last.ckpt.\n" in message
+    assert f"No checkpoint to resume from in {folder}: not finite are last.ckpt.\n" in message
 
 
 def work(rank, folder, model):

@@ -139,9 +139,7 @@ def test_example_images_cross_batches_and_stop(new_model, data):
 def test_a_panel_of_images_needs_a_data_module(new_model, new_trainer):
     batch = (torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch), batch_size=2)
-    message = (
-        r"Reconstructions: it draws the same validation images .* trainer.datamodule is NoneType\. Train on a lit_vae"
-    )
+    message = r"Reconstructions: it needs validation images .* trainer.datamodule is NoneType\. Train on a lit_vae"
     with pytest.raises(ValueError, match=message):
         new_trainer(callbacks.Reconstructions(2)).fit(new_model("VAE"), loader, loader)
     new_trainer(callbacks.Samples(2)).validate(new_model("VAE"), loader, verbose=False)

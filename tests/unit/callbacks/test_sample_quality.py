@@ -163,7 +163,7 @@ def test_a_cache_that_cannot_be_used_costs_time_and_no_numbers(data, cache, monk
         assert torch.equal(reference_set(data, "test", Corner(), 0, device).features.mean, whole.mean)
     cache.parent.joinpath("file").write_text("")
     monkeypatch.setenv("LIT_VAE_CACHE", str(cache.parent / "file"))
-    with pytest.warns(UserWarning, match=r"moments.pt cannot be written .*Set LIT_VAE_CACHE to a folder"):
+    with pytest.warns(UserWarning, match=r"moments.pt cannot be written .*Set LIT_VAE_CACHE to a writable folder"):
         assert torch.equal(reference_set(data, "test", Corner(), 0, device).features.mean, whole.mean)
 
 
@@ -267,5 +267,5 @@ def test_what_cannot_be_measured_is_refused_before_training(new_model, new_train
             new_model("VAE"), datamodule=dequantized
         )
     loader = torch.utils.data.DataLoader(torch.zeros(4, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"compares with images of a lit_vae.data module; trainer.datamodule is NoneT"):
+    with pytest.raises(ValueError, match=r"it needs images of a lit_vae.data module; trainer.datamodule is NoneT"):
         new_trainer(SampleQuality(Corner())).fit(new_model("VAE"), loader, loader)

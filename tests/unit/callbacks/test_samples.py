@@ -137,7 +137,7 @@ def test_rows_of_a_class_sheet_share_their_noise(new_model, monkeypatch):
 
 
 def test_a_class_sheet_needs_classes(new_model, new_trainer, data):
-    message = r"ClassSheet: it shows one row a class, and VAE is not told labels \(num_classes = 0\)\. Remove it"
+    message = r"ClassSheet: it shows one row per class, but VAE has no labels \(num_classes = 0\)\. Remove it"
     with pytest.raises(ValueError, match=message):
         new_trainer(ClassSheet()).fit(new_model("VAE"), datamodule=data)
 
