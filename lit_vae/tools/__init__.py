@@ -1,6 +1,6 @@
-"""``lit-vae``: what is done with runs after training. Pictures, a prior fitted to latents, measurements, comparisons.
+"""The command line ``lit-vae``. Each package beside this file is a group of verbs, which its ``__init__`` names.
 
-Importing this module, and so ``lit-vae --help``, is light: torch and lightning are imported by the verbs as they run.
+Importing this module, as ``lit-vae --help`` does, is fast: the verbs import torch and lightning when they run.
 """
 
 import difflib
@@ -51,11 +51,11 @@ SEVERAL = {
 """By verb, the argument that is given any number of times: name, placeholder, help."""
 REPEATED = {
     "study": {
-        "config": ("OVERLAY", "Laid over each of them, such as configs/overlays/bf16.yaml. May be given again."),
+        "config": ("OVERLAY", "Overlay for each of them, such as configs/overlays/bf16.yaml. May be given again."),
         "only": ("NAME", "Train and test this one of them. May be given again. Default: all."),
     },
-    "prepare": {"config": ("OVERLAY", "Laid over each configuration. May be given again.")},
-    "submit": {"config": ("OVERLAY", "Laid over it, such as configs/overlays/bf16.yaml. May be given again.")},
+    "prepare": {"config": ("OVERLAY", "Overlay for each configuration. May be given again.")},
+    "submit": {"config": ("OVERLAY", "Overlay, such as configs/overlays/bf16.yaml. May be given again.")},
 }
 """By verb, the options that are given any number of times: placeholder, help."""
 READS_NO_CHECKPOINT = ("table", "sync", "import")
@@ -65,7 +65,7 @@ TRUST = (
 
 
 class Parser(ArgumentParser):
-    """Says what is wrong in few lines, and names the nearest option or verb when one is unknown."""
+    """A parser whose errors are short and suggest the nearest option or verb."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -82,7 +82,7 @@ class Parser(ArgumentParser):
 
 
 def _plainly(message: str) -> str:
-    """The parser's message in the words of the command line."""
+    """The message of jsonargparse, in the words of the command line."""
     value = re.search(
         r'Parser key "(\w+)":.*?Expected an? (?:<class \')?([^\n>]+?)\'?>?(?:\n|\. Got).*value: (.*)', message, re.S
     )
@@ -118,7 +118,7 @@ def _parser() -> Parser:
 
 @contextmanager
 def _trusting(packages: Sequence[str]) -> Iterator[None]:
-    """Add them to those of the environment, which the processes that a verb starts inherit (`lit_vae.run.trust`)."""
+    """Trust these packages too, here and in the processes that a verb starts (`lit_vae.run.trust`)."""
     forget_classes()
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = ",".join([*([before] if before else []), *packages])

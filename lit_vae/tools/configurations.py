@@ -1,4 +1,4 @@
-"""Configuration files as ``lightning fit`` reads them, without a run: their settings, or the components they name."""
+"""Read configuration files as ``lightning fit`` does, without starting a run: the settings, or built components."""
 
 import contextlib
 import inspect
@@ -18,10 +18,10 @@ from lit_vae.run.trust import only_trusted
 
 
 class ConfigReader(LitCLI):
-    """Reads the arguments of a run and stops there: nothing is built or written."""
+    """The parser of ``lightning`` alone: it builds and writes nothing."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Keep the configuration as a run would write it; no random generator is touched."""
+        """Keep the configuration as a run would write it, and leave the random generators alone."""
         super().parse_arguments(parser, args)
         self.content = self.written(self.config)
         self.settings.seed_everything = False
@@ -37,18 +37,18 @@ class ConfigReader(LitCLI):
 
 
 class ComponentBuilder(ConfigReader):
-    """Builds model, data module and callbacks, and stops there: there is no trainer, and loggers open no file."""
+    """Builds model, data module and callbacks, but no trainer and no loggers."""
 
     def before_instantiate_classes(self) -> None:
         """Leave the loggers out."""
         self.settings.trainer.logger = False
 
     def instantiate_classes(self) -> None:
-        """What a run builds, less what `instantiate_trainer` leaves out."""
+        """Build the components; see `instantiate_trainer` for what is left out."""
         LitCLI.instantiate_classes(self)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """The callbacks alone: a login node may not have the devices."""
+        """Keep the callbacks only: a login node may not have the devices of the trainer."""
         self.callbacks: list[Callback] = list(self.config_init.trainer.callbacks or [])
 
 
@@ -57,11 +57,11 @@ class Components:
     """What configuration files build.
 
     Args:
-        files: each laid over those before it.
-        content: what ``config.yaml`` of a run would hold.
-        model: with random weights.
-        data: nothing of it is read yet.
-        callbacks: those of the configuration.
+        files: the files; later ones override earlier ones.
+        content: the complete configuration, as in ``config.yaml`` of a run.
+        model: the model, with random weights.
+        data: the data module, before it has read anything.
+        callbacks: the callbacks of the configuration.
     """
 
     files: Sequence[Path]
@@ -72,7 +72,7 @@ class Components:
 
 
 def configurations_in(folder: Path) -> list[Path]:
-    """The configurations of a study, by name; those in its subfolders are not.
+    """The configurations of a folder, by name, without those in its subfolders.
 
     Raises:
         ValueError: there are none.
@@ -86,23 +86,23 @@ def configurations_in(folder: Path) -> list[Path]:
 
 
 def complete_config(files: Sequence[Path], args: Sequence[str] = ()) -> dict[str, Any]:
-    """What ``config.yaml`` of a run of these configuration files would hold, each laid over those before it.
+    """The complete configuration of these files, as in ``config.yaml`` of a run.
 
     Args:
-        files: configurations.
-        args: of the command line, beside them.
+        files: configuration files; later ones override earlier ones.
+        args: more arguments of the command line.
 
     Raises:
-        ValueError: ``lightning fit`` would refuse them, with what it would say.
+        ValueError: ``lightning fit`` refuses them; it has the message of ``lightning fit``.
     """
     return _read(ConfigReader, files, args).content
 
 
 def config_of_run(file: Path) -> dict[str, Any]:
-    """The same of a run's ``config.yaml``, which somebody else may have made: only trusted classes are imported.
+    """The same for ``config.yaml`` of a run, which may come from somebody else: it imports trusted classes only.
 
     Raises:
-        ValueError: also if it names another class.
+        ValueError: ``lightning fit`` refuses the file, or it names a class that is not trusted.
     """
     with only_trusted(file):
         return complete_config([file])
@@ -114,10 +114,10 @@ def takes_root(data: LightningDataModule) -> bool:
 
 
 def build_components(files: Sequence[Path], arguments: Sequence[str] = ()) -> Components:
-    """What a run of these configuration files, with these arguments of the command line, would build.
+    """Build what a run of these files, with these arguments of the command line, would build.
 
     Raises:
-        ValueError: ``lightning fit`` would refuse them, with what it would say.
+        ValueError: ``lightning fit`` refuses them; it has the message of ``lightning fit``.
     """
     built = _read(ComponentBuilder, files, arguments)
     return Components(files, built.content, built.model, built.datamodule, built.callbacks)

@@ -27,10 +27,10 @@ def save_picture(image: "Image.Image", path: Path, caption: str) -> None:
 
 
 def picture_path(run: "Run", out: str | None, name: str) -> Path:
-    """``out``, or ``RUN/sheets/<name>.png``; asked for before anything is computed.
+    """``out``, or ``RUN/sheets/<name>.png``. Verbs check it before they compute anything.
 
     Raises:
-        ValueError: the name is not that of a PNG file.
+        ValueError: ``out`` does not end in .png, or is a folder.
     """
     path = run.directory / "sheets" / f"{name}.png" if out is None else Path(out)
     if path.suffix.lower() != ".png" or path.is_dir():
@@ -39,7 +39,7 @@ def picture_path(run: "Run", out: str | None, name: str) -> Path:
 
 
 def print_numbers(title: str, numbers: Mapping[str, float | None]) -> None:
-    """Show numbers by name."""
+    """Print a table of numbers."""
     from rich.console import Console
     from rich.table import Table
 
@@ -58,14 +58,14 @@ def four_decimals(value: float | None) -> str:
 
 
 def markdown_escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: names of runs and numbers are whatever somebody chose."""
+    """Text on one line that Markdown shows as it is: a run or a number may have any name."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     return re.sub(r"([\\`*{}<>|~$&#]|\](?=[(:\[])|(?<!\w)_|_(?!\w))", r"\\\1", printable)
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """``report(done, of)``, drawn on a terminal; nothing is written elsewhere."""
+    """A function ``report(done, total)`` that draws a bar on a terminal, and nothing if stderr is a file."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,4 +1,4 @@
-"""Data, published weights and reference statistics, fetched and computed before a run: where it will need them."""
+"""``lit-vae prepare``: fetch or compute data, published weights and reference statistics before a run needs them."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def prepare(
     what: list[str], config: list[str] | None = None, data_root: str | None = None, check: bool = False
 ) -> None:
-    """Fetch and compute what runs need: data, published weights, reference statistics. What is there is left alone.
+    """Fetch and compute what runs need: data, published weights, reference statistics. What exists is kept.
 
-    One line for each says where it lies, its size and checksum, and what was done. What is missing in spite of that is
-    said at once, with what brings it.
+    Prints a line for each: its path, size and checksum, and what was done. At the end it lists what is still missing,
+    and how to get it.
 
     Args:
         what: Configurations, folders of them, or names of published weights.
-        config: Laid over each configuration.
-        data_root: Folder of the data, instead of the one that the configurations name.
-        check: Look and verify alone: fetch and compute nothing, and touch no network.
+        config: Overlay for each configuration.
+        data_root: Folder of the data, instead of the one in the configurations.
+        check: Only verify: fetch and compute nothing, and use no network.
     """
     missing, need = Missing(), None
     for need in _all_needs(what, [Path(overlay) for overlay in config or []], data_root):
@@ -41,7 +41,7 @@ def prepare(
 
 
 def unprepared(components: "Components") -> list[str]:
-    """What a run of these components would fail without, and what brings the part that can be had."""
+    """What a run of these components lacks, and the command that brings it; empty if nothing is missing."""
     missing = Missing()
     for need in _once(need for need in _needs(components) if need.blocks):
         if problem := need.problem():
@@ -60,7 +60,7 @@ class Missing:
         self.damaged: list[str] = []
 
     def add(self, need: Need, problem: str) -> None:
-        """Add a line, unless a component only stumbled over what the line of another one explains."""
+        """Add a line, unless the component failed only because of a problem that is listed already."""
         if isinstance(need, Unknown) and any(known in problem for known in self._problems):
             return
         self._problems.append(problem)
@@ -71,7 +71,7 @@ class Missing:
         self._can_be_had |= need.provides is not None
 
     def lines(self, what: Sequence[str], overlays: Sequence[str], data_root: str | None = None) -> list[str]:
-        """All lines; the last is the command that brings what can be had, if anything can."""
+        """All lines. If anything can be fetched or computed, the last one is the command for that."""
         if not self._can_be_had:
             return self.explained
         command = ["lit-vae", "prepare", *what, *(word for overlay in overlays for word in ("--config", overlay))]
@@ -82,7 +82,7 @@ class Missing:
 
 
 class Unknown(Need):
-    """What a component cannot say yet, since it needs something else first."""
+    """Stands for the needs of a component that cannot list them yet, since something else is missing."""
 
     def __init__(self, component: object, error: Exception) -> None:
         self.what, self.error = type(component).__name__, error
@@ -93,7 +93,7 @@ class Unknown(Need):
         return Path()
 
     def problem(self) -> str:
-        """What it stumbled over."""
+        """The error that kept it from listing its needs."""
         return str(self.error)
 
     def measure(self) -> Measured:
@@ -102,7 +102,7 @@ class Unknown(Need):
 
 
 def _all_needs(what: list[str], overlays: list[Path], data_root: str | None) -> Iterator[Need]:
-    """What all that was named needs, each thing once; every configuration is read before anything is done."""
+    """All needs, each once. Every configuration is read before anything is fetched."""
     from lit_vae.features.weights import PUBLISHED, PublishedWeights
 
     unknown = [name for name in what if not Path(name).exists() and name not in PUBLISHED]
@@ -123,7 +123,7 @@ def _configurations(path: Path) -> list[Path]:
 
 
 def _read_all(configurations: list[list[Path]], data_root: str | None) -> list[Iterator[Need]]:
-    """What each configuration needs; no model is kept."""
+    """The needs of each configuration; no model is kept."""
     from lit_vae.tools.configurations import build_components, takes_root
 
     found, problems, takes = [], [], False
@@ -152,7 +152,7 @@ def _needs(components: "Components") -> Iterator[Need]:
 
 
 def _in_order(data: Any, of_model: Sequence[Need], callbacks: Sequence[Any]) -> Iterator[Need]:
-    """Callbacks are asked when what comes before has been settled: they may have to read the data."""
+    """Ask the callbacks last: they may have to read the data to list their needs."""
     yield from _asked(data)
     yield from of_model
     for callback in callbacks:
@@ -176,7 +176,7 @@ def _once(needs: Iterable[Need]) -> Iterator[Need]:
 
 
 def _settle(need: Need, check: bool) -> tuple[str | None, str]:
-    """Provide it if it is missing; what is still wrong with it, and what was done."""
+    """Provide what is missing. Returns the remaining problem (None if all is well) and what was done."""
     problem = need.problem()
     if problem is None or check or need.provides is None:
         return problem, "there"

@@ -1,4 +1,4 @@
-"""What the records of a run hold, as far as verbs read them."""
+"""The forms of the files in a run directory, as far as the verbs of ``lit-vae`` read them."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ class PriorRecord(_Measured):
 
 
 class Drawn(Form):
-    """What was measured of samples from one prior."""
+    """Measurements of samples from one prior."""
 
     checkpoint: str = ""
     checkpoint_sha256: str | None = None

@@ -1,4 +1,4 @@
-"""What a run directory says of itself: read here for every verb that puts runs side by side."""
+"""Read the YAML and JSON files of a run directory, checked against the forms in record_forms.py."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,15 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Records:
-    """The records in a run directory, each empty where there is no such file.
+    """The files of a run directory as dictionaries; a missing file is an empty dictionary.
 
     Args:
-        directory: of the run.
-        config: the complete configuration.
-        run: what became of it and what it cost (`lit_vae.run.record`).
-        test: what ``lightning test`` measured.
-        prior: what ``lit-vae fit-prior`` measured.
-        evaluation: of samples, by what they were drawn from: ``model``, ``gmm``.
+        directory: the run directory.
+        config: ``config.yaml``, the complete configuration.
+        run: ``run.json``: status and cost (`lit_vae.run.record`).
+        test: ``test_metrics.json`` of ``lightning test``.
+        prior: ``priors/gmm.json`` of ``lit-vae fit-prior``.
+        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, with keys ``model`` and ``gmm``.
     """
 
     directory: Path
@@ -39,16 +39,16 @@ class Records:
 
     @property
     def model(self) -> str:
-        """The family, by the configuration or by what was recorded; blank where nothing says it."""
+        """Name of the model class; blank if no file names it."""
         class_path = (self.config.get("model") or {}).get("class_path", "")
         return str(class_path).rpartition(".")[2] or str(self.run.get("model") or self.test.get("model") or "")
 
 
 def read_records(directory: Path) -> Records:
-    """Read what is there.
+    """Read all files.
 
     Raises:
-        ValueError: a file is broken.
+        ValueError: a file is damaged.
     """
     from lit_vae.run.forms import fitting
     from lit_vae.tools import record_forms as forms
@@ -65,10 +65,10 @@ def read_records(directory: Path) -> Records:
 
 
 def read_record(path: Path, form: "type[Form]") -> dict[str, Any]:
-    """A file of JSON that has this form; nothing where there is no file.
+    """A JSON file of this form; an empty dictionary if there is no file.
 
     Raises:
-        ValueError: naming the file and the key.
+        ValueError: the file is damaged; it names the file and the key.
     """
     from lit_vae.run.forms import fitting
 

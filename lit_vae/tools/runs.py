@@ -1,4 +1,4 @@
-"""From what a user names (a run directory, a checkpoint) to a model and its data."""
+"""Find, load and check what the user names: a run directory or checkpoint, its model, its data, a label."""
 
 import difflib
 import inspect
@@ -20,7 +20,7 @@ Checkpoint = Literal["best", "last"]
 Split = Literal["train", "val", "test"]
 
 MOST_BYTES = 2**32
-"""Of the images of one sheet."""
+"""A limit for the images of one sheet."""
 _MOST = 2**63
 
 
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the checkpoint file: what is fitted to it is used with nothing else."""
+        """SHA-256 of the checkpoint file. A mixture or codes made from this file are used with no other."""
         from lit_vae.run.loading import identity
 
         return identity(self.checkpoint)
@@ -60,7 +60,7 @@ def find_run(given: str, checkpoint: Checkpoint) -> Run:
 
 
 def choose_device(device: str | None) -> "torch.device":
-    """The device of that name; by default the GPU where there is one.
+    """The device of that name. Default: the GPU if there is one.
 
     Raises:
         ValueError: there is no such device.
@@ -88,7 +88,7 @@ def load_autoencoder(verb: str, run: Run, device: "torch.device") -> "Autoencode
     """The model of a checkpoint, for a verb that needs latents.
 
     Raises:
-        ValueError: also if it has none.
+        ValueError: the checkpoint cannot be loaded, or its model has no latents.
     """
     from lit_vae.models.base import Autoencoder
 
@@ -102,16 +102,16 @@ def load_autoencoder(verb: str, run: Run, device: "torch.device") -> "Autoencode
 
 
 def load_data(run: Run, model: "Model", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
-    """The data module that a checkpoint was trained on, read from where it is: nothing is ever downloaded.
+    """The data module that a checkpoint was trained on. Nothing is downloaded.
 
     Args:
         run: the checkpoint.
-        model: what the data must fit.
-        data_root: folder of the data, instead of the one that it was trained from.
-        splits: what is read.
+        model: its model.
+        data_root: folder of the data, instead of the one used in training.
+        splits: the splits that will be read.
 
     Raises:
-        ValueError: the data is not there, or not what the model was trained on.
+        ValueError: the data is missing, or does not fit the model.
     """
     from lit_vae.data import ImageDataModule
     from lit_vae.run.loading import build, class_in
@@ -135,7 +135,7 @@ def load_data(run: Run, model: "Model", data_root: str | None, splits: Sequence[
 
 
 class OneSplit:
-    """A data module whose every request is answered from one split: panels draw validation images by themselves."""
+    """A data module that gives one split for all. Panels ask for validation images; this lets them draw others."""
 
     def __init__(self, data: "ImageDataModule", split: Split) -> None:
         self.data, self.split = data, split
@@ -154,10 +154,10 @@ class OneSplit:
 
 
 def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) -> None:
-    """Check numbers against their least values, ``name: (value, least)``; None passes.
+    """Check that options are not below their minimum, ``name: (value, minimum)``; None passes.
 
     Raises:
-        ValueError: naming all that are too small, or not finite.
+        ValueError: some are too small, too large or not finite; it names all of them.
     """
     wrong = [
         f"lit-vae {verb}: --{name} (={value:g}) must be at least {low:g}."
@@ -174,16 +174,16 @@ def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) 
 
 
 def check_memory(verb: str, asked: str, count: int, shape: Sequence[int]) -> None:
-    """Refuse what would not fit into memory, before it is asked for.
+    """Check that arrays fit into memory, before they are made.
 
     Args:
         verb: of the command line.
-        asked: the options, as they are typed.
-        count: arrays of float32 that are held at once.
-        shape: of each.
+        asked: the options as the user typed them.
+        count: number of float32 arrays that are held at once.
+        shape: shape of each.
 
     Raises:
-        ValueError: with the number of bytes.
+        ValueError: they need more than `MOST_BYTES`.
     """
     needed = 4 * count * math.prod(shape)
     if needed > MOST_BYTES:
@@ -198,7 +198,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def find_label(model: "Model", label: str | None) -> int | None:
-    """The number of the class that a user names; None if none is named.
+    """The number of the class that the user names; None if the user names none.
 
     Raises:
         ValueError: the model has no such class.

@@ -1,4 +1,4 @@
-"""Handing jobs to a SLURM cluster: those of a study, an array of its configurations and the page after them."""
+"""Submit jobs to SLURM: any job, or those of ``lit-vae study`` (an array of trainings, then the page)."""
 
 import os
 import shutil
@@ -10,20 +10,20 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("study.sbatch")
 STUDY = "lit-vae study --slurm true"
 READS_SITE = 'set -a; if [ -f "${LIT_VAE_SITE:-}" ]; then . "$LIT_VAE_SITE"; fi; exec sbatch "$@"'
-"""sbatch with the variables of a file: its own, such as SBATCH_PARTITION, and those that the job is to have."""
+"""sbatch with the variables of a file: those of sbatch, such as SBATCH_PARTITION, and those of the job."""
 
 
 def submit_study(names: Sequence[str], arguments: Sequence[str], logs: Path, page: bool) -> None:
-    """Submit a job for each configuration and, after them all, one for the page; say which, and where they write.
+    """Submit a job for each configuration and, after all of them, one for the page; print their ids and logs.
 
     Args:
-        names: of the configurations; none is no job.
-        arguments: of ``lit-vae study``.
-        logs: folder of what the jobs print.
-        page: whether there is a job for it.
+        names: names of the configurations; may be empty.
+        arguments: arguments of ``lit-vae study``.
+        logs: folder for the output of the jobs.
+        page: whether to submit a job for the page.
 
     Raises:
-        ValueError: there is no SLURM here, or it takes no such job.
+        ValueError: there is no SLURM here, or it refuses the job.
     """
     need_sbatch(STUDY, "without --slurm")
     logs.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def submit_study(names: Sequence[str], arguments: Sequence[str], logs: Path, pag
 
 
 def need_sbatch(verb: str, instead: str) -> None:
-    """Raise a ValueError where there is no SLURM."""
+    """Raise a ValueError if there is no SLURM here."""
     if shutil.which("sbatch") is None:
         raise ValueError(
             f"{verb}: there is no sbatch on the PATH. Give the command on a login node of the cluster, or {instead}."
@@ -48,15 +48,15 @@ def need_sbatch(verb: str, instead: str) -> None:
 
 
 def sbatch(verb: str, arguments: Sequence[str], site: Path | None = None) -> str:
-    """Submit a job; its id.
+    """Submit a job and return its id.
 
     Args:
-        verb: for whom, as an error names it.
-        arguments: of sbatch: its options, the script, and the script's arguments.
-        site: a file of variables for sbatch and the job.
+        verb: name of the verb, for errors.
+        arguments: options of sbatch, the script, and the script's arguments.
+        site: file of variables for sbatch and the job.
 
     Raises:
-        ValueError: SLURM takes no such job.
+        ValueError: SLURM refuses the job.
     """
     command = ["bash", "-c", READS_SITE, "sbatch", "--parsable", *arguments]
     environment = {**os.environ, "LIT_VAE_PYTHON": sys.executable}

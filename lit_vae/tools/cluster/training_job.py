@@ -1,4 +1,4 @@
-"""A training as a job of a SLURM cluster: checked on the login node, where mistakes cost no queueing."""
+"""``lit-vae submit``: a training as a SLURM job, checked on the login node before it waits in a queue."""
 
 import re
 import shlex
@@ -14,9 +14,9 @@ from lit_vae.tools.cluster.slurm import need_sbatch, sbatch
 SCRIPT = Path(__file__).with_name("train.sbatch")
 SITE_TEMPLATE = Path(__file__).with_name("site.env.example")
 NOTICE_MINUTES = 2.0
-"""How long before its end a job is told of it: ``--signal`` in ``train.sbatch``."""
+"""Minutes between the signal to a job and its end: ``--signal`` in ``train.sbatch``."""
 SAVE_MINUTES = 10.0
-"""Between two checkpoints, where the configuration does not say: what a node that fails costs at most."""
+"""Minutes between two checkpoints if the configuration does not say: the most that a failed node costs."""
 
 
 def submit(
@@ -34,20 +34,20 @@ def submit(
 ) -> None:
     """Train a configuration as a job of a SLURM cluster.
 
-    The job outlives its time limit: it saves, is put back into the queue, and goes on in the same run directory. What
-    can be checked is checked first, and all that is wrong is said at once.
+    At its time limit the job saves, goes back into the queue and continues in the same run directory. Before it is
+    submitted, everything that can be checked is checked, and all problems are reported together.
 
     Args:
         configuration: A configuration (.yaml).
-        config: Laid over it.
-        run_dir: Of the run. Default: runs/<config name>/<time>.
-        nodes: How many.
-        gpus: Of each node; 0 trains on processors.
+        config: Overlays.
+        run_dir: Run directory. Default: runs/<config name>/<time>.
+        nodes: Number of nodes.
+        gpus: GPUs of each node; 0 trains on CPUs.
         ranks: Processes of each node. Default: one for each GPU.
-        time: Limit of one job, as sbatch takes it: 12:00:00, 1-12. Default: that of the site or partition.
-        batch: Images of a step over all ranks. Default: the configuration's batch_size for each of them.
-        array: Such as 0-4: a job for each of these seeds, in RUN/<seed>.
-        site: File of what belongs to the cluster; made from a template where there is none.
+        time: Time limit of one job in the format of sbatch: 12:00:00, 1-12. Default: that of the site or partition.
+        batch: Images in a step over all ranks. Default: the configuration's batch_size on each rank.
+        array: Seeds such as 0-4: a job for each of them, in RUN/<seed>.
+        site: File with the settings of the cluster; made from a template if it is missing.
         dry_run: Check, and print what would be submitted.
     """
     from lit_vae.run.directory import choose_run_dir
@@ -94,11 +94,11 @@ def submit(
 
 @dataclass(frozen=True)
 class Shape:
-    """How many processes a job has, and where.
+    """Nodes, GPUs and processes of a job.
 
     Args:
-        nodes: how many.
-        gpus: of each node.
+        nodes: number of nodes.
+        gpus: GPUs of each node.
         ranks: processes of each node.
     """
 
@@ -108,16 +108,16 @@ class Shape:
 
     @property
     def world(self) -> int:
-        """Processes in all."""
+        """Number of all processes."""
         return self.nodes * self.ranks
 
     def options(self) -> list[str]:
-        """Of sbatch."""
+        """Options of sbatch."""
         gpus = [f"--gpus-per-node={self.gpus}"] if self.gpus else []
         return [f"--nodes={self.nodes}", f"--ntasks-per-node={self.ranks}", *gpus]
 
     def problems(self, batch: int | None) -> Iterator[str]:
-        """What is wrong with it."""
+        """Problems, one message each."""
         if self.nodes < 1 or self.ranks < 1 or self.gpus < 0:
             yield f"--nodes {self.nodes}, --ranks {self.ranks}, --gpus {self.gpus}: give at least 1, 1 and 0."
         elif batch is not None and batch < 1:
@@ -133,7 +133,7 @@ class Shape:
 
 
 def array_problems(array: str | None) -> Iterator[str]:
-    """What is wrong with seeds as sbatch takes them."""
+    """Problems with ``--array``, the seeds."""
     if array is None:
         return
     seeds = re.fullmatch(r"(\d+(-\d+(:\d*[1-9]\d*)?)?,?)+(?<!,)(%\d*[1-9]\d*)?", array)
@@ -143,7 +143,7 @@ def array_problems(array: str | None) -> Iterator[str]:
 
 
 def site_problems(site: str) -> Iterator[str]:
-    """What bash finds wrong with the file of a site."""
+    """Problems with the site file, as bash reports them."""
     if not Path(site).exists():
         return
     if not Path(site).is_file():
@@ -155,7 +155,7 @@ def site_problems(site: str) -> Iterator[str]:
 
 
 def run_problems(run: Path, content: Mapping[str, Any], array: str | None) -> list[str]:
-    """Why a run directory cannot be gone on in with a configuration: it holds another family, or is at its end."""
+    """Why a configuration cannot continue in a run directory: it holds another model or data, or has finished."""
     from lit_vae.run.directory import CONFIG_FILE
     from lit_vae.run.files import read_json
     from lit_vae.run.record import RECORD_FILE
@@ -180,7 +180,7 @@ def run_problems(run: Path, content: Mapping[str, Any], array: str | None) -> li
 
 
 def batch_problems(data: Any, world: int, batch: int | None) -> Iterator[str]:
-    """Whether all ranks together ask for more images in a step than there are; of a folder files are counted."""
+    """Whether all ranks together need more images in a step than there are."""
     per_rank, images = getattr(data, "batch_size", None), _images_to_train_on(data)
     asked = batch or (None if per_rank is None else per_rank * world)
     if asked is not None and images is not None and asked > images:
@@ -190,7 +190,7 @@ def batch_problems(data: Any, world: int, batch: int | None) -> Iterator[str]:
 
 
 def _images_to_train_on(data: Any) -> int | None:
-    """How many there are, at most: files that would have to be decoded are only counted; None: not known."""
+    """Number of training images, an upper bound for folders (files are counted, not decoded); None if unknown."""
     from lit_vae.data.folders import Walk
     from lit_vae.data.formats import is_image_name
     from lit_vae.data.image_folder import PictureDataModule
@@ -202,13 +202,13 @@ def _images_to_train_on(data: Any) -> int | None:
 
 
 def saves_within_epochs(content: Mapping[str, Any]) -> bool:
-    """Whether a configuration says how often a checkpoint is written."""
+    """Whether the configuration sets how often a checkpoint is written."""
     last = content["last_checkpoint"]
     return bool(last["every_n_steps"] or last["every_n_minutes"])
 
 
 def time_problems(content: Mapping[str, Any], time: str | None) -> Iterator[str]:
-    """Whether a job comes to a checkpoint before it is told to end."""
+    """Whether a job is too short to write a checkpoint before its signal to end."""
     if time is None:
         return
     if (limit := minutes(time)) is None:
@@ -224,7 +224,7 @@ def time_problems(content: Mapping[str, Any], time: str | None) -> Iterator[str]
 
 
 def minutes(time: str) -> float | None:
-    """What sbatch takes, ``M``, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M``, ``D-H:M:S``, in minutes; None for another."""
+    """Minutes of a time limit ``M``, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``; None for other texts."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
         return None
     days, _, clock = time.rpartition("-")

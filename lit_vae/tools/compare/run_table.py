@@ -1,4 +1,4 @@
-"""One table of several runs' test numbers."""
+"""``lit-vae table``: one table of the test numbers of several runs."""
 
 import csv
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from lit_vae.tools.records import PRIOR_RECORD_FILE, TEST_METRICS_FILE, read_rec
 
 PROTOCOL = ("data", "image_shape", "values")
 NOT_COMPARABLE = "*"
-"""Mark of a run whose numbers are of other images than the first run's, and of a number that was measured otherwise."""
+"""Mark of a run with other images than the first run, and of a number that was measured in another way."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what it is called, what its numbers are of, the numbers by name, and what must be said of them.
+    """One run.
 
     Args:
-        name: of the run.
-        model: the family.
-        protocol: what all numbers are of.
-        metrics: the numbers.
-        protocols: what single numbers are of beyond that.
-        note: what must be said of it.
+        name: name of the run.
+        model: name of the model class.
+        protocol: the images that all numbers are of.
+        metrics: numbers by name.
+        protocols: by number, how it was measured.
+        note: what the reader must know.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Row:
 def table(runs: list[str], out: str | None = None) -> None:
     """Put the test numbers of runs into one table: a row for each run.
 
-    Numbers are those of RUN/test_metrics.json (lightning test), RUN/priors/gmm.json (lit-vae fit-prior) and
-    RUN/evaluation.json (lit-vae evaluate); a number that a run does not have stays blank. Runs on other images than the
-    first one's (data, shape or values) are marked, and numbers that were measured in another way: they do not compare.
+    The numbers come from RUN/test_metrics.json (lightning test), RUN/priors/gmm.json (lit-vae fit-prior) and
+    RUN/evaluation.json (lit-vae evaluate). A missing number is blank. A * marks what does not compare with the first
+    run: runs on other images (data, shape or values), and numbers that were measured in another way.
 
     Args:
         runs: Run directories.
@@ -118,7 +118,7 @@ def _read(run: str) -> Row:
 
 
 def _measured_otherwise(rows: list[Row], names: list[str], others: list[bool]) -> dict[tuple[str, str], str]:
-    """By run and number, why it does not compare with that of the first run that has one."""
+    """By run and number, why it does not compare with the same number of the first run that has it."""
     found = {}
     for name in names:
         with_it = [row for row, other in zip(rows, others, strict=True) if not other and name in row.metrics]
@@ -140,7 +140,7 @@ def _number(value: float | None, marked: bool = False) -> str:
 
 
 def _print(header: list[str], cells: list[list[str]], notes: list[str]) -> None:
-    """Rows of runs where they fit the screen, else columns of runs."""
+    """Print a row for each run if they fit the screen, else a column for each run."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -168,7 +168,7 @@ def _markdown(header: list[str], cells: list[list[str]], notes: list[str]) -> st
 
 
 def _write_csv(path: Path, names: list[str], rows: list[Row], others: list[bool]) -> None:
-    """All digits; what the numbers are of, and whether they compare with the first run's, have columns of their own."""
+    """All digits, with columns for the images and for whether the run compares with the first one."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "model", *PROTOCOL, "comparable", "note", *names])

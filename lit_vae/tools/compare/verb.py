@@ -34,22 +34,22 @@ def compare(
     device: str | None = None,
     wandb: bool = False,
 ) -> None:
-    """Put runs side by side on one page: the same images, all numbers, curves, what differs in their configurations.
+    """Put runs side by side on one page: the same images, all numbers, curves, and how the configurations differ.
 
-    Writes OUT/index.html, which needs no network, and the same as pictures and metrics.csv. What a run does not have
-    yet (a checkpoint, a test) is left out and said. Numbers of other images, or measured in another way, are marked as
-    not comparable. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted.
+    Writes OUT/index.html, which needs no network, and its content as PNG files and metrics.csv. The page says what a
+    run lacks, such as a checkpoint or a test. It marks numbers that do not compare: other images, or measured in
+    another way. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted.
 
     Args:
         runs: Run directories or .ckpt files.
-        out: Folder to write; its name is that of the comparison.
-        split: Where the images are from, spread over it and its classes.
+        out: Folder to write; its name is the title of the page.
+        split: Split of the images, which are spread over its classes.
         num_images: Number of images; at most all.
-        checkpoint: Which one of a run directory; the other one where there is none.
-        data_root: Folder of the data of runs whose own is not where it was in training. Nothing is downloaded.
-        seed: Of the samples.
+        checkpoint: Which checkpoint of a run directory; the other one if it is missing.
+        data_root: Folder of the data, for runs whose own folder has moved since training. Nothing is downloaded.
+        seed: Seed of the samples.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
-        wandb: Also send it to Weights & Biases, as one group of runs (offline unless you are logged in).
+        wandb: Also log it to Weights & Biases, as one group of runs (offline unless you are logged in).
     """
     check_arguments("compare", {"num_images": (num_images, 1), "seed": (seed, 0)})
     folder = Path(out)
@@ -128,7 +128,7 @@ def compare_runs(name: str, request: Request) -> Comparison:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write all files, whole or not at all; print where they are."""
+    """Write all files, or none if one fails; print their paths."""
     from lit_vae.tools.compare.charts import draw_charts
     from lit_vae.tools.compare.page import page
     from lit_vae.tools.compare.sheets import png, reconstruction_sheet, sample_sheets, stack
@@ -153,7 +153,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def _write_csv(comparison: Comparison, path: Path) -> None:
-    """A row a number with all its digits, whether it compares with the others of its name, and what it is of."""
+    """A row for each number: all digits, whether it compares with the others of its name, its images and protocol."""
     rows = []
     for column in comparison.numbers.columns:
         for entry, cell in zip(comparison.entries, column.cells, strict=True):

@@ -1,4 +1,4 @@
-"""A run's model for other libraries, with a card that says what was measured of it, and how."""
+"""``lit-vae export``: a model for other libraries, with a model card of what was measured."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +28,12 @@ def export(
 
     Args:
         run: Run directory or .ckpt file.
-        format: Of what library.
+        format: The library.
         out: Folder to write; it must not exist. Default: RUN/diffusers.
-        scaling_factor: What latent diffusion multiplies latents by. Default: of an imported model the published one,
-            else 1 / std, measured by lit-vae latents.
-        shift_factor: What latent diffusion subtracts from latents before. Default: of an imported model the published
-            one, else nothing.
-        checkpoint: Which one of a run directory.
+        scaling_factor: Factor of latents in latent diffusion. Default: the published one for an imported model, else
+            1 / std as measured by lit-vae latents.
+        shift_factor: Subtracted from latents before scaling. Default: the published one for an imported model, else 0.
+        checkpoint: Which checkpoint of a run directory.
     """
     from lit_vae.interop import export_diffusers
     from lit_vae.run.checkpoints import AtomicCheckpointIO
@@ -46,7 +45,7 @@ def export(
     published = AtomicCheckpointIO().load_checkpoint(found.checkpoint).get("published_scaling") or {}
     if shift_factor is None:
         shift_factor = published.get("shift_factor")
-    if scaling_factor is None:  # diffusion models trained on published latents want them scaled as they were
+    if scaling_factor is None:  # diffusion models that were trained on published latents need their scaling
         scaling_factor = published.get("scaling_factor")
     if scaling_factor is None:
         if latents is None:
@@ -87,7 +86,7 @@ model = {class_name}.from_pretrained("{name}")
 
 
 def _measured(run: Run) -> str:
-    """The numbers of the run's test, and what they are of."""
+    """The section with the numbers of the test, and what they were measured on."""
     from lit_vae.tools.record_forms import TestMetrics
 
     path = run.directory / TEST_METRICS_FILE
@@ -118,7 +117,7 @@ def _measured(run: Run) -> str:
 
 
 def _latents(report: Mapping[str, Any] | None) -> str:
-    """Mean and standard deviation of each channel, where they were measured."""
+    """The section with mean and standard deviation of each channel; blank if they were not measured."""
     if report is None:
         return ""
     pairs = enumerate(zip(report["mean"], report["std"], strict=True))

@@ -1,4 +1,4 @@
-"""An autoencoder of another library as a run of this one: to be measured, drawn, exported or trained on."""
+"""``lit-vae import``: a run made of an autoencoder from another library, to measure, draw, export or train."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,16 @@ def import_autoencoder(
 ) -> None:
     """Make a run of an autoencoder from elsewhere: a diffusers folder (AutoencoderKL, VQModel) or a CompVis checkpoint.
 
-    RUN/config.yaml and RUN/checkpoints/last.ckpt are written. Of weights alone it is not known how they were trained:
-    the configuration has a Laplace likelihood of scale 1 and, for a Gaussian posterior, a KL of weight 1e-6.
+    Writes RUN/config.yaml and RUN/checkpoints/last.ckpt. Weights do not say how they were trained, so the configuration
+    assumes a Laplace likelihood of scale 1 and, for a Gaussian posterior, a KL of weight 1e-6.
 
     Args:
         path: Folder with config.json and its weights, or a .ckpt, .pt or .safetensors file of CompVis.
         out: Run directory to write; it must not hold a run. Default: runs/ and the name of the folder or file.
-        data: Folder of images that the run is measured on. It is not read now.
-        size: Height and width that they are brought to.
-        lpips: Measure LPIPS, too, beside MSE, PSNR, SSIM and sharpness; it needs lit-vae prepare vgg16.
-        rfid: Measure the FID of the reconstructions to their originals, too; it needs lit-vae prepare inception.
+        data: Folder of images to measure the run on. It is not read yet.
+        size: Height and width of the images.
+        lpips: Also measure LPIPS, beside MSE, PSNR, SSIM and sharpness. Needs lit-vae prepare vgg16.
+        rfid: Also measure the FID of the reconstructions to their originals. Needs lit-vae prepare inception.
     """
     import yaml
     from lightning import __version__ as lightning_version
@@ -71,7 +71,7 @@ def _hyperparameters(component: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(architecture: "Architecture", data: str, size: int, lpips: bool, rfid: bool) -> dict[str, Any]:
-    """What `lightning` takes; see `import_autoencoder` for what it assumes."""
+    """The complete configuration; see `import_autoencoder` for what it assumes."""
     latent_shape = list(architecture.latent_shape(size, size))
     if architecture.num_embeddings:
         sizes = {"num_embeddings": architecture.num_embeddings, "embedding_dim": architecture.latent_channels}

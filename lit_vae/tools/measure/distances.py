@@ -1,4 +1,4 @@
-"""Distances between samples of a trained model and real images: what `callbacks.SampleQuality` measures, afterwards."""
+"""``lit-vae evaluate``: the distances of `callbacks.SampleQuality`, measured after training."""
 
 from functools import partial
 from pathlib import Path
@@ -46,20 +46,20 @@ def evaluate(
 ) -> None:
     """Measure samples against real images: FID, or a Fréchet distance of other features.
 
-    Numbers are added to RUN/evaluation.json, which belongs to one checkpoint. A prior of codes is measured by the
-    images that its stage 1 makes of its draws. The features of the real images are computed once and kept for all runs.
+    Numbers are added to RUN/evaluation.json, which belongs to one checkpoint. For a prior of codes, its stage 1 decodes
+    the drawn codes into images. The features of the real images are computed once and kept for all runs.
 
     Args:
         run: Run directory or .ckpt file.
         features: inception (for the FID; it needs lit-vae prepare inception) or the path of its .pth file, pca (a
             stand-in, fd_pca64), or the .ckpt file of a FeatureNet (fd_featurenet).
-        prior: What is drawn from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
-        num_images: Samples. The distance falls with it: compare equal numbers.
-        reference: Split of the real images, all of which are taken.
+        prior: The prior to draw from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
+        num_images: Number of samples. The distance falls with it, so compare equal numbers only.
+        reference: Split of the real images; all of them are used.
         extended: Also KID, precision and recall, density and coverage, with as many real images as samples.
-        seed: Of the samples.
+        seed: Seed of the samples.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.periodic import untouched
@@ -84,7 +84,7 @@ def evaluate(
         y = model.labels_for(num_images, None)
         counted = _counted(draw, lambda done: progress(done, num_images))
         numbers, protocols = measure_samples(counted, y, data, reference, seen, distances, seed)
-    # of a model that has diverged there is no number, and JSON has no other word for that than null
+    # a model that has diverged gives NaN, which JSON cannot hold
     metrics = {f"test/{name}": float(value) if value.isfinite() else None for name, value in numbers.items()}
     of = {f"test/{name}": protocol for name, protocol in protocols.items()}
     write_json(path, _merged(record, prior, found, metrics, of))
@@ -95,7 +95,7 @@ def evaluate(
 def _images_and_draw(
     run: "Run", model: "Model", prior: Prior, data_root: str | None, reference: Split
 ) -> "tuple[ImageDataModule, Callable[[Tensor, int], Tensor]]":
-    """The real images, and what draws images for labels and a seed."""
+    """The real images, and a function ``(labels, seed) -> images`` that draws samples."""
     from callbacks.draws import draw_images
     from lit_vae.models.abilities import SamplesCodes
     from lit_vae.models.base import Autoencoder, ImageModel
@@ -115,7 +115,7 @@ def _images_and_draw(
 
 
 def _counted(draw: "Callable[[Tensor, int], Tensor]", progress: "Callable[[int], None]") -> Any:
-    """Draws the same, and says how many images it has drawn."""
+    """The same function, which also reports how many images it has drawn."""
     done = 0
 
     def counted(y: "Tensor", seed: int) -> "Tensor":
@@ -146,7 +146,7 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
 def _merged(
     record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float | None], protocols: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record with these numbers in it, and without any of another checkpoint, or of another mixture on it."""
+    """The record with these numbers added, and without numbers of another checkpoint or another mixture."""
     from lit_vae.run.loading import identity
 
     drawn_from = {"checkpoint": Path(run.checkpoint).name, "checkpoint_sha256": run.identity}

@@ -1,4 +1,4 @@
-"""How large a run's latents are, for a diffusion model on them."""
+"""``lit-vae latents``: mean and scale of a run's latents, for a diffusion model on them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +24,16 @@ def latents(
 ) -> None:
     """Measure mean and std of every channel of the latents, scale_factor and shift_factor.
 
-    Of draws from the posterior over all images of a split, in closed form; of a model without one, of its latents. A
-    diffusion model is trained on (z - shift_factor) * scale_factor, which has mean zero and variance one.
+    They are the moments of posterior draws over all images of a split, in closed form, or of the latents themselves if
+    the model has no posterior. A diffusion model is trained on (z - shift_factor) * scale_factor, with mean 0 and
+    variance 1.
 
     Args:
         run: Run directory or .ckpt file of an autoencoder.
         split: Whose images.
         out: JSON file to write. Default: RUN/latents.json.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.latent_report import in_one_line
@@ -57,7 +58,7 @@ def latents(
 
 
 def latent_report(run: Run) -> dict[str, Any] | None:
-    """What is known of the latents of a checkpoint: ``lit-vae latents`` of it, else what training left in it."""
+    """The report of ``lit-vae latents`` on this checkpoint, else the one that training saved in it, else None."""
     from lit_vae.run.checkpoints import AtomicCheckpointIO
     from lit_vae.tools.record_forms import Latents
 

@@ -35,10 +35,10 @@ def reconstruct(
     Args:
         run: Run directory or .ckpt file.
         n: Number of images, spread over the split and its classes; at most all.
-        split: Where they are from.
+        split: Split of the images.
         out: PNG file. Default: RUN/sheets/reconstruct.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks import Reconstructions
@@ -61,18 +61,18 @@ def interpolate(
 ) -> None:
     """Draw the way from one image to another through latent space.
 
-    The images stand at both ends of a row, their reconstructions next to them. A class-conditional model goes between
-    images of one class.
+    The images are at both ends of a row, with their reconstructions next to them. A class-conditional model
+    interpolates between images of one class.
 
     Args:
         run: Run directory or .ckpt file.
         pairs: Number of rows.
         steps: Images in a row, with both reconstructions.
         path: Straight, or along a great circle, which keeps the norm that draws of a Gaussian have.
-        split: Where the images are from, spread over it and its classes.
+        split: Split of the images, which are spread over its classes.
         out: PNG file. Default: RUN/sheets/interpolate.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks import Interpolations
@@ -94,19 +94,19 @@ def traverse(
     checkpoint: Checkpoint = "best",
     device: str | None = None,
 ) -> None:
-    """Draw what single latent dimensions do, from -2 to 2 standard deviations of the prior.
+    """Draw the effect of single latent dimensions, from -2 to 2 standard deviations of the prior.
 
-    The dimensions that are used most come first; the label of a row says how much.
+    The most used dimensions come first; the label of a row says how much it is used.
 
     Args:
         run: Run directory or .ckpt file.
         dims: Number of rows.
         steps: Images in a row.
         num_images: Images to start from, in blocks side by side; 0: from the mean of the prior.
-        split: Where images are from, and those that dimensions are ranked by.
+        split: Split of the images, also of those that rank the dimensions.
         out: PNG file. Default: RUN/sheets/traverse.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks import Traversals

@@ -53,16 +53,16 @@ def sample(
         n: Number of images.
         out: PNG file. Default: RUN/sheets/sample.png, with the mixture sample_gmm.png.
         prior: The model's own, or the mixture that lit-vae fit-prior fitted to its latents.
-        temperature: Factor of the prior's standard deviation (with gmm: of that of each component). Of codes: divides
-            their logits.
+        temperature: Factor of the prior's standard deviation (with gmm: of each component's). For a prior of codes it
+            divides the logits.
         label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
-        seed: Of the noise.
-        checkpoint: Which one of a run directory.
+        seed: Seed of the noise.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
-        top_k: Of codes: draw from the k most probable ones only.
-        top_p: Of codes: draw from the most probable ones that together have this probability.
-        stage1: Of a prior of codes: where the checkpoint is that they are of, if it was moved.
+        top_k: For a prior of codes: draw from the k most probable codes.
+        top_p: For a prior of codes: draw from the most probable codes that together have this probability.
+        stage1: For a prior of codes: path of its stage 1's checkpoint, if that was moved.
     """
     from callbacks import ClassSheet, Samples
     from callbacks.periodic import untouched
@@ -143,10 +143,10 @@ def _sample_without_latents(
 
 
 def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "CodeSampling":
-    """How codes are drawn.
+    """The options of sampling codes.
 
     Raises:
-        ValueError: naming what is out of range.
+        ValueError: an option is out of range.
     """
     from lit_vae.sampling import CodeSampling
 
@@ -157,7 +157,7 @@ def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "Code
 
 
 def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", temperature: float) -> str:
-    """The caption with what the latents were drawn from, and a note where that is no prior of theirs."""
+    """The caption with the prior of the latents; prints a note if the model's prior does not fit its latents."""
     from lit_vae.models.abilities import HasCodes
 
     name = type(model).__name__

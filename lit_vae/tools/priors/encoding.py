@@ -31,14 +31,14 @@ def encode(
 ) -> None:
     """Write the codes of all images, for a prior to be trained on (data: lit_vae.data.Codes).
 
-    The folder also holds labels, how the codes are used, the mean distortion of each split, and the identity of the
-    checkpoint that the codes are of: a prior that is trained on them decodes with no other.
+    The folder also holds labels, the usage of the codes, the mean distortion of each split, and the SHA-256 of the
+    checkpoint. A prior that is trained on these codes decodes with this checkpoint only.
 
     Args:
         run: Run directory or .ckpt file of an autoencoder with codes.
         out: Folder to write; it must not exist. Default: RUN/codes.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.periodic import untouched
@@ -81,7 +81,7 @@ def encode(
 def _encoded(
     model: "DiscreteAutoencoder", data: "ImageDataModule", split: Split, progress: Callable[[int, int], None]
 ) -> Iterator[Any]:
-    """Codes of each batch of a split, and what the decoder, given nothing else, finds the images' distortion."""
+    """Codes of each batch of a split, and the distortion ``-log p(x | codes)`` of each image in nats."""
     from callbacks.panel import to_model
     from lit_vae.codes import CodeBatch
 

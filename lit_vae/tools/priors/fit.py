@@ -45,18 +45,18 @@ def fit_prior(
 ) -> None:
     """Fit a Gaussian mixture to the latents of the training images, for `lit-vae sample --prior gmm`.
 
-    Writes RUN/priors/gmm.pt, which belongs to this one checkpoint, and measures what it is worth: the Fréchet distance
-    (fd_pca64, lower is better) of decoded draws to the test images, from the model's prior and from the mixture, into
-    RUN/priors/gmm.json. Maps are flattened. A class-conditional model has a mixture for each class.
+    Writes RUN/priors/gmm.pt, which belongs to this one checkpoint. Also measures the Fréchet distance (fd_pca64, lower
+    is better) of decoded draws to the test images, for the model's prior and for the mixture, into RUN/priors/gmm.json.
+    Latent maps are flattened. A class-conditional model gets a mixture for each class.
 
     Args:
         run: Run directory or .ckpt file.
         components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model.
         covariance: Of each component: full, or diagonal (for latents of many dimensions).
-        seed: Of the fit and of all draws.
-        num_images: Take so many training images only, spread over the split and its classes. Default: all.
+        seed: Seed of the fit and of all draws.
+        num_images: Number of training images, spread over the split and its classes. Default: all.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
-        checkpoint: Which one of a run directory.
+        checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.periodic import untouched
@@ -109,11 +109,11 @@ def latents(
 ) -> "tuple[Tensor, Tensor]":
     """Latents of images of a split, ``(N, d)`` float64, and their labels ``(N,)``, on the CPU.
 
-    One *draw* of the posterior for each image, where there is a posterior. Their density is the aggregate posterior
-    ``q(z)``: what the decoder was trained on, and what the prior of the ELBO should be (Hoffman and Johnson, "ELBO
-    surgery", 2016). Posterior means are narrower than that, and in a dimension that is not used they are a point,
-    whereas the decoder has only ever seen noise there. Ghosh et al. fit to ``E(x)``, which for their deterministic
-    encoders is the same; Chadebec et al., "Pythae", 2022, draw.
+    If the model has a posterior, each image gives one *draw* from it. The density of draws is the aggregate posterior
+    ``q(z)``: the decoder was trained on it, and it is the best prior of the ELBO (Hoffman and Johnson, "ELBO surgery",
+    2016). Posterior means are narrower. In an unused dimension they collapse to a point, where the decoder has only
+    seen noise. Ghosh et al. fit to ``E(x)``, the same thing for their deterministic encoders; Chadebec et al.,
+    "Pythae", 2022, draw.
     """
     import torch
 
@@ -140,9 +140,8 @@ def sample_quality(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """``test/fd_pca64`` of draws from the model's prior, ``test/fd_pca64_gmm`` of draws from the mixture; the protocol.
 
-    Both of decoder means, as many as there are test images (at most `MOST_IMAGES`). The distance falls with the number
-    of images, so that of as many training images is recorded with them: nothing that is sampled should be expected to
-    come below it.
+    Both are of decoder means, as many as there are test images (at most `MOST_IMAGES`). The distance falls with the
+    number of images. The distance of as many training images is recorded too: samples cannot be expected to fall below.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A mixture that was fitted to a run: saved, read, and drawn from."""
+"""Save, load and draw from the mixture that was fitted to the latents of a run."""
 
 import math
 from collections.abc import Callable
@@ -20,12 +20,12 @@ PRIOR_FILE = Path("priors") / "gmm.pt"
 
 
 class Sampled:
-    """A model as panels of samples see it, with the label and the prior that a command asks for.
+    """A model that draws latents from a mixture, or images of one label, when a panel samples from it.
 
     Args:
-        model: where everything else is from.
-        label: class of every image; None: as the panel wants.
-        mixture: what latents are drawn from; None: the model's own prior.
+        model: everything else is that of this model.
+        label: class of every image; None: the panel chooses.
+        mixture: the prior to draw latents from; None: the model's own.
     """
 
     def __init__(self, model: "Autoencoder", label: int | None, mixture: "Mixture | None") -> None:
@@ -49,7 +49,7 @@ class Sampled:
 
 
 def mixture_draw(model: "Autoencoder", mixture: "Mixture") -> "Callable[[Tensor, int], Tensor]":
-    """``(labels (n,), seed) -> images``: decoder means at draws from the mixture."""
+    """A function ``(labels (n,), seed) -> images``: decoder means at draws from the mixture."""
     from callbacks.panel import decode_means
 
     like = next(model.parameters())
@@ -69,10 +69,10 @@ def save_prior(run: Run, mixture: "Mixture", record: dict[str, Any]) -> None:
 
 
 def load_prior(run: Run, model: "Autoencoder") -> "Mixture":
-    """The mixture that was fitted to this very checkpoint, which is that of ``model``.
+    """The mixture that was fitted to this checkpoint, whose model is ``model``.
 
     Raises:
-        ValueError: there is none, the file is no mixture, or it was fitted to another checkpoint.
+        ValueError: the file is missing or damaged, or the mixture was fitted to another checkpoint.
     """
     import torch
 

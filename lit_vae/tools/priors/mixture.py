@@ -11,7 +11,7 @@ from lit_vae.distributions import LOG_2PI
 Covariance = Literal["full", "diag"]
 
 MOST_FULL_DIMENSIONS = 512
-"""Beyond this, ``d x d`` matrices are out of proportion to any number of images at hand."""
+"""Beyond this, a ``d x d`` covariance has more numbers than common data sets can estimate."""
 
 _MOST_ITERATIONS = 1000
 _CHUNK_ELEMENTS = 2**23
@@ -34,7 +34,7 @@ class Mixture:
     cholesky: Tensor
 
     def problem(self) -> str | None:
-        """Why it is no mixture, if it is none: what was read from a file may be anything."""
+        """Why this is not a valid mixture, None if it is: a file may hold anything."""
         named = {"weights": self.weights, "means": self.means, "cholesky": self.cholesky}
         for name, tensor in named.items():
             if not isinstance(tensor, Tensor) or tensor.dtype != torch.float64:

@@ -1,4 +1,4 @@
-"""The experiments of a study: a configuration and the run directory that it fills, and what is next for it."""
+"""An experiment of ``lit-vae study``: a configuration, its run directory, and the next step."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LOG_FILE = "study.log"
 ABANDONED = "abandoned"
 OUR_OWN = (LOG_FILE, LOCK_FILE, ABANDONED)
 PAGE, SLURM_LOGS = "comparison", "slurm"
-"""What lies in a study's folder beside the runs."""
+"""Folders beside the runs."""
 
 Step = Literal["train", "start anew", "resume", "test", "nothing"]
 
@@ -24,10 +24,10 @@ class Found:
     """What lies in a run directory.
 
     Args:
-        config: whether there is a ``config.yaml``.
-        last: whether there is a ``checkpoints/last.ckpt``.
-        status: that of ``run.json``, None without one.
-        tested: whether ``test_metrics.json`` is of the very checkpoint that the study compares.
+        config: whether it has ``config.yaml``.
+        last: whether it has ``checkpoints/last.ckpt``.
+        status: the status in ``run.json``; None without that file.
+        tested: whether ``test_metrics.json`` is of the checkpoint that the study compares.
     """
 
     config: bool = False
@@ -37,10 +37,10 @@ class Found:
 
 
 def next_step(found: Found) -> Step:
-    """What a study does next with a run.
+    """The next step of a run.
 
-    A run that was killed before its first checkpoint has nothing to go on from, and one without its configuration
-    nothing to be tested with: both start anew.
+    A run without its first checkpoint cannot resume, and a run without ``config.yaml`` cannot be tested. Both start
+    anew.
     """
     if not (found.config or found.last or found.status):
         return "train"
@@ -53,7 +53,7 @@ def next_step(found: Found) -> Step:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration of a study, the overlays that lie over it, and where its run goes."""
+    """A configuration, its overlays, and its run directory."""
 
     config: Path
     overlays: tuple[Path, ...]
@@ -62,12 +62,12 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The configuration's, without its folder and ``.yaml``."""
+        """File name of the configuration without ``.yaml``."""
         return self.config.stem
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The configuration and what lies over it."""
+        """The configuration and its overlays."""
         return (self.config, *self.overlays)
 
     def find(self) -> Found:
@@ -88,10 +88,9 @@ class Experiment:
         )
 
     def problem(self) -> str | None:
-        """Why it cannot be trained, or must not be: its configuration is wrong, or is no longer that of its run.
+        """Why it cannot be trained: the configuration is wrong, or has changed since the run started. None if it can.
 
-        What the run was trained with and what it would be trained with are read by the same parser, so that a setting
-        that was left out equals its default, however either is written down.
+        The same parser reads the old and the new configuration, so a setting that was left out equals its default.
         """
         from lit_vae.run.directory import CONFIG_FILE
         from lit_vae.tools.configurations import complete_config, config_of_run
@@ -119,7 +118,7 @@ class Experiment:
         return f"Undo that, move {self.run} away, or give another --out."
 
     def set_aside(self) -> Path:
-        """Move what lies in the run directory into a folder within it, so that a run can start there; where it is."""
+        """Move the files of the run directory into a folder within it, so that a run can start there. Returns it."""
         aside = self.run / ABANDONED / time.strftime("%Y%m%d-%H%M%S")
         aside.mkdir(parents=True)
         for path in sorted(self.run.iterdir()):

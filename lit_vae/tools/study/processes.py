@@ -1,4 +1,4 @@
-"""Programs that a study starts: one at a time, their output in a log, ended with it, and one in a place."""
+"""Run one program with its output in a log, and end it when this process is interrupted."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from typing import IO, Any
 from lit_vae.run.lock import inheritable
 
 PATIENCE = ((signal.SIGINT, 600.0), (signal.SIGINT, 30.0), (signal.SIGKILL, None))
-"""How a program is ended: a signal, and the seconds that it has before the next one.
+"""How a program is ended: signals, each with the seconds to wait before the next.
 
-A training saves at the first SIGINT, when its step or its validation is over, and ends at once at the second.
+At the first SIGINT a training finishes its step or validation and saves; at the second it ends at once.
 """
 
 
@@ -27,7 +27,7 @@ def interruptible(message: str) -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt(message)
 
-    # a shell's background job ignores SIGINT, and its programs would, too; who ignores SIGHUP (nohup) means it
+    # a background job of a shell ignores SIGINT, and so would its programs; under nohup, SIGHUP stays ignored
     wanted = [signal.SIGINT, signal.SIGTERM]
     wanted += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
     before = {number: signal.signal(number, interrupt) for number in wanted}
@@ -39,15 +39,15 @@ def interruptible(message: str) -> Iterator[None]:
 
 
 def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, str]:
-    """Run a program with its output appended to a log; its exit code and what it wrote there.
+    """Run a program with its output appended to a log. Returns its exit code and its output.
 
-    The program has a process group of its own: Ctrl-C reaches it through us, once. It writes into the file itself, so
-    that it does not stumble where we are killed. At a terminal its last line is shown as it runs.
+    The program has a process group of its own, so that Ctrl-C reaches it once, through this process. It writes into the
+    file itself, so that it goes on if this process is killed. A terminal shows its last line.
 
     Args:
         command: the program and its arguments.
-        log: a file that is appended to.
-        held: a lock that it is to hold, see `lit_vae.run.lock.locked`.
+        log: file to append to.
+        held: a lock that the program will hold too, see `lit_vae.run.lock.locked`.
     """
     with log.open("a") as file:
         print(f"==> {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=file, flush=True)
@@ -77,7 +77,7 @@ def _ended(program: "subprocess.Popen[bytes]", within: float | None) -> bool:
 
 
 def _end(program: "subprocess.Popen[bytes]") -> None:
-    """Ask it to end and wait for it, less and less politely; who interrupts once more hurries it."""
+    """Send the signals of `PATIENCE` until the program has ended; another Ctrl-C goes to the next one at once."""
     for number, seconds in PATIENCE:
         with suppress(KeyboardInterrupt):
             with suppress(ProcessLookupError):
@@ -95,7 +95,7 @@ def _last_line(log: Path, start: int) -> str:
 
 
 def _show(text: str) -> None:
-    """In the terminal's last line, in place of what was there; nowhere else."""
+    """Replace the last line of the terminal; do nothing if stdout is a file."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         print(f"\r\033[K{text[: width - 1]}", end="", flush=True)

@@ -1,4 +1,4 @@
-"""From a folder of configurations to the page that compares their runs."""
+"""``lit-vae study``: train and test the configurations of a folder one after another, then compare the runs."""
 
 import sys
 import time
@@ -18,11 +18,11 @@ from lit_vae.tools.study.processes import interruptible, run_logged
 Part = Literal["all", "runs", "page"]
 
 SHOWN_LINES = 12
-"""Lines of the log of what failed that are repeated at the end."""
+"""Lines of a failed program's log that the error message repeats."""
 
 
 class StepFailed(Exception):
-    """A run cannot be carried on; the message says what failed and where to look."""
+    """A training or test failed; the message names the log."""
 
 
 def study(
@@ -36,18 +36,17 @@ def study(
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
-    Runs go to OUT/<configuration>, the page to OUT/comparison. The same command again goes on where this one ended:
-    what is trained and tested is not done again, what was interrupted is resumed. A run that fails does not stop the
-    others.
+    Runs go to OUT/<configuration>, the page to OUT/comparison. The same command continues where the last one ended: it
+    skips runs that are trained and tested, and resumes interrupted ones. A run that fails does not stop the others.
 
     Args:
-        folder: Folder of configurations; its subfolders are left alone.
+        folder: Folder of configurations; subfolders are ignored.
         out: Folder of the runs. Default: runs/compare/mnist for configs/compare/mnist, and so on.
-        config: Laid over each of them, such as configs/overlays/bf16.yaml.
-        checkpoint: Which one of each run is tested and compared.
-        only: Train and test these of them. Default: all.
-        part: Leave the page out, or make the page alone, of the runs that are done.
-        slurm: Submit it to SLURM instead: a job for each configuration that is not done, then one for the page.
+        config: Overlay for each of them, such as configs/overlays/bf16.yaml.
+        checkpoint: Which checkpoint of each run is tested and compared.
+        only: Names of the configurations to train and test. Default: all.
+        part: runs: without the page. page: the page of the runs so far, without training.
+        slurm: Submit jobs to SLURM instead: one for each configuration that is not done, then one for the page.
     """
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
@@ -69,9 +68,9 @@ def study(
 
 
 def _trust_classes_of(every: Sequence[Experiment]) -> None:
-    """The page builds models from checkpoints, which may name what the user's configurations name."""
+    """Trust the classes in the user's configurations: the page loads checkpoints that name them."""
     for file in dict.fromkeys(file for experiment in every for file in experiment.files):
-        with suppress(ValueError):  # a file that cannot be read is an error where it is trained
+        with suppress(ValueError):  # training reports a file that cannot be read
             trust_classes_of(read_yaml(file))
 
 
@@ -103,7 +102,7 @@ def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: 
 
 
 def _runs_folder(folder: str, out: str | None) -> Path:
-    """``configs/compare/mnist`` -> ``runs/compare/mnist``; a folder that is in no ``configs`` keeps its name alone."""
+    """``configs/compare/mnist`` -> ``runs/compare/mnist``; a folder outside ``configs`` -> ``runs/<name>``."""
     if out is not None:
         return Path(out)
     parts = Path(folder).absolute().parts
@@ -123,7 +122,7 @@ def _place(experiment: Experiment, chosen: Sequence[Experiment]) -> str:
 
 
 def _carry_out(experiment: Experiment, title: str) -> str | None:
-    """Do what is left of a run; why it failed, if it did."""
+    """Do the remaining steps of a run. Returns why it failed, None if it did not."""
     if next_step(experiment.find()) == "nothing":
         _say(f"{title}: done before")
         return None
@@ -143,10 +142,10 @@ def _carry_out(experiment: Experiment, title: str) -> str | None:
 
 
 def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None:
-    """Take a step, all the way.
+    """Do one step.
 
     Raises:
-        StepFailed: it did not get there.
+        StepFailed: the program failed or ended too early.
     """
     run = experiment.run
     if step == "start anew":
@@ -171,7 +170,7 @@ def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None
 
 
 def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) -> str | None:
-    """Compare the runs that have come to a checkpoint, and name those that are not done; why there is no page."""
+    """Compare the runs that have a checkpoint and print which are not done. Returns why there is no page, or None."""
     found = {experiment: experiment.find() for experiment in every}
     begun = [experiment for experiment in every if found[experiment].last]
     if not begun:

@@ -1,4 +1,4 @@
-"""Uploading runs of nodes without internet to W&B."""
+"""``lit-vae sync``: upload runs of nodes without internet to W&B."""
 
 from pathlib import Path
 
