@@ -65,7 +65,7 @@ def real_data() -> Path:
 def _inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lit_vae.features.inception import build_network
 
-    with pytest.warns(UserWarning, match=r"Inception: weights \(='random'\): the numbers are no FID"):
+    with pytest.warns(UserWarning, match=r"Inception: weights \(='random'\): the numbers are not FIDs"):
         state = build_network("random").state_dict()
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(state, path)

@@ -1,4 +1,4 @@
-"""Features of images by frozen networks, and what is measured with them."""
+"""Features of images from frozen networks, and distances between them."""
 
 from lit_vae.features.base import Frozen, ImageFeatures, PerceptualDistance
 from lit_vae.features.feature_net import FeatureNetDistance, FeatureNetFeatures

@@ -1,4 +1,4 @@
-"""Frozen networks that look at images, and distances made of what they see."""
+"""Base classes of features from frozen networks, and of perceptual distances."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,41 +12,40 @@ from lit_vae.images import Shape, Values, levels
 from lit_vae.run.needs import Need
 
 EPS = 1e-10
-"""Inside the root of a norm: at a zero of all channels the gradient is finite (PerceptualSimilarity #69)."""
+"""Added inside the square root of a norm, so that the gradient at zero is finite (PerceptualSimilarity #69)."""
 
 
 class Frozen(nn.Module):
-    """A network that is looked through, never trained, and no part of the model that owns it.
+    """A network that is never trained and is no submodule of its owner.
 
-    It is held outside of the registry of modules: in no ``parameters()``, no ``state_dict``, no bucket of DDP. It stays
-    in eval mode whatever its owner does, its weights take no gradient, and images pass their gradient through it.
-    ``.to()``, ``.cuda()``, ``.double()`` of the owner move it, too. A deep copy, such as an average of weights, shares
-    it: weights that never change need no average.
+    It is not in ``parameters()``, ``state_dict`` or DDP's buckets of the owner. It always stays in eval mode. Its
+    weights get no gradient, but images do. ``.to()``, ``.cuda()`` and ``.double()`` of the owner move it, too. A deep
+    copy of the owner (for averaged weights) shares it.
 
     Args:
-        make: builds the network, when it is first needed: a model can be built, and drawn from, without the file
-            that only its training needs.
+        make: builds the network when it is first needed, so that a model can be built and sampled without the file of
+            weights that only its training needs.
     """
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         super().__init__()
         self._make = make
-        self._held: tuple[nn.Module, ...] = ()  # within a tuple, nn.Module does not see it
-        self._like = torch.empty(0)  # on the device and in the dtype that the network is to have
+        self._held: tuple[nn.Module, ...] = ()  # nn.Module does not register modules in a tuple
+        self._like = torch.empty(0)  # has the device and dtype of the network
 
     @property
     def network(self) -> nn.Module:
-        """The network itself, built if it was not."""
+        """The network; the first access builds it."""
         if not self._held:
-            # a first use may be in the middle of anything: in a validation's inference mode, whose weights no training
-            # could differentiate through; or in a step whose random numbers must not depend on it
+            # the first access may be in inference mode, whose weights training could not differentiate through, or in a
+            # step whose random numbers must not depend on it
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
                 network = self._make().to(self._like).requires_grad_(False).eval()
             self._held = (network,)
         return self._held[0]
 
     def forward(self, x: Tensor) -> Any:
-        """What the network says of ``x``, in the network's own precision."""
+        """The network's output for ``x``, in the network's precision."""
         return self.network(x.to(self._like.dtype) if x.is_floating_point() else x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
@@ -61,91 +60,91 @@ class Frozen(nn.Module):
 
 
 class PerceptualDistance(nn.Module, ABC):
-    """A distance between images that a frozen network sees.
+    """A distance between images in the features of a frozen network.
 
-    Images are ``(B, C, H, W)`` in [-1, 1]. There is nothing to train in it and nothing to save.
+    Images are ``(B, C, H, W)`` in [-1, 1]. It has nothing to train and nothing to save.
     """
 
     name: str
-    """What its numbers are logged as; it says what the network is."""
+    """The name in logs; it names the network."""
 
     @abstractmethod
     def embed(self, x: Tensor) -> list[Tensor]:
-        """Features of unit length at each place, in float32 at least: one ``(B, C_l, H_l, W_l)`` for each layer.
+        """Features of unit length at each position, in at least float32: one ``(B, C_l, H_l, W_l)`` per layer.
 
-        There is a graph from them to ``x``; targets are embedded under ``torch.no_grad``.
+        They are differentiable with respect to ``x``.
         """
 
     @abstractmethod
     def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
-        """From the features of ``x``, as `embed` gives them, to images ``x_hat``: ``(B,)``."""
+        """Distance between ``x``, given by its features from `embed`, and images ``x_hat``: ``(B,)``."""
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """``d(x, x_hat)``, ``(B,)``, with a gradient to ``x_hat`` alone."""
+        """``d(x, x_hat)``, ``(B,)``, with a gradient to ``x_hat`` only."""
         with torch.no_grad():
             target = self.embed(x)
         return self.distance(target, x_hat)
 
     @abstractmethod
     def provenance(self) -> dict[str, str]:
-        """What the distance is: its network and the hash of its weights. Numbers of another one do not compare."""
+        """The network and the hash of its weights. Compare numbers only if both are equal."""
 
     def needs(self) -> Iterable[Need]:
-        """What must lie on disk before it is used; by default nothing."""
+        """Files that must exist before it is used; by default none."""
         return ()
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Everything that keeps it from measuring images ``(C, H, W)``, each with its remedy; empty if nothing does."""
+        """Problems with images ``(C, H, W)``, one message each; empty if there are none."""
         return []
 
 
 class ImageFeatures(nn.Module, ABC):
-    """A vector for each image that a frozen network, or a fixed function, makes: what *sets* of images are compared by.
+    """One feature vector per image, from a frozen network or a fixed function, to compare *sets* of images.
 
-    It takes eight-bit levels ``u (B, C, H, W)``, uint8, and nothing else: values out of range, rounding or truncation
-    are then nobody's choice (torchmetrics #1244). There is nothing to train in it and nothing to save.
+    It only takes eight-bit levels ``u (B, C, H, W)``, uint8, so that callers cannot differ in range or rounding
+    (torchmetrics #1244). It has nothing to train and nothing to save.
     """
 
     name: str
-    """What a number made with it is called after, as in ``fd_<name>``."""
+    """Suffix of the names of its numbers, as in ``fd_<name>``."""
 
     @property
     @abstractmethod
     def num_features(self) -> int:
-        """d, the length of the vectors."""
+        """Length d of the vectors."""
 
     @abstractmethod
     def forward(self, u: Tensor) -> Tensor:
-        """``(B, C, H, W)`` uint8 ``-> (B, d)``, in float32 at least."""
+        """``(B, C, H, W)`` uint8 ``-> (B, d)``, in at least float32."""
 
     @abstractmethod
     def provenance(self) -> dict[str, str]:
-        """What the vectors are: features, hash of the weights, resize. Numbers of another provenance do not compare."""
+        """Features, hash of the weights, resize. Compare numbers only if all are equal."""
 
     def of(self, x: Tensor, values: Values) -> Tensor:
-        """Features of images ``x (B, C, H, W)`` in [-1, 1], real or generated, by their `levels`: ``-> (B, d)``.
+        """Features of real or generated images ``x (B, C, H, W)`` in [-1, 1], by their `levels`: ``-> (B, d)``.
 
-        Those of an image that is not finite are not a number: its levels would be black, and look like an image.
+        They are NaN for an image that is not finite, since its levels would look like a black image.
         """
         features = self(levels(x, values))
         return features.masked_fill(~x.isfinite().flatten(1).all(1, keepdim=True), torch.nan)
 
     def called(self, kind: str) -> str:
-        """What a number of this kind (``fd``, ``rfd``, ``kd``, ``precision``, ...) is logged as."""
+        """Name in logs of a number of this kind (``fd``, ``rfd``, ``kd``, ``precision``, ...)."""
         return f"{kind}_{self.name}"
 
     def needs(self) -> Iterable[Need]:
-        """What must lie on disk before it is used; by default nothing."""
+        """Files that must exist before it is used; by default none."""
         return ()
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Everything that keeps it from seeing images ``(C, H, W)``, each with its remedy; empty if nothing does."""
+        """Problems with images ``(C, H, W)``, one message each; empty if there are none."""
         return []
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Float32 with all its digits: no autocast, and on a GPU no TF32, which makes each device another number."""
+    """Full float32: without autocast and, on a GPU, without TF32, whose results differ between devices."""
     backends: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     for backend in backends:
@@ -159,7 +158,7 @@ def full_float32() -> Iterator[None]:
 
 
 def initialize(network: nn.Module, seed: int) -> nn.Module:
-    """He's normal weights and biases of zero for all convolutions, from a seed, without touching the random state."""
+    """He's normal weights and zero biases for all convolutions, from a seed; torch's random state does not change."""
     generator = torch.Generator().manual_seed(seed)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -170,11 +169,11 @@ def initialize(network: nn.Module, seed: int) -> nn.Module:
 
 
 def unit_length(h: Tensor) -> Tensor:
-    """``h / sqrt(|h|^2 + eps)`` over the channels of ``(B, C, H, W)``, in float32 at least."""
+    """``h / sqrt(|h|^2 + eps)`` over the channels of ``(B, C, H, W)``, in at least float32."""
     h = h.to(torch.promote_types(h.dtype, torch.float32))
     return h * torch.rsqrt(h.square().sum(1, keepdim=True) + EPS)
 
 
 def squared_difference(a: Tensor, b: Tensor) -> Tensor:
-    """``(a - b)^2`` averaged over places: ``(B, C, H, W) -> (B, C)``."""
+    """``(a - b)^2`` averaged over positions: ``(B, C, H, W) -> (B, C)``."""
     return (a - b).square().mean((2, 3))

@@ -1,4 +1,4 @@
-"""What a `lit_vae.models.FeatureNet` of the user's own data sees: a perceptual distance and Fréchet features."""
+"""Perceptual distance and Fréchet features of a `lit_vae.models.FeatureNet` that was trained on your own data."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -23,16 +23,15 @@ HOW = (
     "Train one:  lightning fit --config configs/feature_net/mnist.yaml --run_dir runs/feature_net/mnist  (or with"
     " another configuration of that folder), and give its checkpoints/best.ckpt."
 )
-"""To come by a checkpoint."""
+"""How to get a checkpoint."""
 
 
 class FeatureNetDistance(PerceptualDistance):
     """``mean_l mean_hw sum_c (y_lc - y_hat_lc)^2`` over a FeatureNet's maps, each of unit length over its channels.
 
-    LPIPS without heads (Zhang et al. 2018, eq. 1 with w = 1), and the *mean* over layers in place of the sum: it is at
-    most 2 whatever the number of layers, since the maps are not negative. It compares between models that were measured
-    with one and the same checkpoint, and is logged as ``lpips_featurenet``. A FeatureNet of colour images measures grey
-    ones by repetition.
+    LPIPS without heads (Zhang et al. 2018, eq. 1 with w = 1), and with the *mean* over layers instead of the sum. It is
+    at most 2, since the maps are not negative. Compare it only between models that were measured with the same
+    checkpoint. It is logged as ``lpips_featurenet``. Grey images are repeated for a FeatureNet of colour images.
 
     Args:
         checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
@@ -64,15 +63,15 @@ class FeatureNetDistance(PerceptualDistance):
         return [NeededFile("FeatureNet", self.checkpoint, HOW)]
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """No such checkpoint, or images that its network was not made for."""
+        """A missing checkpoint, or images that do not fit its network."""
         return _problems("FeatureNetDistance", self.seen_by, image_shape)
 
 
 class FeatureNetFeatures(ImageFeatures):
-    """What a FeatureNet classifies by, the largest value of each channel of its last map.
+    """The largest value of each channel of a FeatureNet's last map, from which it classifies.
 
-    Numbers made with it are called after it: ``fd_featurenet``, ``rfd_featurenet``. They are on no scale but that of
-    the checkpoint, and never a FID.
+    Numbers are named ``fd_featurenet``, ``rfd_featurenet``. They are not FIDs; compare them only between runs with the
+    same checkpoint.
 
     Args:
         checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
@@ -87,7 +86,7 @@ class FeatureNetFeatures(ImageFeatures):
 
     @property
     def num_features(self) -> int:
-        """Length of the features of an image."""
+        """Length d of the vectors."""
         return _network(self.seen_by).num_features
 
     def forward(self, u: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class FeatureNetFeatures(ImageFeatures):
         return [NeededFile("FeatureNet", self.checkpoint, HOW)]
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """No such checkpoint, or images that its network was not made for."""
+        """A missing checkpoint, or images that do not fit its network."""
         return _problems("FeatureNetFeatures", self.seen_by, image_shape)
 
 
@@ -114,7 +113,7 @@ def load_network(checkpoint: str) -> FeatureNetwork:
     """The network of a FeatureNet's checkpoint.
 
     Raises:
-        ValueError: there is no such file, or it is of another model.
+        ValueError: the file is missing, or of another model.
     """
     from lit_vae.run.loading import load_model
 
@@ -157,7 +156,7 @@ def _problems(component: str, frozen: Frozen, image_shape: Shape) -> list[str]:
     found = []
     if channels not in (1, network.in_channels):
         found.append(
-            f"{component}: its FeatureNet is of images with {network.in_channels} channels, and these have {channels}."
+            f"{component}: its FeatureNet takes images with {network.in_channels} channels, but these have {channels}."
             " Train one on images like these."
         )
     if min(height, width) < network.smallest_size:

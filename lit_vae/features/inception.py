@@ -1,4 +1,4 @@
-"""The Inception network that the FID is defined by, in torch-fidelity's exact copy of the original graph."""
+"""The Inception network of the FID, in torch-fidelity's exact copy of the original graph."""
 
 import io
 from collections.abc import Iterable
@@ -17,21 +17,20 @@ from lit_vae.run.needs import Need
 NUM_FEATURES = 2048
 RANDOM_SEED = 0
 NAMES = {"fd": "fid", "rfd": "rfid", "kd": "kid"}
-"""What distances made with these features, and no others, are called. Precision and recall were published with features
-of VGG-16, so that with these they are ``precision_inception``."""
+"""Names of distances with these features only. Precision and recall were published with features of VGG-16, so with
+these they are named ``precision_inception``."""
 
 
 class Inception(ImageFeatures):
-    """The last pooling layer of InceptionV3 as of 2015-12-05: 2048 features, in float32 whatever the precision.
+    """The last pooling layer of InceptionV3 of 2015-12-05: 2048 features, always in float32.
 
-    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017. Images are resized to 299 x 299 inside, as the
-    TensorFlow graph does it (torchmetrics by default resizes otherwise: ``antialias=False`` there is the same number);
-    grey ones are repeated to three channels. On images that Inception knows nothing of, such as digits, take
-    `FeatureNetFeatures`.
+    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017. Images are resized to 299 x 299 as in the
+    TensorFlow graph (torchmetrics gives the same numbers with ``antialias=False`` only). Grey images are repeated to
+    three channels. For images unlike photographs, such as digits, take `FeatureNetFeatures`.
 
     Args:
         weights: ``cache``: the published file in torch hub's cache (``lit-vae prepare inception``); or the file's path;
-            or ``random``, for tests: numbers are then called ``fd_inception_random`` and a warning says why.
+            or ``random``, for tests: then names end in ``_inception_random`` and it warns.
     """
 
     def __init__(self, weights: str = "cache") -> None:
@@ -52,7 +51,7 @@ class Inception(ImageFeatures):
         return features
 
     def called(self, kind: str) -> str:
-        """Published names for published weights."""
+        """The published name, such as ``fid``, if the weights are the published ones."""
         own = super().called(kind)
         return own if self.weights == "random" else NAMES.get(kind, own)
 
@@ -70,10 +69,10 @@ class Inception(ImageFeatures):
         return published.needed("inception", self.weights)
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Images that are neither grey nor in colour; weights that are not there."""
+        """Images that are neither grey nor RGB; missing weights."""
         found = []
         if image_shape[0] not in (1, 3):
-            found.append(f"Inception: it sees images of 1 or 3 channels, not of {image_shape[0]}. Leave it out.")
+            found.append(f"Inception: it takes images of 1 or 3 channels, not of {image_shape[0]}. Leave it out.")
         try:
             _ = self.seen_by.network
         except ValueError as error:
@@ -85,24 +84,22 @@ def build_network(weights: str) -> nn.Module:
     """``u (B, 3, H, W)`` uint8 to a tuple of one ``(B, 2048)``.
 
     Raises:
-        ValueError: there is no such file, or it is another.
+        ValueError: the file is missing, or a different one.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Unloaded(FeatureExtractorInceptionV3):
-        """Its constructor reads weights from a file, as pickles that may execute anything; ours are read below."""
+        """Without the constructor's loading of weights, an unsafe unpickling; the weights are loaded below."""
 
         def load_state_dict(self, state_dict: object, *args: object, **kwargs: object) -> None:
-            """Nothing yet."""
+            """Do nothing."""
 
     nothing = io.BytesIO()
     torch.save({}, nothing)
     nothing.seek(0)
     network = Unloaded("inception-v3-compat", [str(NUM_FEATURES)], feature_extractor_weights_path=nothing)
     if weights == "random":
-        rank_zero_warn(
-            "Inception: weights (='random'): the numbers are no FID, and compare with nothing but themselves."
-        )
+        rank_zero_warn("Inception: weights (='random'): the numbers are not FIDs. Compare them only with each other.")
         initialize(network, RANDOM_SEED)
     else:
         file = published.find("inception", published.path_of(weights))

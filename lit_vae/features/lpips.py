@@ -15,21 +15,21 @@ from lit_vae.features.base import Frozen, PerceptualDistance, initialize, square
 from lit_vae.images import Shape
 from lit_vae.run.needs import Need
 
-# of ImageNet's colours, for images in [-1, 1]; the published heads were trained with these
+# ImageNet's colour statistics for images in [-1, 1], as in the training of the published heads
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 RANDOM_SEED = 0
 
 
 class Trunk(NamedTuple):
-    """Which of torchvision's networks, and where it is tapped."""
+    """A network of torchvision, and the layers that LPIPS compares."""
 
     short_name: str
     ends: tuple[int, ...]
-    """Of its ``features``, the layers from 0 to each of these (not included) end with a ReLU that is compared."""
+    """Ends (exclusive) of slices of its ``features``; each slice ends with a ReLU whose output is compared."""
 
     smallest_size: int
-    """Height and width, in pixels, of the smallest image that reaches the last of them."""
+    """Height and width, in pixels, of the smallest image for the last slice."""
 
 
 TRUNKS = {
@@ -39,9 +39,9 @@ TRUNKS = {
 
 
 class LPIPSNetwork(nn.Module):
-    """Scaling, the layers of a trunk in slices, and the published linear heads, version 0.1.
+    """Scaling, the slices of a trunk, and the published linear heads, version 0.1.
 
-    ``x (B, 3, H, W)`` in [-1, 1] to one map for each slice.
+    It maps ``x (B, 3, H, W)`` in [-1, 1] to one feature map per slice.
     """
 
     shift: Tensor
@@ -67,14 +67,14 @@ class LPIPSNetwork(nn.Module):
 class LPIPS(PerceptualDistance):
     """``sum_l mean_hw sum_c w_lc (y_lc - y_hat_lc)^2``, y of unit length over the channels (eq. 1 of the paper).
 
-    The function of the package ``lpips``, version 0.1, with one difference: eps stands inside the root of the length,
-    and the gradient at ``x = x_hat`` is zero, not undefined. Grey images are repeated to three channels. The trunk may
-    run under autocast; lengths and differences are in float32 at least.
+    The same as the package ``lpips``, version 0.1, with one difference: eps is inside the square root of the length, so
+    the gradient at ``x = x_hat`` is zero instead of undefined. Grey images are repeated to three channels. The trunk
+    may run under autocast; lengths and differences are in at least float32.
 
     Args:
         network: ``vgg16`` for a loss, ``alexnet`` for the number that most papers report.
-        weights: ``cache``: the trunk's file in torch hub's cache; or the file's path; or ``random``, for tests: such
-            a distance is no LPIPS, and both its name and a warning say so.
+        weights: ``cache``: the trunk's file in torch hub's cache; or the file's path; or ``random``, for tests: this
+            is not LPIPS, so its name ends in ``_random`` and it warns.
     """
 
     def __init__(self, network: Literal["vgg16", "alexnet"] = "vgg16", weights: str = "cache") -> None:
@@ -96,7 +96,7 @@ class LPIPS(PerceptualDistance):
         """See `PerceptualDistance`."""
         heads: Sequence[Tensor] = self.trunk.network.heads  # type: ignore[assignment]
         layers = zip(target, self.trunk(x_hat), heads, strict=True)
-        # the weighted sum is of (B, C) numbers: `mv` would be in half precision under autocast
+        # a product and sum, because `mv` would run in half precision under autocast
         return torch.stack([(squared_difference(y, unit_length(h)) * w).sum(1) for y, h, w in layers]).sum(0)
 
     def provenance(self) -> dict[str, str]:
@@ -109,7 +109,7 @@ class LPIPS(PerceptualDistance):
         return published.needed(self.network, self.weights)
 
     def problems(self, image_shape: Shape) -> list[str]:
-        """Images that are too small, or neither grey nor in colour; weights that are not there."""
+        """Images that are too small, or neither grey nor RGB; missing weights."""
         channels, height, width = image_shape
         smallest = TRUNKS[self.network].smallest_size
         found = []
@@ -128,19 +128,18 @@ class LPIPS(PerceptualDistance):
 
 
 def build_network(network: str, weights: str) -> LPIPSNetwork:
-    """The trunk of that name with weights from the cache, from a path, or random ones, and the published heads.
+    """The trunk with weights from the cache, from a path or random, and the published heads.
 
     Raises:
-        ValueError: there is no such file, or it is another.
+        ValueError: the file is missing, or a different one.
     """
     from torchvision import models
 
-    with torch.device("meta"):  # its classifier, nine tenths of the weights, is never allocated
+    with torch.device("meta"):  # do not allocate the classifier, nine tenths of the weights
         features: nn.Sequential = getattr(models, network)().features
     if weights == "random":
         rank_zero_warn(
-            f"LPIPS: weights (='random') of {network}: the numbers are no LPIPS, and compare with nothing but"
-            " themselves."
+            f"LPIPS: weights (='random') of {network}: the numbers are not LPIPS. Compare them only with each other."
         )
         initialize(features.to_empty(device="cpu"), RANDOM_SEED)
     else:
@@ -155,7 +154,7 @@ def build_network(network: str, weights: str) -> LPIPSNetwork:
 
 
 def _heads(short_name: str) -> list[Tensor]:
-    """The linear heads ``(C_l,)`` by Zhang et al., which torchmetrics has in its wheel."""
+    """The linear heads ``(C_l,)`` of Zhang et al., from the wheel of torchmetrics."""
     folder = resources.files("torchmetrics") / "functional" / "image" / "lpips_models"
     with resources.as_file(folder / f"{short_name}.pth") as file:
         state = torch.load(file, map_location="cpu", weights_only=True)

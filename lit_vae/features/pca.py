@@ -1,4 +1,4 @@
-"""Features of images that need no network: the principal components of a training set."""
+"""Features of images without a network: principal components of a training set."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,21 +14,20 @@ LEAST_VARIANCE = 1e-4
 
 
 class PCAFeatures(ImageFeatures):
-    """An image's first principal components over a training set, each scaled to variance one there: ``(B, d)`` float64.
+    """First principal components of a training set, scaled to variance one on that set: ``(B, d)`` float64.
 
-    Images larger than 32 pixels are first averaged down to 32. A Fréchet distance in 64 of them, ``fd_pca64``, is a
-    stand-in where no network is at hand, **not** the FID: the features are linear in the pixels, so it sees mean,
-    covariance and nothing else of them, its scale is its own, and it compares between models of one data set only.
+    Images larger than 32 pixels are first averaged down to 32. A Fréchet distance in 64 components, ``fd_pca64``, is a
+    substitute where no network is available. It is **not** the FID: the features are linear, so it only compares mean
+    and covariance of the pixels. Compare it only between models of one data set.
 
-    Scaled, because in plain pixels the first few components (brightness, a coarse shape) have nearly all the variance,
-    and images without any detail would be as good as real ones: the very fault of an autoencoder's samples. Components
-    with less than 1e-4 of the first one's variance are left out, since there the scale would be that of noise; sets
-    like 8x8 digits have fewer than 64 of them.
+    Without the scaling, the first components (brightness, coarse shape) would have nearly all the variance, and blurred
+    samples would score as well as real images. Components with less than 1e-4 of the first one's variance are left out,
+    because scaling would amplify noise; sets like 8x8 digits have fewer than 64 components.
 
     Args:
-        mean: ``(D,)`` of the training images, in levels.
+        mean: mean ``(D,)`` of the training images, in levels.
         projection: ``(D, d)``, components divided by their standard deviation.
-        name: ``pca<n>``, n the components that were asked for.
+        name: ``pca<n>`` for n requested components.
     """
 
     mean: Tensor
@@ -44,19 +43,19 @@ class PCAFeatures(ImageFeatures):
     def fit(cls, batches: Iterable[Tensor], num_components: int = 64) -> "PCAFeatures":
         """Fit to all images of ``batches``, levels ``(B, C, H, W)`` uint8.
 
-        One pass, by sums in float64: memory is that of a ``D x D`` matrix, whatever the number of images. A function of
-        the images, not of their order or batches (but for rounding).
+        One pass with sums in float64; memory is that of a ``D x D`` matrix for any number of images. Order and batches
+        only change the rounding.
         """
         count, total, products = 0, torch.zeros(()), torch.zeros(())
         shift: Tensor | None = None
         for batch in batches:
             x = _vectors(batch).cpu()
-            shift = x.mean(0) if shift is None else shift  # squares of what is left are smaller, and cancel less
+            shift = x.mean(0) if shift is None else shift  # smaller squares lose fewer digits
             x = x - shift
             count, total, products = count + len(x), total + x.sum(0), products + x.T @ x
         if shift is None or count < 2:
             raise ValueError(
-                f"PCAFeatures: fit needs at least two images, and was given {count}. Give it a training set."
+                f"PCAFeatures: fit needs at least two images, but was given {count}. Give it a training set."
             )
         mean = total / count
         values, vectors = torch.linalg.eigh((products - count * torch.outer(mean, mean)) / (count - 1))
@@ -69,7 +68,7 @@ class PCAFeatures(ImageFeatures):
 
     @property
     def num_features(self) -> int:
-        """Components that were kept."""
+        """Number of components."""
         return self.projection.shape[1]
 
     def forward(self, u: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ class PCAFeatures(ImageFeatures):
         return (_vectors(u) - self.mean) @ self.projection
 
     def provenance(self) -> dict[str, str]:
-        """See `ImageFeatures`; the hash is of mean and projection to five digits, whatever the batches and order."""
+        """See `ImageFeatures`; the hash is of mean and projection rounded to five digits."""
         found = hashlib.sha256()
         for part in (self.mean.cpu(), self.projection.cpu()):
             found.update(torch.round(part * 1e5 / part.abs().max()).to(torch.int64).numpy().tobytes())
@@ -88,14 +87,14 @@ class PCAFeatures(ImageFeatures):
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """Of each column's first entry among its largest: what rounding makes of equal entries does not decide."""
+    """Sign of the first of the largest entries in each column, independent of rounding of equal entries."""
     size = vectors.abs()
     first = (size > (1.0 - 1e-6) * size.amax(0)).int().argmax(0, keepdim=True)
     return vectors.gather(0, first).sign()
 
 
 def _vectors(u: Tensor) -> Tensor:
-    """``(B, C, H, W) -> (B, D)`` float64, no larger than 32 x 32."""
+    """``(B, C, H, W) -> (B, D)`` float64, averaged to at most 32 x 32 pixels."""
     x = u.double()
     if max(x.shape[-2:]) > LARGEST_SIZE:
         height, width = (min(size, LARGEST_SIZE) for size in x.shape[-2:])

@@ -1,4 +1,4 @@
-"""Pretrained weights that others publish: which files, where they lie, whether they are what they should be."""
+"""Published pretrained weights: their files, locations and hashes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,18 +11,18 @@ from lit_vae.run.offline import VARIABLE, is_offline
 
 
 class Published(NamedTuple):
-    """A file of weights; its name ends, as torch hub has it, with the beginning of its SHA-256."""
+    """A file of weights. As in torch hub, its name ends with the beginning of its SHA-256."""
 
     url: str
 
     @property
     def file_name(self) -> str:
-        """As it is called in the cache."""
+        """Its name in the cache."""
         return self.url.rpartition("/")[2]
 
     @property
     def sha256_prefix(self) -> str:
-        """What its SHA-256 begins with."""
+        """The beginning of its SHA-256."""
         return self.file_name.rpartition("-")[2].partition(".")[0]
 
 
@@ -37,15 +37,15 @@ PUBLISHED = {
 
 
 def cache_path(name: str) -> Path:
-    """Where ``lit-vae prepare NAME`` puts the file: torch hub's cache (``TORCH_HOME``), which torchvision shares."""
+    """Path in torch hub's cache (``TORCH_HOME``), where ``lit-vae prepare NAME`` puts the file."""
     return Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[name].file_name
 
 
 def find(name: str, path: Path | None = None) -> Path:
-    """The file of ``name`` in the cache, or at ``path``; its hash is checked each time.
+    """The file of ``name`` in the cache or at ``path``, after a check of its hash.
 
     Raises:
-        ValueError: it is not there, or is another file.
+        ValueError: it is missing, or a different file.
     """
     published, file = PUBLISHED[name], path or cache_path(name)
     if not file.is_file():
@@ -64,10 +64,10 @@ def find(name: str, path: Path | None = None) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Fetch the file of ``name`` into the cache, whole or not at all, over one that is damaged.
+    """Fetch the file of ``name`` into the cache, whole or not at all; replaces a damaged file.
 
     Raises:
-        ValueError: that cannot be done, or is forbidden (`lit_vae.run.offline`); the message says what to do by hand.
+        ValueError: it cannot be fetched, or this is forbidden (`lit_vae.run.offline`). It says what to do by hand.
     """
     published, path = PUBLISHED[name], cache_path(name)
     by_hand = f"Fetch it elsewhere, and put it at {path}."
@@ -84,11 +84,11 @@ def fetch(name: str) -> Path:
 
 
 class PublishedWeights(Need):
-    """Weights of that name: in the cache, where they can be fetched, or at a path of one's own.
+    """The need for published weights, in the cache (they can be fetched) or at a path.
 
     Args:
         name: one of `PUBLISHED`.
-        path: None: in the cache.
+        path: path of the file; None: in the cache.
     """
 
     def __init__(self, name: str, path: Path | None = None) -> None:
@@ -120,10 +120,10 @@ class PublishedWeights(Need):
 
 
 def path_of(weights: str) -> Path | None:
-    """What an argument ``weights`` that is not ``random`` says: None is the cache."""
+    """Path for an argument ``weights`` other than ``random``; None for the cache."""
     return None if weights == "cache" else Path(weights)
 
 
 def needed(name: str, weights: str) -> Iterable[Need]:
-    """What a component of such arguments needs: nothing where its weights are ``random``."""
+    """Needs of a component with this argument ``weights``: none for ``random``."""
     return [] if weights == "random" else [PublishedWeights(name, path_of(weights))]

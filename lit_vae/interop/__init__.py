@@ -1,6 +1,6 @@
 """Weights of autoencoders from and to other libraries: diffusers, and CompVis (latent-diffusion, taming-transformers).
 
-The networks are the same (`lit_vae.networks.ldm`), so a weight changes its name and, in attention, its shape.
+The networks are equal (`lit_vae.networks.ldm`); only names of weights differ and, in attention, shapes.
 """
 
 from lit_vae.interop.architecture import Architecture

@@ -1,4 +1,4 @@
-"""What an autoencoder of LDM networks is made of, and the weights that it so has."""
+"""Architecture of an autoencoder of LDM networks, and the shapes of its weights."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from lit_vae.networks import LDMDecoder, LDMEncoder
 from lit_vae.run.weights import shapes_of
 
 CODEBOOK = "quantizers.0.codebook.weight"
-"""The name, in a `lit_vae.models.VQVAE`, of the vectors that the codes stand for."""
+"""Name of the codebook in the ``state_dict`` of a `lit_vae.models.VQVAE`."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Architecture:
     """Sizes of an autoencoder whose networks are `LDMEncoder` and `LDMDecoder`.
 
     Attributes:
-        image_channels: of the images.
-        latent_channels: of the latent that the decoder reads.
-        channels: at each resolution, the finest first.
+        image_channels: channels of the images.
+        latent_channels: channels of the decoder's input.
+        channels: channels at each resolution, the finest first.
         blocks: residual blocks of the encoder at each resolution.
-        attention: the resolutions, counted from the finest, whose blocks are followed by attention.
-        norm_groups: of every GroupNorm.
-        num_embeddings: codes of a VQ-VAE; None for a Gaussian posterior.
+        attention: indices of resolutions with attention, counted from the finest.
+        norm_groups: groups of every GroupNorm.
+        num_embeddings: number of codes of a VQ-VAE; None for a Gaussian posterior.
     """
 
     image_channels: int
@@ -39,7 +39,7 @@ class Architecture:
     num_embeddings: int | None = None
 
     def init_args(self, height: int) -> dict[str, Any]:
-        """Arguments of both networks for images of that height, as a configuration has them."""
+        """``init_args`` of both networks for images of this height."""
         width = math.gcd(*self.channels)
         return {
             "width": width,
@@ -50,10 +50,10 @@ class Architecture:
         }
 
     def latent_shape(self, height: int, width: int) -> Shape:
-        """``(c, h, w)`` of the latent of an image.
+        """Shape ``(c, h, w)`` of the latent of an image.
 
         Raises:
-            ValueError: the size does not halve often enough.
+            ValueError: the image cannot be halved often enough.
         """
         factor = 2 ** (len(self.channels) - 1)
         if height % factor or width % factor:
@@ -64,7 +64,7 @@ class Architecture:
         return self.latent_channels, height // factor, width // factor
 
     def shapes(self) -> dict[str, Shape]:
-        """Names and shapes of all weights, as the model of this project has them."""
+        """Names and shapes of all weights in a model of this project."""
         size = 2 ** (len(self.channels) - 1)
         image, latent = (self.image_channels, size, size), self.latent_shape(size, size)
         encoded = latent if self.num_embeddings else (2 * latent[0], *latent[1:])
@@ -77,10 +77,10 @@ class Architecture:
 
 
 def architecture_of(model: Autoencoder) -> Architecture:
-    """That of a model's networks.
+    """The architecture of a model.
 
     Raises:
-        ValueError: they are not those of latent diffusion.
+        ValueError: its networks are not those of latent diffusion.
     """
     encoder, decoder = getattr(model, "encoder", None), model.decoder
     if not isinstance(encoder, LDMEncoder) or not isinstance(decoder, LDMDecoder):
@@ -99,18 +99,18 @@ def architecture_of(model: Autoencoder) -> Architecture:
 
 
 def is_shared(name: str) -> bool:
-    """Whether a weight of a model is one that others have, too: of a network, or the vectors of its codes."""
+    """Whether other libraries have this weight, too: a weight of a network, or the codebook."""
     return name.startswith(("encoder.", "decoder.")) or name == CODEBOOK
 
 
 def deduced(shapes: Mapping[str, Shape], level: str, block: str, attention: str) -> dict[str, Any]:
-    """Channels, blocks and resolutions with attention of an encoder, from the names and shapes of its weights.
+    """Channels, blocks and attention of an encoder, from the names and shapes of its weights.
 
     Args:
-        shapes: by name.
-        level: what a resolution is called in the names, as in ``encoder.<level>.0.<block>.0.conv1.weight``.
-        block: what a residual block is called.
-        attention: what a block of attention is called.
+        shapes: shapes of the weights by name.
+        level: name of a resolution, as in ``encoder.<level>.0.<block>.0.conv1.weight``.
+        block: name of a residual block.
+        attention: name of an attention block.
     """
 
     def count(prefix: str) -> int:

@@ -1,4 +1,4 @@
-"""What others call the weights. Each list brings a name of this project to theirs, rule by rule."""
+"""Names of weights in other libraries. Each list of rules translates from names of this project, in order."""
 
 import re
 from collections.abc import Callable
@@ -60,17 +60,17 @@ Translation = Callable[[str], str]
 
 
 def to_diffusers(name: str) -> str:
-    """A weight of a model of this project, as ``diffusers.AutoencoderKL`` and ``VQModel`` call it."""
+    """Name of a weight of this project in ``diffusers.AutoencoderKL`` and ``VQModel``."""
     return _apply(_DIFFUSERS, name)
 
 
 def to_todays_diffusers(name: str) -> str:
-    """A weight of diffusers before 0.16, where attention had names of its own, as it is called since."""
+    """Current name of a weight of diffusers before 0.16, where attention had other names."""
     return _apply(_BEFORE_0_16, name)
 
 
 def to_compvis(name: str, levels: int) -> str:
-    """A weight of a model of this project, as CompVis calls it: there the decoder's levels count from the finest."""
+    """Name of a weight of this project in CompVis, where the decoder's levels count from the finest."""
     name = re.sub(r"^decoder\.levels\.(\d+)", lambda match: f"decoder.up.{levels - 1 - int(match[1])}", name)
     return _apply(_COMPVIS, name)
 

@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers and of CompVis, read as networks and weights of this project. Nothing of a file is run."""
+"""Reads autoencoders of diffusers and CompVis as networks and weights of this project. No code of a file is run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,18 +20,18 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 CLASSES = ("AutoencoderKL", "VQModel")
 _OLD_WEIGHTS_FILE = "diffusion_pytorch_model.bin"
 _FIRST_STAGE = "first_stage_model."
-_TRAINING = ("loss.", "model_ema.")  # of a CompVis run: its discriminator, and averages that repeat the weights
+_TRAINING = ("loss.", "model_ema.")  # discriminator and averaged weights of a CompVis run, which are ignored
 
 
 class Imported(NamedTuple):
-    """An autoencoder from elsewhere.
+    """An autoencoder of another library.
 
     Attributes:
-        path: where it was read.
+        path: its file or folder.
         architecture: its sizes.
-        state_dict: its weights by the names of a model of this project, float32.
-        scaling_factor: what latent diffusion multiplies its latents by, where the file says so.
-        shift_factor: what it subtracts before, where the file says so.
+        state_dict: its weights under the names of this project, float32.
+        scaling_factor: factor of latent diffusion on the latents, if the file has it.
+        shift_factor: value that is subtracted before, if the file has it.
     """
 
     path: Path
@@ -44,26 +44,26 @@ class Imported(NamedTuple):
 def read_autoencoder(path: str | Path) -> Imported:
     """Read the folder of a diffusers autoencoder, or a CompVis checkpoint (.ckpt, .pt, .safetensors).
 
-    Of a checkpoint of a whole latent diffusion model, only ``first_stage_model`` is read. Files of pickle are read with
+    From a checkpoint of a whole latent diffusion model, only ``first_stage_model`` is read. Pickle files are read with
     ``weights_only=True``.
 
     Raises:
-        ValueError: there is nothing to be read, the autoencoder has parts that the networks here do not, or weights are
-            missing, unexpected or of another shape; all of them are named.
+        ValueError: the file cannot be read, the autoencoder has parts that the networks here do not have, or weights
+            are missing, unexpected or of another shape. It names all of them.
     """
     path = Path(path)
     return _read_diffusers(path) if path.is_dir() else _read_compvis(path)
 
 
 def load_into(model: Autoencoder, source: str | Path | Imported) -> None:
-    """Give a model the weights of an autoencoder from elsewhere; its likelihood and objective stay.
+    """Load the weights of another library's autoencoder into a model; its likelihood and objective stay.
 
     Args:
         model: a model of LDM networks of the same sizes.
-        source: a path for `read_autoencoder`, or what it has read.
+        source: a path for `read_autoencoder`, or its result.
 
     Raises:
-        ValueError: as `read_autoencoder`; also if the model is not made of LDM networks, or of others than those.
+        ValueError: as `read_autoencoder`; also if the model has no LDM networks, or networks of other sizes.
     """
     imported = source if isinstance(source, Imported) else read_autoencoder(source)
     own = {name: value for name, value in model.state_dict().items() if is_shared(name)}
@@ -100,7 +100,7 @@ def _read_diffusers(folder: Path) -> Imported:
         raise ValueError(f"{folder}: there is no {WEIGHTS_FILE}. Download the weights beside {CONFIG_FILE}.")
     given = {to_todays_diffusers(name): value for name, value in _tensors(files[0]).items()}
     for name, unused in (("quant_conv", "use_quant_conv"), ("post_quant_conv", "use_post_quant_conv")):
-        if config.get(unused, True) is False:  # then the network here has one that changes nothing
+        if config.get(unused, True) is False:  # use an identity, since the networks here always have this layer
             channels = architecture.latent_channels * (2 if name == "quant_conv" else 1)
             given |= {f"{name}.weight": torch.eye(channels)[..., None, None], f"{name}.bias": torch.zeros(channels)}
     state = _renamed(files[0], given, architecture, to_diffusers)
@@ -108,7 +108,7 @@ def _read_diffusers(folder: Path) -> Imported:
 
 
 class _Config(Form):
-    """What is read of ``config.json``; a setting that it lacks is diffusers' default."""
+    """The part of ``config.json`` that is read; missing settings have diffusers' defaults."""
 
     class_name: str | None = Field(None, alias="_class_name")
     in_channels: PositiveInt = 3
@@ -133,7 +133,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _architecture(folder: Path, config: Mapping[str, Any]) -> Architecture:
-    """Of a diffusers configuration; a setting that it lacks is diffusers' default."""
+    """The architecture in a diffusers configuration; missing settings have diffusers' defaults."""
     name = config.get("_class_name")
     latent_channels = config.get("latent_channels", 4 if name == CLASSES[0] else 3)
     image_channels = config.get("in_channels", 3)
@@ -198,7 +198,7 @@ def _read_compvis(path: Path) -> Imported:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by name; nothing of it is executed."""
+    """The tensors of a file, by name, read without running its code."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -210,10 +210,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). Download it again.") from error
-    except Exception as error:  # an unpickler refuses in many ways
+    except Exception as error:  # unpickling raises many kinds of error
         raise ValueError(
-            f"{path}: cannot be read without running code of it ({str(error).partition(chr(10))[0]}). Take its"
-            " .safetensors, or keep the weights alone where you trust the file:"
+            f"{path}: cannot be read without running its code ({str(error).partition(chr(10))[0]}). Take its"
+            " .safetensors, or, if you trust the file, save its weights alone:"
             " torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)."
         ) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
@@ -223,7 +223,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _renamed(
     path: Path, given: Mapping[str, Tensor], architecture: Architecture, translate: Callable[[str], str]
 ) -> dict[str, Tensor]:
-    """All weights by our names; a 1x1 convolution where we have a linear layer becomes one."""
+    """All weights under the names of this project; a 1x1 convolution becomes a linear layer where there is one here."""
     try:
         expected = architecture.shapes()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A trained model as a folder that diffusers loads."""
+"""Writes a trained model as a folder that diffusers loads."""
 
 import json
 import tempfile
@@ -22,16 +22,16 @@ CARD_FILE = "README.md"
 def export_diffusers(
     model: Autoencoder, folder: str | Path, scaling_factor: float, shift_factor: float | None, card: str
 ) -> None:
-    """Write what ``diffusers.AutoencoderKL.from_pretrained`` loads, or ``VQModel`` of a VQ-VAE; whole or not at all.
+    """Write a folder for ``diffusers.AutoencoderKL.from_pretrained``, or for ``VQModel``; whole or not at all.
 
-    It gives the latents and reconstructions of the model (`decode(...).mean`, not clamped).
+    In diffusers it gives the same latents and reconstructions (`decode(...).mean`, not clamped).
 
     Args:
-        model: of LDM networks and a likelihood whose mean is the decoder's output; a VQ-VAE with a `VectorQuantizer`
-            that compares by squared distance.
-        folder: to write; it must not exist.
-        scaling_factor: by which latent diffusion multiplies the latents, 1 / their standard deviation.
-        shift_factor: what it subtracts before; None: nothing.
+        model: a model of LDM networks whose likelihood's mean is the decoder's output; a VQ-VAE must have a
+            `VectorQuantizer` with ``normalize: false``.
+        folder: the new folder, which must not exist.
+        scaling_factor: factor of latent diffusion on the latents, 1 / their standard deviation.
+        shift_factor: value that is subtracted before; None: none.
         card: text of ``README.md``.
 
     Raises:
@@ -58,7 +58,7 @@ def export_diffusers(
 
 
 def _weights(model: Autoencoder) -> tuple[Architecture, dict[str, Tensor]]:
-    """The sizes, and the weights by diffusers' names; or an error that says what diffusers has no place for."""
+    """The architecture, and the weights under diffusers' names; raises ValueError for parts that diffusers lacks."""
     architecture = architecture_of(model)
     for quantizer in model.quantizers if isinstance(model, HasCodes) else ():
         if type(quantizer) is not VectorQuantizer or quantizer.normalize:
@@ -86,7 +86,7 @@ def _check_likelihood(model: Autoencoder) -> None:
     if parameters != channels:
         raise ValueError(
             f"model.likelihood (={type(likelihood).__name__}) takes {parameters} numbers for each pixel of {channels}"
-            f" channels, and diffusers decodes to images alone. {remedy}"
+            f" channels, but diffusers decodes to images only. {remedy}"
         )
     output = torch.linspace(-2.0, 2.0, channels)[None, :, None, None].to(next(model.parameters()))
     if not torch.equal(likelihood(output).mean, output):
@@ -111,7 +111,7 @@ def _config(
         "layers_per_block": architecture.blocks,
         "norm_num_groups": architecture.norm_groups,
         "out_channels": architecture.image_channels,
-        "sample_size": max(height, width),  # diffusers tiles larger images, and takes one number
+        "sample_size": max(height, width),  # one number, above which diffusers tiles images
         "scaling_factor": scaling_factor,
         "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
         **({"num_vq_embeddings": codes, "vq_embed_dim": architecture.latent_channels} if codes else {}),

@@ -1,4 +1,4 @@
-"""Numbers over whole data sets, as torchmetrics: exact over batches of any size and over all ranks."""
+"""Metrics over whole data sets, as torchmetrics: exact for any batch size and any number of ranks."""
 
 from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
 from lit_vae.metrics.feature_sets import FeatureSet, FeatureStatistics

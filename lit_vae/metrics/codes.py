@@ -1,4 +1,4 @@
-"""How the codes of a codebook are used, over a whole set of images and over all ranks."""
+"""Use of the codes of a codebook over a whole data set and all ranks."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ __all__ = ["CodeStatistics", "CodeUsage", "code_statistics"]
 
 
 class CodeUsage(Metric):
-    """Counts the codes of one level, and makes `CodeStatistics` of the counts.
+    """Counts the codes of one level, and computes `CodeStatistics`.
 
-    The counts are integers: no batching, order or number of ranks changes a digit.
+    The counts are integers, so batches, order and number of ranks do not change the result.
 
     Args:
-        num_embeddings: K.
+        num_embeddings: number K of codes.
 
     >>> usage = CodeUsage(4)
     >>> usage.update(torch.tensor([[0, 1], [1, 0]]))
@@ -41,7 +41,7 @@ class CodeUsage(Metric):
         self.counts += count_codes(codes, self.num_embeddings)
 
     def compute(self) -> CodeStatistics:
-        """Statistics over all ranks; the same on each.
+        """Statistics over all ranks, equal on each.
 
         Raises:
             ValueError: nothing was counted.

@@ -1,4 +1,4 @@
-"""A set of images as the features of all of them: what distances between sets are made of."""
+"""Features of a set of images, for distances between sets."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,30 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 
 class FeatureSet(NamedTuple):
-    """Features of N images, d each, and their moments; all in float64."""
+    """Moments of the features ``(N, d)`` of N images, and optionally the features; all in float64."""
 
     num_images: int
-    """N."""
+    """Number N of images."""
 
     mean: Tensor
     """``(d,)``."""
 
     covariance: Tensor
-    """``(d, d)``, with N - 1."""
+    """``(d, d)``, with the divisor N - 1."""
 
     features: Tensor | None = None
-    """``(n, d)`` of all images, or of some, where they were kept; in no particular order."""
+    """Features ``(n, d)`` of all or some images, if kept; in any order."""
 
 
 class FeatureStatistics(Metric):
     """Collects the features of a set over batches and ranks.
 
-    Sums and products are added up in float64 and reduced over the ranks before any mean or covariance is taken of them:
-    the covariance is that of all images, not a mean of the ranks' own.
+    Sums and products are in float64 and reduced over the ranks first, so the covariance is that of all images, not a
+    mean over ranks.
 
     Args:
-        num_features: d.
-        keep: also keep the features themselves, ``d`` numbers in float64 for each image.
+        num_features: length d of the features.
+        keep: also keep the features, d float64 numbers per image.
     """
 
     full_state_update = False
@@ -51,11 +51,11 @@ class FeatureStatistics(Metric):
             self.add_state("features", default=[], dist_reduce_fx="cat")
 
     def update_with_none(self) -> None:
-        """Take in no image: what a rank does that has none, since every rank must have taken in something."""
+        """Update with no images, for ranks without images: every rank must update at least once."""
         self.update(self.sums.new_zeros(0, len(self.sums)))
 
     def update(self, features: Tensor) -> None:
-        """Take in features ``(B, d)`` of a batch."""
+        """Add the features ``(B, d)`` of a batch."""
         exact = features.detach().double()
         self.count += len(exact)
         self.sums += exact.sum(0)
@@ -64,14 +64,14 @@ class FeatureStatistics(Metric):
             self.features.append(exact)
 
     def compute(self) -> FeatureSet:
-        """The set over all ranks; the same on each.
+        """The set over all ranks, equal on each.
 
         Raises:
-            ValueError: of fewer than two images there is no covariance.
+            ValueError: there are fewer than two images, which have no covariance.
         """
         count = int(self.count)
         if count < 2:
-            raise ValueError(f"FeatureStatistics: a set of {count} images has no covariance. Give it two at least.")
+            raise ValueError(f"FeatureStatistics: a set of {count} images has no covariance. Give at least two.")
         mean = self.sums / count
         covariance = (self.products - count * torch.outer(mean, mean)) / (count - 1)
         return FeatureSet(count, mean, covariance, dim_zero_cat(self.features) if self.keep else None)

@@ -1,9 +1,9 @@
-"""The Fréchet distance of two Gaussians, by whichever of three equal forms is cheapest.
+"""The Fréchet distance of two Gaussians, in the cheapest of three equivalent forms.
 
 ``|m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^1/2``: Dowson and Landau, "The Fréchet distance between multivariate
-normal distributions", 1982. All of its cost, and all of its error, is in the last trace. Libraries take it from the
-eigenvalues of the *unsymmetric* product ``S_a S_b``, or from an iteration for its root. With any factor ``S_b = F F^T``
-those are the eigenvalues of the symmetric ``F^T S_a F``, which are found faster and to the last digits.
+normal distributions", 1982. Nearly all cost and error is in the last trace. Libraries compute it from the eigenvalues
+of the *unsymmetric* product ``S_a S_b``, or iterate for its root. With any factor ``S_b = F F^T``, the symmetric
+``F^T S_a F`` has the same eigenvalues; they are computed faster and more accurately.
 """
 
 from itertools import pairwise
@@ -17,11 +17,10 @@ BLOCKS = 8
 
 
 def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
-    """Of the Gaussians with the means and covariances of two sets: ``-> ()`` float64.
+    """The distance between Gaussians with the means and covariances of two sets: ``-> ()`` float64.
 
-    Where features are at hand and there are fewer of them than dimensions, they are the factor: a set of 500 images
-    then costs the eigenvalues of a matrix of 500 x 500, and two such sets the singular values of one, in place of those
-    of 2048 x 2048.
+    If a set has features and fewer images than dimensions, its features are the factor. With 500 images and 2048
+    dimensions, the matrix is then 500 x 500 instead of 2048 x 2048.
 
     >>> a = FeatureSet(100, torch.zeros(2).double(), torch.eye(2).double())
     >>> b = FeatureSet(100, torch.tensor([3.0, 4.0]).double(), torch.eye(2).double())
@@ -29,7 +28,7 @@ def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
     tensor(25., dtype=torch.float64)
     """
     if not (a.mean.isfinite().all() and b.mean.isfinite().all()):
-        return torch.full_like(a.mean[0], torch.nan)  # of images that were not: an eigenvalue solver would raise
+        return torch.full_like(a.mean[0], torch.nan)  # an eigenvalue solver would raise
     factor_a, factor_b = _factor(a), _factor(b)
     if factor_a is not None and factor_b is not None:
         root_trace = torch.linalg.svdvals(factor_a @ factor_b.T).sum()  # the nuclear norm of F_a^T F_b
@@ -44,20 +43,20 @@ def frechet_distance(a: FeatureSet, b: FeatureSet) -> Tensor:
 
 
 def product_root_trace(a: Tensor, b: Tensor) -> Tensor:
-    """``tr (A B)^1/2`` of two covariances ``(d, d)``, singular ones too: ``-> ()`` in float64."""
+    """``tr (A B)^1/2`` of two covariances ``(d, d)``, which may be singular: ``-> ()`` in float64."""
     a, b = a.double(), b.double()
     factor, failed = torch.linalg.cholesky_ex(a)
     if not failed:
         return _sum_of_roots(_lower_triangle(factor, b))
-    values, vectors = torch.linalg.eigh(a)  # a singular matrix has no Cholesky factor, but a root
+    values, vectors = torch.linalg.eigh(a)  # a singular matrix has no Cholesky factor, but a square root
     factor = vectors * values.clamp(min=0.0).sqrt()
     return _sum_of_roots(factor.T @ b @ factor)
 
 
 def _lower_triangle(factor: Tensor, b: Tensor) -> Tensor:
-    """``F^T B F`` for a lower triangular F, where only its lower triangle holds: in under half the time of the whole.
+    """The lower triangle of ``F^T B F`` for a lower triangular F, in under half the time of the whole product.
 
-    Block by block, so that no product is with the zeros of F and none is of the upper triangle.
+    It works block by block and skips the zeros of F and the upper triangle of the result.
     """
     edges = [len(b) * i // BLOCKS for i in range(BLOCKS + 1)]
     product, result = torch.empty_like(b), torch.zeros_like(b)
@@ -69,12 +68,12 @@ def _lower_triangle(factor: Tensor, b: Tensor) -> Tensor:
 
 
 def _sum_of_roots(symmetric: Tensor) -> Tensor:
-    """Of the eigenvalues of a symmetric matrix, of which the lower triangle counts; those below zero are rounding."""
+    """Sum of the square roots of a symmetric matrix's eigenvalues. It reads the lower triangle only."""
     return torch.linalg.eigvalsh(symmetric).clamp(min=0.0).sqrt().sum()
 
 
 def _factor(of: FeatureSet) -> Tensor | None:
-    """``(N, d)`` with ``F^T F`` the covariance, where all features are at hand and fewer than dimensions."""
+    """``(N, d)`` with ``F^T F`` the covariance, if all features were kept and are fewer than the dimensions."""
     if of.features is None or not len(of.features) == of.num_images < len(of.mean):
         return None
     return (of.features - of.mean) / (of.num_images - 1) ** 0.5

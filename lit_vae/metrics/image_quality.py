@@ -1,4 +1,4 @@
-"""How near reconstructions are to their originals, image by image: MSE, PSNR, SSIM, MS-SSIM."""
+"""Error and similarity of reconstructions, per image: MSE, PSNR, SSIM, MS-SSIM."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 GAUSSIAN_WINDOW = 11
 UNIFORM_WINDOW = 7
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Weights of the scales of an MS-SSIM, the finest first."""
+"""Weights of the scales of MS-SSIM, the finest first."""
 
 LEAST_MSE = 4e-10
-"""Of values in [-1, 1]: a PSNR of 100 dB, where two images agree in every digit that float32 keeps of them."""
+"""A PSNR of 100 dB for values in [-1, 1]: two images then agree up to float32 rounding."""
 
 
 class Window(NamedTuple):
@@ -28,9 +28,9 @@ class Window(NamedTuple):
 def ssim_window(height: int, width: int) -> Window | None:
     """The SSIM that fits images of this size, or None.
 
-    ``ssim``: the usual Gaussian window of 11 x 11 pixels, standard deviation 1.5 (Wang et al. 2004). Images too small
-    for it (8 x 8 digits) have ``ssim_uniform7``, the uniform window of 7 x 7 that scikit-image has by default; the two
-    do not compare. Below 7 pixels there is none.
+    ``ssim``: the usual Gaussian window of 11 x 11 pixels, standard deviation 1.5 (Wang et al. 2004). Smaller images
+    (8 x 8 digits) get ``ssim_uniform7`` with scikit-image's default uniform window of 7 x 7. Do not compare the two.
+    Below 7 pixels there is none.
     """
     if min(height, width) >= GAUSSIAN_WINDOW:
         return Window("ssim", GAUSSIAN_WINDOW, True)
@@ -40,7 +40,7 @@ def ssim_window(height: int, width: int) -> Window | None:
 
 
 def has_scales(height: int, width: int) -> bool:
-    """Whether the coarsest of the five scales of an MS-SSIM still holds a window: from 176 pixels on."""
+    """Whether the coarsest of the five scales of MS-SSIM still holds a window: from 176 pixels on."""
     return min(height, width) // 2 ** (len(SCALES) - 1) >= GAUSSIAN_WINDOW
 
 
@@ -62,9 +62,9 @@ def psnr_per_image(mse: Tensor) -> Tensor:
 def ssim_per_image(x_hat: Tensor, x: Tensor, window: Window) -> Tensor:
     """Structural similarity averaged over windows and channels: ``(B, C, H, W)`` in [-1, 1] ``-> (B,)``.
 
-    Wang et al., "Image Quality Assessment", 2004, eq. 13, K1 = 0.01, K2 = 0.03. Images are mapped to [0, 1] first: the
-    luminance term is a ratio of means and has no sense around zero. Only windows that lie inside the image count, as in
-    the paper's code and in scikit-image (torchmetrics by itself averages over the mirrored border, too).
+    Wang et al., "Image Quality Assessment", 2004, eq. 13, K1 = 0.01, K2 = 0.03. Images are mapped to [0, 1] first,
+    because the luminance term is a ratio of means. Only windows inside the image count, as in the paper's code and in
+    scikit-image (torchmetrics includes the mirrored border).
     """
     _, at_each_pixel = _similarity(_to_unit(x_hat), _to_unit(x), window, return_full_image=True)
     border = window.size // 2
@@ -76,8 +76,8 @@ def ms_ssim_per_image(x_hat: Tensor, x: Tensor) -> Tensor:
     """Structural similarity over five scales, each half as large as the last: ``(B, C, H, W)`` in [-1, 1] ``-> (B,)``.
 
     Wang et al., "Multiscale Structural Similarity for Image Quality Assessment", 2003, eq. 7: contrast and structure
-    at all scales, luminance at the coarsest alone, windows and range as in `ssim_per_image`. A negative mean of a scale
-    has no power and counts as zero.
+    at all scales, luminance only at the coarsest, windows and range as in `ssim_per_image`. A negative mean of a scale
+    counts as zero, because its power is undefined.
     """
     window = Window("ssim", GAUSSIAN_WINDOW, True)
     product = torch.ones(len(x), device=x.device)
@@ -93,7 +93,7 @@ def _to_unit(x: Tensor) -> Tensor:
 
 
 def _similarity(x_hat: Tensor, x: Tensor, window: Window, **also: bool) -> tuple[Tensor, Tensor]:
-    """Of images in [0, 1], with what else is asked for."""
+    """SSIM of images in [0, 1], with the extra output that ``also`` asks for."""
     return structural_similarity_index_measure(  # type: ignore[return-value]
         x_hat,
         x,
@@ -107,10 +107,9 @@ def _similarity(x_hat: Tensor, x: Tensor, window: Window, **also: bool) -> tuple
 
 
 class ImageQualityMetric(Metric):
-    """Means over images of the numbers of each image: ``mse``, ``psnr``, the SSIM of `ssim_window`, ``ms_ssim``.
+    """Means over images of ``mse``, ``psnr``, the SSIM of `ssim_window` and ``ms_ssim``.
 
-    So ``psnr`` is the mean of the images' PSNRs, not the PSNR of the mean error, and no batch weighs more than its
-    images.
+    ``psnr`` is the mean of the images' PSNRs, not the PSNR of the mean error. Every image has the same weight.
     """
 
     full_state_update = False
@@ -127,7 +126,7 @@ class ImageQualityMetric(Metric):
         self.names = names
 
     def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Take in reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
+        """Add reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
         mse = mse_per_image(x_hat, x)
         terms = [mse, psnr_per_image(mse)]
         if self.window:

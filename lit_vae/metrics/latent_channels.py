@@ -1,4 +1,4 @@
-"""Mean and standard deviation of every channel of latents over a set, and what latent diffusion scales them by."""
+"""Mean and standard deviation of each latent channel over a data set, and the scale factor of latent diffusion."""
 
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ from lit_vae.distributions import DiagonalGaussian
 
 
 class LatentMoments(NamedTuple):
-    """Of latents with c channels, of a vector its c dimensions; float64.
+    """Moments of latents with c channels (or of vectors with c dimensions), in float64.
 
-    A diffusion model is trained on ``(z - shift) * scale_factor``, of mean zero and variance one over the set.
+    A diffusion model is trained on ``(z - shift) * scale_factor``, which has mean zero and variance one over the set.
     """
 
     mean: Tensor
@@ -26,15 +26,15 @@ class LatentMoments(NamedTuple):
     """The mean of all values, ``()``."""
 
     total_std: Tensor
-    """The standard deviation of all values about that mean, ``()``."""
+    """The standard deviation of all values, ``()``."""
 
     num_images: int
 
     def report(self) -> dict[str, Any]:
-        """Plain numbers; ``scale_factor`` is 1 / ``total_std``, and infinite where all latents are the same number."""
+        """Plain numbers. ``scale_factor`` is 1 / ``total_std``; infinite if all latent values are equal."""
         total_std = float(self.total_std)
         return {
-            "mean": torch.atleast_1d(self.mean).tolist(),  # torchmetrics makes a scalar of a single channel
+            "mean": torch.atleast_1d(self.mean).tolist(),  # torchmetrics turns a single channel into a scalar
             "std": torch.atleast_1d(self.std).tolist(),
             "shift_factor": float(self.shift),
             "scale_factor": 1.0 / total_std if total_std > 0.0 else float("inf"),
@@ -43,11 +43,11 @@ class LatentMoments(NamedTuple):
 
 
 class LatentChannels(Metric):
-    """`LatentMoments` over batches of any size and over ranks, exact: one draw of every posterior is never needed.
+    """`LatentMoments` over all batches and ranks, exact: it uses posteriors instead of draws from them.
 
-    By the law of total variance, ``Var z = Var E[z|x] + E Var[z|x]``, within a batch, and again between batches. Values
-    of a channel at all its places count alike. ``scale_factor`` is latent diffusion's (Rombach et al., "High-Resolution
-    Image Synthesis with LDMs", 2022, app. G), which is of one batch there, and of draws.
+    By the law of total variance, ``Var z = Var E[z|x] + E Var[z|x]``, within and between batches. All positions of a
+    channel have the same weight. ``scale_factor`` is that of latent diffusion (Rombach et al., "High-Resolution Image
+    Synthesis with LDMs", 2022, app. G), where it is estimated from draws for one batch.
     """
 
     full_state_update = False
@@ -61,7 +61,7 @@ class LatentChannels(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, latents: DiagonalGaussian | Tensor) -> None:
-        """Take in posteriors of a batch, of which draws are meant, or latents as they are: ``(B, c, *places)``."""
+        """Add the posteriors of a batch (the moments are of draws from them), or latents: ``(B, c, *grid)``."""
         z = (latents if isinstance(latents, Tensor) else latents.mean).detach().double()
         values = z.reshape(*z.shape[:2], -1)
         mean = values.mean((0, 2))
@@ -74,7 +74,7 @@ class LatentChannels(Metric):
         self.variances.append(variance[None])
 
     def compute(self) -> LatentMoments:
-        """Over all batches of all ranks."""
+        """The moments over all batches of all ranks."""
         if not len(self.counts):
             raise ValueError("LatentChannels: compute was called before any update. Give it latents first.")
         counts, means, variances = (dim_zero_cat(state) for state in (self.counts, self.means, self.variances))

@@ -1,19 +1,18 @@
-"""What a variational autoencoder does with its latent: active units, rate of each dimension, mutual information.
+"""Use of the latent by a variational autoencoder: active units, rate of each dimension, mutual information.
 
-Everything is said of standardised latents ``u = (z - mean_p) / std_p``, where ``N(mean_p, std_p^2)`` is the prior of
-the image at hand: that of its label, if the model has one for each. For the standard normal prior ``u`` is ``z``. For a
-prior ``p(z | y)`` that differs between classes, ``u`` is what is left to say which image of the class it is; its prior
-is ``N(0, I)`` whatever the class, so that one aggregate posterior ``q(u)`` is defined there, too. A KL divergence does
-not change by this map.
+All numbers are for standardised latents ``u = (z - mean_p) / std_p``, where ``N(mean_p, std_p^2)`` is the prior of the
+image, which may depend on its label. For the standard normal prior ``u`` is ``z``. The prior of ``u`` is ``N(0, I)``
+for every class, so one aggregate posterior ``q(u)`` is defined for class-conditional priors, too. The map does not
+change a KL divergence.
 
 With ``q(u) = 1/N sum_n q(u | n)`` the aggregate posterior of N images (Hoffman and Johnson, "ELBO surgery", 2016)::
 
     rate = E_n KL(q(u|n) || p(u)) = I_q + KL(q(u) || p(u)),    I_q = E_n E_q(u|n) [log q(u|n) - log q(u)]
 
-The N images are those that are given, and the same ones stand in ``q(u)``. So ``I_q`` is, up to the noise of one draw
-for each image, the information about *which of these N images* it was, and cannot exceed ``log N``. As an estimate
-for the population that they were drawn from it is too low by what lies beyond ``log N``, and ``KL(q(u) || p(u))`` is
-too high by as much. Where it comes near ``log N``, all it says is that the latents tell all images apart.
+Both expectation and ``q(u)`` use the N given images. So ``I_q`` (up to the noise of one draw per image) is the
+information about *which of these N images* was encoded, and is at most ``log N``. As an estimate for the population it
+is too low, and ``KL(q(u) || p(u))`` is too high by the same amount. A value near ``log N`` only means that the latents
+distinguish all images.
 """
 
 import math
@@ -28,20 +27,20 @@ from lit_vae.distributions import LOG_2PI, DiagonalGaussian
 
 ACTIVE_THRESHOLD = 1e-2
 CHUNK_ELEMENTS = 2**23
-_CANCELLATION = 1e-6  # nats that an expanded square may be wrong by
+_CANCELLATION = 1e-6  # largest error of an expanded square, in nats
 """Entries of the largest matrix that is held at once: 64 MiB in float64."""
 
 _SEED = 0
 
 
 class LatentSummary(NamedTuple):
-    """Of N images and d latent dimensions; divergences and information in nats."""
+    """Summary for N images and d latent dimensions; divergences and information in nats."""
 
     kl_per_dim: Tensor
     """Mean over the images of ``KL(q(z_j | x) || p(z_j))``, ``(d,)``; its sum is the rate."""
 
     active_units: Tensor
-    """How many dimensions carry something, see `active_units`."""
+    """Number of active dimensions, see `active_units`."""
 
     mutual_information: Tensor
     """``I_q``, at most ``log N``."""
@@ -50,14 +49,14 @@ class LatentSummary(NamedTuple):
     """``KL(q(u) || p(u))``, the rest of the rate."""
 
     standard_error: Tensor
-    """Of the last two, from one draw for each image."""
+    """Standard error of the last two, from one draw per image."""
 
     num_images: int
-    """N."""
+    """Number N of images."""
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
-    """Dimensions whose posterior mean has a variance over the data above ``threshold``: ``(N, d) -> ()`` int64.
+    """Number of dimensions whose posterior mean varies over the data by more than ``threshold``: ``(N, d) -> ()``.
 
     Burda et al., "Importance Weighted Autoencoders", 2016, sec. 5.2: ``Var_x(E_q(u|x)[u]) > 1e-2``.
 
@@ -70,13 +69,13 @@ def active_units(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
 def log_aggregate_posterior(u: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
     """``log 1/N sum_n N(u; mean_n, diag var_n)``: ``u (M, d)``, parameters ``(N, d) -> (M,)`` nats, in float64.
 
-    All M N pairs, over as many rows at once as `CHUNK_ELEMENTS` allows.
+    It computes all M N pairs, in chunks of `CHUNK_ELEMENTS`.
     """
     u, means, log_vars = u.double(), means.double(), log_vars.double()
     precision = torch.exp(-log_vars)
-    center = means.mean(0)  # squares of what is left are smaller, and cancel less
-    # Matrix products expand the square. Of a posterior so narrow that its digits would cancel, the differences are
-    # taken one by one instead: an autoencoder in all but name has nothing else.
+    center = means.mean(0)  # smaller squares lose fewer digits
+    # Matrix products expand the square, which loses digits for very narrow posteriors. For these, compute the
+    # differences directly.
     largest = ((torch.cat([u, means]) - center).square().amax(0) * precision).sum(1)
     narrow = largest * torch.finfo(u.dtype).eps > _CANCELLATION
     wide = ~narrow
@@ -95,15 +94,14 @@ def log_aggregate_posterior(u: Tensor, means: Tensor, log_vars: Tensor) -> Tenso
 
 
 def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> LatentSummary:
-    """Everything about N posteriors of standardised latents, ``means`` and ``log_vars`` of shape ``(N, d)``.
+    """Summary of N posteriors of standardised latents, ``means`` and ``log_vars`` of shape ``(N, d)``.
 
-    The images are first brought into an order that depends on their posteriors alone, so that the draws do not depend
-    on how the images were spread over batches and ranks.
+    The images are first sorted by their posteriors, so that the draws do not depend on batches and ranks.
     """
     means, log_vars = means.double(), log_vars.double()
     order = (means @ torch.cos(torch.arange(1.0, means.shape[1] + 1.0)).to(means)).argsort(stable=True)
     means, log_vars = means[order], log_vars[order]
-    # written out, since a `DiagonalGaussian` bounds its log-variance, and standardised ones may lie beyond
+    # not a `DiagonalGaussian`, which would clamp the standardised log-variances
     eps = torch.randn(means.shape, dtype=means.dtype, generator=Generator().manual_seed(seed)).to(means.device)
     u = means + torch.exp(0.5 * log_vars) * eps
     log_posterior = -0.5 * ((u - means).square() * torch.exp(-log_vars) + log_vars + LOG_2PI).sum(1)
@@ -121,12 +119,12 @@ def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> 
 
 
 class PosteriorStatistics(Metric):
-    """Collects posteriors over batches and ranks, and makes a `LatentSummary` of them.
+    """Collects posteriors over batches and ranks, and computes a `LatentSummary`.
 
-    Keeps ``2 d`` float64 numbers for each image. The estimate of ``I_q`` takes ``N^2 d`` operations.
+    It keeps ``2 d`` float64 numbers per image. The estimate of ``I_q`` takes ``N^2 d`` operations.
 
     Args:
-        max_images: take the first images only, in a distributed run the first ``max_images / ranks`` of each rank.
+        max_images: use only this many first images; in a distributed run ``max_images / ranks`` of each rank.
     """
 
     full_state_update = False
@@ -142,7 +140,7 @@ class PosteriorStatistics(Metric):
         self.add_state("log_vars", default=[], dist_reduce_fx="cat")
 
     def update(self, posterior: DiagonalGaussian, prior: DiagonalGaussian) -> None:
-        """Take in ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``."""
+        """Add ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world_size = torch.distributed.get_world_size() if distributed else 1
         room = math.ceil(self.max_images / world_size) - sum(len(means) for means in self.means)
@@ -155,7 +153,7 @@ class PosteriorStatistics(Metric):
         self.log_vars.append(log_vars.detach().flatten(1)[:room])
 
     def compute(self) -> LatentSummary:
-        """Summarise the posteriors of all ranks; the same on each."""
+        """The summary over all ranks, equal on each."""
         if not len(self.means):
             raise ValueError("PosteriorStatistics: compute was called before any update. Give it images first.")
         return summarize_posteriors(dim_zero_cat(self.means), dim_zero_cat(self.log_vars))

@@ -1,4 +1,4 @@
-"""How far reconstructions are from their originals for a frozen network."""
+"""Mean perceptual distance between reconstructions and originals."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class PerceptualDistanceMetric(Metric):
 
     @torch.no_grad()
     def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Take in reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
+        """Add reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
         self.total += self.distance(x, x_hat).double().sum()
         self.count += len(x)
 

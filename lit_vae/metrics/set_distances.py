@@ -1,4 +1,4 @@
-"""How far a set of generated images is from a set of real ones: small components that take two `FeatureSet`."""
+"""Distances between sets of generated and real images, from two `FeatureSet`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ from lit_vae.metrics.frechet import frechet_distance
 from lit_vae.ranges import PositiveInt, checked
 
 CHUNK_ELEMENTS = 2**24
-"""Entries of the largest matrix of pairs that is held at once: 128 MiB in float64."""
+"""Entries of the largest matrix of pairs in memory: 128 MiB in float64."""
 
 
 class SetDistance(ABC):
-    """One or several numbers of two sets, all in float64. None depends on the order of the images."""
+    """One or several numbers for two sets, in float64 and independent of the order of the images."""
 
     kinds: tuple[str, ...]
-    """What it measures, by the names that `ImageFeatures.called` is asked of."""
+    """Kinds of its numbers, such as ``fd``; `ImageFeatures.called` makes their names in logs."""
 
     needs_features: bool = False
-    """Whether moments are not enough."""
+    """Whether it needs features, not only moments."""
 
     @abstractmethod
     def __call__(self, real: FeatureSet, fake: FeatureSet) -> dict[str, Tensor]:
-        """The numbers by kind, such as ``fd``; not a number where an image was not."""
+        """The numbers by kind, such as ``fd``; NaN if an image was not finite."""
 
     def problems(self, num_images: int) -> list[str]:
-        """Why sets of so many images cannot be compared, each with its remedy; empty if nothing keeps them from it."""
+        """Problems with sets of ``num_images`` images, one message each; empty if there are none."""
         return []
 
 
 class Frechet(SetDistance):
     """``fd``: see `frechet_distance`; with Inception's features the FID. Lower is better.
 
-    It is biased: it falls with the number of images, so compare equal numbers.
+    It is biased: it falls with the number of images, so compare equal numbers of images.
     """
 
     kinds = ("fd",)
@@ -48,9 +48,9 @@ class Frechet(SetDistance):
 class Kernel(SetDistance):
     """``kd``: squared maximum mean discrepancy with the kernel ``(x . y / d + 1)^3``; with Inception's the KID.
 
-    Binkowski et al., "Demystifying MMD GANs", 2018, sec. 4. The unbiased estimate (eq. 4) from *all* pairs: it has the
-    expectation of the usual mean over subsets of 1000, needs no random choice of them, and has less variance. Lower is
-    better; around zero it can be negative. Not multiplied by 100 or 1000.
+    Binkowski et al., "Demystifying MMD GANs", 2018, sec. 4. The unbiased estimate (eq. 4) from *all* pairs. It has the
+    same expectation as the usual mean over random subsets of 1000, with less variance. Lower is better; near zero it
+    can be negative. It is not multiplied by 100 or 1000.
     """
 
     kinds = ("kd",)
@@ -64,13 +64,12 @@ class Kernel(SetDistance):
 
 
 class NeighbourDistance(SetDistance):
-    """One that looks at balls around images, which reach to the k-th nearest of the others.
+    """A distance that uses a ball around each image, up to its k-th nearest neighbour in the same set.
 
-    A ball holds its surface: a generated image that copies a neighbour of a real one lies in that one's ball. What
-    differs from the radius by no more than rounding lies on the surface.
+    A ball includes its surface, with a tolerance for rounding: a copy of the k-th neighbour lies in the ball.
 
     Args:
-        neighbours: k.
+        neighbours: number k of neighbours.
     """
 
     needs_features = True
@@ -80,7 +79,7 @@ class NeighbourDistance(SetDistance):
         self.neighbours = neighbours
 
     def problems(self, num_images: int) -> list[str]:
-        """Too few others."""
+        """Too few images."""
         if num_images > self.neighbours:
             return []
         return [
@@ -89,9 +88,9 @@ class NeighbourDistance(SetDistance):
         ]
 
     def centered(self, real: FeatureSet, fake: FeatureSet) -> tuple[Tensor, Tensor]:
-        """Features of both sets, ``(N, d)`` and ``(M, d)``, from one centre: squares are smaller and cancel less.
+        """Features of both sets, ``(N, d)`` and ``(M, d)``, relative to one centre: smaller squares lose fewer digits.
 
-        With a centre for each set, the distance to a copy of a neighbour and the radius would round differently.
+        With one centre per set, the distance to a copy of a neighbour and the radius would round differently.
         """
         x, y = _features(real), _features(fake)
         center = x.mean(0)
@@ -107,18 +106,18 @@ class NeighbourDistance(SetDistance):
             squares[own - rows.start, own] = torch.inf
             radii.append(
                 squares.topk(self.neighbours, dim=1, largest=False).values[:, -1]
-            )  # a twelfth of kthvalue's time
+            )  # 12 times as fast as kthvalue
         return torch.cat(radii)
 
 
 class PrecisionRecall(NeighbourDistance):
-    """``precision``: share of the generated images within the manifold of real ones; ``recall`` the other way round.
+    """``precision``: share of generated images in the manifold of the real images; ``recall``: the reverse.
 
-    Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1, there with features of VGG-16. The
-    manifold of a set is all its balls. Both depend on the numbers of images: take as many real ones as generated.
+    Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1 (with features of VGG-16). The manifold of
+    a set is the union of its balls. Both depend on the numbers of images: take equally many real and generated images.
 
     Args:
-        neighbours: k.
+        neighbours: number k of neighbours.
     """
 
     kinds = ("precision", "recall")
@@ -131,7 +130,7 @@ class PrecisionRecall(NeighbourDistance):
         """See `SetDistance`."""
         x, y = self.centered(real, fake)
         x_radii, y_radii = self.radii(x), self.radii(y)
-        # rows of real images: whether a fake ball holds them, and which fake images their own balls hold
+        # for chunks of real images: are they in a fake ball, and which fake images are in their balls
         recalled, precise = [], torch.zeros(len(y), dtype=torch.bool, device=y.device)
         for rows, squares in _squared_distances(x, y, less=_rounding(x)):
             recalled.append((squares <= y_radii).any(1))
@@ -140,14 +139,14 @@ class PrecisionRecall(NeighbourDistance):
 
 
 class DensityCoverage(NeighbourDistance):
-    """``density``: mean number of real balls that a generated image lies in, over k; ``coverage``: share of real balls
-    with a generated image in them.
+    """``density``: mean number of real balls around a generated image, divided by k; ``coverage``: share of real balls
+    that hold a generated image.
 
-    Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020, eqs. 5 and 7. Balls are of real
-    images alone, so that one outlier among the generated ones counts for little. Density may exceed 1.
+    Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020, eqs. 5 and 7. Only real images
+    have balls, so generated outliers matter little. Density may exceed 1.
 
     Args:
-        neighbours: k.
+        neighbours: number k of neighbours.
     """
 
     kinds = ("density", "coverage")
@@ -175,18 +174,18 @@ def _features(of: FeatureSet) -> Tensor:
 
 
 def _unless_nan(x: Tensor, y: Tensor, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Not a number where a feature is none: a comparison with such a one is false, and shares would only be lower."""
+    """NaN if a feature is not finite: comparisons with NaN are false, which would only lower the shares."""
     finite = bool(x.isfinite().all() and y.isfinite().all())
     return numbers if finite else {name: torch.full_like(value, torch.nan) for name, value in numbers.items()}
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """Of rows with rows of the same index: ``(N, d), (N, d) -> (N,)``."""
+    """Kernel of rows with the same index: ``(N, d), (N, d) -> (N,)``."""
     return ((x * y).sum(1) / x.shape[1] + 1.0).pow(3)
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
-    """Over all pairs: ``(N, d), (M, d) -> ()``."""
+    """Sum of the kernel over all pairs: ``(N, d), (M, d) -> ()``."""
     rows = max(1, CHUNK_ELEMENTS // len(y))
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for chunk in x.split(rows):
@@ -196,7 +195,7 @@ def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _squared_distances(x: Tensor, y: Tensor, less: float = 0.0) -> Iterator[tuple[slice, Tensor]]:
-    """``|x_i - y_j|^2 - less (|x_i|^2 + |y_j|^2)`` of all pairs, at least 0, some rows ``(n, M)`` at a time."""
+    """``|x_i - y_j|^2 - less (|x_i|^2 + |y_j|^2)`` of all pairs, at least 0, in chunks of rows ``(n, M)``."""
     lengths = y.square().sum(1)
     rows = max(1, CHUNK_ELEMENTS // len(y))
     for start in range(0, len(x), rows):
@@ -206,8 +205,8 @@ def _squared_distances(x: Tensor, y: Tensor, less: float = 0.0) -> Iterator[tupl
 
 
 def _rounding(x: Tensor) -> float:
-    """How far apart two equal distances come out at most, in units of ``|x|^2 + |y|^2``: ``4 (d + 3) eps``.
+    """Largest rounding difference of two equal distances, in units of ``|x|^2 + |y|^2``: ``4 (d + 3) eps``.
 
-    A product of matrices rounds by its sizes and by the place of a row in it.
+    The rounding of a matrix product depends on its sizes and on the position of a row.
     """
     return 4.0 * (x.shape[1] + 3) * torch.finfo(x.dtype).eps

@@ -1,6 +1,6 @@
-"""How much fine structure of the originals is left in their reconstructions: 1 is as sharp, 0 is all blurred away.
+"""Fine structure of reconstructions relative to their originals: 1 is equally sharp, 0 is fully blurred.
 
-Sharper is not nearer: noise is sharp, too. Read it beside PSNR or a perceptual distance.
+Noise is sharp, too: read it together with PSNR or a perceptual distance.
 """
 
 import torch
@@ -8,15 +8,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 SMALLEST_SIZE = 4
-"""Height and width, in pixels, below which an image has no fine structure to speak of."""
+"""Smallest height and width of an image, in pixels."""
 
 
 def high_frequency_energy(x: Tensor) -> Tensor:
     """Energy above half the Nyquist frequency, summed over channels: ``(B, C, H, W) -> (B,)`` float64.
 
-    ``1/(HW) sum |DFT(x)|^2`` over the frequencies with ``|f| > 1/4`` cycles a pixel, the corners beyond 1/2 included;
-    in squared units of ``x``, summed over pixels. The transform takes an image as periodic: the step from one border to
-    the opposite one counts, in an image and its reconstruction alike.
+    ``1/(HW) sum |DFT(x)|^2`` over frequencies with ``|f| > 1/4`` cycles per pixel, including the corners beyond 1/2; in
+    squared units of ``x``, summed over pixels. The transform is periodic: the step between opposite borders counts, in
+    an image and in its reconstruction.
 
     >>> checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).tile(1, 1, 4, 4)
     >>> high_frequency_energy(checkerboard)  # all of it, 64
@@ -29,9 +29,9 @@ def high_frequency_energy(x: Tensor) -> Tensor:
 
 
 def laplacian_variance(x: Tensor) -> Tensor:
-    """Variance over places of the five-point Laplacian, summed over channels: ``(B, C, H, W) -> (B,)`` float64.
+    """Variance of the five-point Laplacian over inner pixels, summed over channels: ``(B, C, H, W) -> (B,)`` float64.
 
-    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000. Inner pixels only: no border is made up.
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000.
     """
     x = x.double()
     inner = x[..., 1:-1, 1:-1]
@@ -42,8 +42,8 @@ def laplacian_variance(x: Tensor) -> Tensor:
 class SharpnessMetric(Metric):
     """Ratios of reconstructions to originals: ``sharpness`` of `high_frequency_energy`, ``laplacian_ratio``.
 
-    Ratios of *sums* over all images and ranks, not means of the images' ratios: an image with next to no fine structure
-    would decide over such a mean, and one with none would make it infinite.
+    They are ratios of *sums* over all images and ranks: an image with little fine structure would dominate a mean of
+    ratios.
     """
 
     names = ("sharpness", "laplacian_ratio")
@@ -57,7 +57,7 @@ class SharpnessMetric(Metric):
             self.add_state(name, torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Take in reconstructions and originals ``(B, C, H, W)``, of at least `SMALLEST_SIZE` pixels each way."""
+        """Add reconstructions and originals ``(B, C, H, W)`` with sides of at least `SMALLEST_SIZE` pixels."""
         for name, images in (("reconstructed", x_hat), ("original", x)):
             sums = torch.stack([high_frequency_energy(images).sum(), laplacian_variance(images).sum()])
             setattr(self, name, getattr(self, name) + sums)

@@ -1,4 +1,4 @@
-"""Means over the images of a split, for terms of images and for what only all of them have together."""
+"""Means over the images of a split."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,10 @@ from torchmetrics import Metric
 
 
 class SplitMean(Metric):
-    """Mean of a tensor over all images of all ranks, in float64: of 60,000 images it has no error worth the name.
-
-    Not a number where a term of one image is none.
+    """Mean of a tensor over all images of all ranks, in float64; NaN if any value is NaN.
 
     Args:
-        shape: of the tensor.
+        shape: shape of the tensor.
 
     >>> mean = SplitMean()
     >>> mean.update(torch.tensor([1.0, 2.0]), 2)
@@ -30,10 +28,10 @@ class SplitMean(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, num_images: int) -> None:
-        """Take in ``values (n, *shape)`` whose sum is that over the images: one for each, or sums of several."""
+        """Add ``values (n, *shape)`` whose sum is the sum over ``num_images`` images: one row per image, or sums."""
         self.total += values.detach().double().sum(0)
         self.count += num_images
 
     def compute(self) -> Tensor:
-        """The mean, of that shape."""
+        """The mean, ``(*shape)``."""
         return self.total / self.count

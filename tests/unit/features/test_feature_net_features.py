@@ -102,7 +102,7 @@ def test_colours_see_grey_by_repetition_and_not_the_other_way(checkpoint: Path, 
     u = torch.randint(256, (2, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(features(u), features(u.repeat(1, 3, 1, 1)))
     (problem,) = FeatureNetDistance(str(checkpoint)).problems((3, 8, 8))
-    assert "FeatureNetDistance: its FeatureNet is of images with 1 channels, and these have 3. Train one" in problem
+    assert "FeatureNetDistance: its FeatureNet takes images with 1 channels, but these have 3. Train one" in problem
     (problem,) = FeatureNetFeatures(str(checkpoint)).problems((1, 8, 3))
     assert "FeatureNetFeatures: its FeatureNet needs images of at least 4 x 4 pixels, not 8 x 3. Train one" in problem
 

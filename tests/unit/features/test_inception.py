@@ -106,7 +106,7 @@ def test_mistakes(inception_file, tmp_path, monkeypatch):
     assert f"{other} is not {inception_file.name}: its SHA-256 begins with" in problem
     assert Inception(str(inception_file)).problems((3, 8, 8)) == []
     (problem,) = Inception(str(inception_file)).problems((2, 8, 8))
-    assert problem == "Inception: it sees images of 1 or 3 channels, not of 2. Leave it out."
+    assert problem == "Inception: it takes images of 1 or 3 channels, not of 2. Leave it out."
 
 
 def test_its_float32_has_all_digits_and_nobody_elses_setting_changes(inception_file):

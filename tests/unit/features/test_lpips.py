@@ -137,7 +137,7 @@ def test_a_random_trunk_says_so_and_is_always_the_same(images: tuple[Tensor, Ten
         torch.manual_seed(seed)
         distance = LPIPS("alexnet", weights="random")
         assert distance.name == "lpips_alex_random"
-        with pytest.warns(UserWarning, match=r"weights \(='random'\) of alexnet: the numbers are no LPIPS"):
+        with pytest.warns(UserWarning, match=r"weights \(='random'\) of alexnet: the numbers are not LPIPS"):
             assert not distance.problems((3, SIZE, SIZE))
         values.append(distance(x, x_hat))
     assert torch.equal(*values)

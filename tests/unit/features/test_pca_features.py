@@ -68,7 +68,7 @@ def test_blur_is_seen():
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        (lambda: PCAFeatures.fit([]), "PCAFeatures: fit needs at least two images, and was given 0"),
+        (lambda: PCAFeatures.fit([]), "PCAFeatures: fit needs at least two images, but was given 0"),
         (lambda: PCAFeatures.fit([torch.ones(5, 1, 2, 2)]), "PCAFeatures: the images given to fit are all the same"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_file_with_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = save(tmp_path / "a.ckpt", {"x": Unsafe()})
     with pytest.raises(ValueError) as error:
         read_autoencoder(path)
-    assert f"{path}: cannot be read without running code of it (" in str(error.value)
+    assert f"{path}: cannot be read without running its code (" in str(error.value)
     assert "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)." in str(error.value)
     assert capsys.readouterr().out == ""
 

@@ -189,7 +189,7 @@ LIKELIHOOD = (
         (vector_vae, "VAE to diffusers: its networks are MLP and MLP, which others do not have. Train a model of"
          " lit_vae.networks.LDMEncoder and LDMDecoder."),
         (lambda: gaussian(PixelGaussian()), "KLAutoencoder to diffusers: model.likelihood (=PixelGaussian) takes 6"
-         " numbers for each pixel of 3 channels, and diffusers decodes to images alone." + LIKELIHOOD),
+         " numbers for each pixel of 3 channels, but diffusers decodes to images only." + LIKELIHOOD),
         (lambda: gaussian(Bernoulli()), "KLAutoencoder to diffusers: the mean of model.likelihood (=Bernoulli) is not"
          " the decoder's output." + LIKELIHOOD),
         (lambda: discrete(VectorQuantizer(12, 4, normalize=True)), "VQVAE to diffusers: model.quantizer"

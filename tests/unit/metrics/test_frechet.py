@@ -109,5 +109,5 @@ def test_moments_are_those_of_all_images():
 
 
 def test_one_image_is_no_set():
-    with pytest.raises(ValueError, match=r"a set of 1 images has no covariance. Give it two at least"):
+    with pytest.raises(ValueError, match=r"a set of 1 images has no covariance. Give at least two"):
         features_of(randn(1, 3), keep=False)
