@@ -1,4 +1,4 @@
-"""Networks: modules from one shape to another, with no loss and no Lightning in them."""
+"""Networks: plain modules from one shape to another, without losses and Lightning."""
 
 from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder

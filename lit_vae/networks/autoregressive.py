@@ -1,4 +1,4 @@
-"""What every autoregressive network is, and the one loop that samples from them.
+"""Base class of autoregressive networks, and the loop that samples from them.
 
 The positions of a grid are visited in raster order: row by row, each from left to right.
 """
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 class Incremental(ABC):
-    """A network that visits the positions one by one: `parameters` of the next one, then `feed` what was drawn there.
+    """Visits the positions one by one: get `parameters` of the next position, draw there, and `feed` the draw.
 
-    It answers what ``forward`` would, at the cost of one position instead of all. Made in evaluation mode and without
-    gradient by `Autoregressive.incremental`. Both methods raise a ValueError once all positions have been visited.
+    It gives the outputs of ``forward`` at the cost of one position instead of all. `Autoregressive.incremental` makes
+    it in evaluation mode and without gradients. Both methods raise a ValueError after the last position.
     """
 
     @abstractmethod
@@ -24,25 +24,25 @@ class Incremental(ABC):
 
     @abstractmethod
     def feed(self, h: Tensor) -> None:
-        """Set the input at this position, ``(B, in_channels)``, and move on to the next."""
+        """Set the input at this position, ``(B, in_channels)``, and move to the next."""
 
 
 class Autoregressive(nn.Module, ABC):
-    """A network whose output at one position is a function of its input at the positions before.
+    """A network whose output at a position depends on its input at earlier positions only.
 
     ``h (B, in_channels, H, W), cond (B, cond_dim) or None, spatial (B, spatial_channels, H, W) or None
     -> (B, out_channels, H, W)``.
 
-    In raster order, the output at position i depends on ``h`` at the positions before i alone (not on i itself); it
-    may depend on all of ``cond`` and ``spatial``. A softmax, or any other distribution of the value at i given the
-    output at i, so makes an exact joint distribution by the chain rule.
+    The output at position i depends on ``h`` before i in raster order (not at i), and on all of ``cond`` and
+    ``spatial``. By the chain rule, a distribution of the value at i given the output at i, such as a softmax, defines
+    an exact joint distribution.
 
     Args:
-        in_channels: of the embedded values.
-        out_channels: parameters of the distribution at one position.
+        in_channels: channels of the embedded values.
+        out_channels: number of parameters of the distribution at one position.
         grid: ``(H, W)``.
-        cond_dim: 0 for no condition.
-        spatial_channels: of a condition of one vector for each position; 0 for none.
+        cond_dim: dimension of a condition; 0 for none.
+        spatial_channels: channels of a condition with one vector per position; 0 for none.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Autoregressive(nn.Module, ABC):
 
     @abstractmethod
     def incremental(self, batch: int, cond: Tensor | None = None, spatial: Tensor | None = None) -> Incremental:
-        """The same network at its first position, for ``batch`` images; in the dtype and on the device of the weights.
+        """The network at its first position, for ``batch`` images, with dtype and device of the weights.
 
         Call it in evaluation mode and under ``torch.no_grad()``, as `generate` does.
         """
 
     def check_shapes(self, batch: int, cond: Tensor | None, spatial: Tensor | None, h: Tensor | None = None) -> None:
-        """Raise a ValueError for an input that the network was not built for; it would be ignored, or broadcast."""
+        """Raise a ValueError for an input of another shape, which would be ignored or broadcast."""
         inputs = [
             ("cond_dim", self.cond_dim, "condition", cond, (batch, self.cond_dim)),
             ("spatial_channels", self.spatial_channels, "spatial condition", spatial,
@@ -97,7 +97,7 @@ AutoregressiveFactory = Callable[[int, int, tuple[int, int], int, int], Autoregr
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode; then every module's own mode again, since a frozen part may be in another than the whole."""
+    """Evaluation mode. On exit each module gets its own mode back: frozen parts may differ from the whole."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -120,13 +120,13 @@ def generate(
     """Sample ``batch`` images position by position.
 
     Args:
-        network: in any mode; evaluated without dropout and without autocast, so in the precision of its weights.
-        draw: output at one position to the value there, ``(B, out_channels) -> (B, *value)``.
-        embed: the value to what the network reads, ``(B, *value) -> (B, in_channels)``.
+        network: in any mode; it runs in eval mode without autocast, in the precision of its weights.
+        draw: draws the value at a position from the output there, ``(B, out_channels) -> (B, *value)``.
+        embed: maps the value to the network's input, ``(B, *value) -> (B, in_channels)``.
         batch: number of images B.
         cond: see `Autoregressive`; in any precision.
         spatial: see `Autoregressive`; in any precision.
-        progress: called with the number of positions done, and of all, after each.
+        progress: called with ``(done, total)`` after each position.
 
     Returns:
         ``(B, *value, H, W)``.

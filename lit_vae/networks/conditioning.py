@@ -1,4 +1,4 @@
-"""What a prior over fine codes is told of the coarse ones."""
+"""Conditions a prior over fine codes on coarse codes."""
 
 from itertools import zip_longest
 
@@ -18,23 +18,23 @@ def _factors(ratio: int) -> list[int]:
 
 
 class ConditioningStack(nn.Module):
-    """Embedded codes of the levels above to a map on the grid of this level.
+    """Maps embedded codes of the levels above to the grid of this level.
 
     ``h (B, in_channels, *in_grid) -> (B, out_channels, *out_grid)``. Residual blocks at the coarse grid, then
     nearest-neighbour upsampling by one prime factor at a time with a convolution after each: the conditioning stack of
-    VQ-VAE-2 (Razavi et al. 2019, sec. 3.2 and appendix). Every position may see every other, since all coarse codes
-    are known before the first fine one.
+    VQ-VAE-2 (Razavi et al. 2019, sec. 3.2 and appendix). It is not causal, because all coarse codes are known before
+    the first fine code.
 
     Args:
-        in_channels: given by the model.
-        out_channels: given by the model.
-        in_grid: given by the model, ``(h, w)``.
-        out_grid: given by the model, an integer multiple of ``in_grid`` in each direction.
-        width: channels in between.
-        blocks: residual blocks.
+        in_channels: set by the model.
+        out_channels: set by the model.
+        in_grid: set by the model, ``(h, w)``.
+        out_grid: set by the model, an integer multiple of ``in_grid`` in each direction.
+        width: hidden channels.
+        blocks: number of residual blocks.
 
     Raises:
-        ValueError: for grids of no integer ratio.
+        ValueError: the ratio of the grids is not an integer.
     """
 
     @checked

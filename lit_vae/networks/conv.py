@@ -1,4 +1,4 @@
-"""Residual convolutional encoder and decoder for images of any size that halves often enough."""
+"""Residual convolutional encoder and decoder for images whose size can be halved often enough."""
 
 import math
 
@@ -11,7 +11,7 @@ from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multipliers: list[int]) -> Shape:
-    """Size of the coarsest feature map, ``(h, w)``, or an error that says which sizes fit."""
+    """Size of the coarsest feature map, ``(h, w)``; raises ValueError with the sizes that fit."""
     if not multipliers:
         raise ValueError(
             f"{network}: multipliers (={multipliers}) must be one for each resolution, e.g. [1, 2, 4]. Set them in the"
@@ -36,16 +36,16 @@ def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multip
 
 
 class ConvEncoder(nn.Module):
-    """Image to vector or map: residual blocks at each resolution, halved by strided convolutions in between.
+    """Image to vector or map: residual blocks at each resolution, with strided convolutions in between.
 
     ``x (B, C, H, W), cond (B, cond_dim) or None -> (B, *out_shape)``; ``out_shape`` ``(d,)`` or ``(c, h, w)``.
 
     Args:
-        in_shape: given by the model.
-        out_shape: given by the model.
-        cond_dim: given by the model; 0 for no condition.
+        in_shape: set by the model.
+        out_shape: set by the model.
+        cond_dim: set by the model; 0 for no condition.
         width: channels at full resolution.
-        multipliers: of ``width`` at each resolution, from the finest to the coarsest.
+        multipliers: factors on ``width`` at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution.
     """
 
@@ -88,8 +88,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Vector or map to image parameters: the mirror of `ConvEncoder`, with nearest-neighbour upsampling.
 
-    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``; ``multipliers`` are given as for the encoder,
-    from the finest resolution to the coarsest.
+    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``; ``multipliers`` as in the encoder, from the
+    finest resolution to the coarsest.
     """
 
     @checked

@@ -1,4 +1,4 @@
-"""A discriminator of patches: Isola et al., "Image-to-Image Translation with Conditional GANs", 2017."""
+"""Patch discriminator: Isola et al., "Image-to-Image Translation with Conditional GANs", 2017."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -18,14 +18,14 @@ NORMALIZATIONS: dict[Normalization, Callable[[int], nn.Module]] = {"group": grou
 class PatchDiscriminator(nn.Module):
     """Images to logits of overlapping patches: ``(B, C, H, W) -> (B, 1, h, w)``.
 
-    4x4 convolutions, ``layers`` of them with stride two; with three, a logit sees 70 x 70 pixels. Weights start as
+    4x4 convolutions, ``layers`` of them with stride two; with three, a logit sees 70 x 70 pixels. Initial weights are
     N(0, 0.02).
 
     Args:
-        in_shape: given by the model, ``(C, H, W)``.
-        width: channels of the first convolution; doubled by each, to eight times at most.
-        layers: convolutions of stride two.
-        normalization: ``group``; ``batch``, as published, which needs ``trainer.sync_batchnorm`` for several ranks; or
+        in_shape: set by the model, ``(C, H, W)``.
+        width: channels of the first convolution; each next one doubles them, up to eight times.
+        layers: number of convolutions with stride two.
+        normalization: ``group``; ``batch`` as in the paper (set ``trainer.sync_batchnorm`` for several ranks); or
             ``none``.
         spectral: divide each weight by its largest singular value (Miyato et al. 2018).
     """
@@ -43,8 +43,8 @@ class PatchDiscriminator(nn.Module):
         channels, *size = in_shape
         if min(size) < 3 * 2**layers:
             raise ValueError(
-                f"PatchDiscriminator: layers (={layers}) leave no patch of {size[0]}x{size[1]} images, which need"
-                f" {3 * 2**layers} pixels a side. Take fewer layers."
+                f"PatchDiscriminator: layers (={layers}) need images of {3 * 2**layers} pixels a side, but these are"
+                f" {size[0]}x{size[1]}. Take fewer layers."
             )
         body: list[nn.Module] = []
         strides = [2] * layers + [1]

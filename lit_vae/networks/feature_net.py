@@ -12,7 +12,7 @@ from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A classifier that shows what it sees on the way."""
+    """A classifier that also gives its intermediate feature maps."""
 
     in_channels: int
     """Channels of the images."""
@@ -21,11 +21,11 @@ class FeatureNetwork(nn.Module, ABC):
     """Channels of the last map."""
 
     smallest_size: int
-    """Height and width, in pixels, below which nothing is left of an image."""
+    """Smallest height and width of an image, in pixels."""
 
     @abstractmethod
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Maps of features from the finest to the coarsest: ``(B, C, H, W) -> [(B, C_l, H_l, W_l)]``."""
+        """Feature maps from the finest to the coarsest: ``(B, C, H, W) -> [(B, C_l, H_l, W_l)]``."""
 
     @abstractmethod
     def classify(self, pooled: Tensor) -> Tensor:
@@ -41,11 +41,11 @@ class FeatureNetwork(nn.Module, ABC):
 
 
 FeatureNetworkFactory = Callable[[int, int], FeatureNetwork]
-"""``(in_channels, num_classes) -> network``: a subclass whose own arguments are given."""
+"""``(in_channels, num_classes) -> network``: a subclass with its other arguments filled in."""
 
 
 class _Block(nn.Module):
-    """Convolution, norm, ReLU, convolution, norm, beside a shortcut, then ReLU.
+    """Residual block: convolution, norm, ReLU, convolution, norm, plus shortcut, then ReLU.
 
     He et al., "Deep Residual Learning for Image Recognition", 2016, sec. 3.3, with GroupNorm.
     """
@@ -65,13 +65,14 @@ class _Block(nn.Module):
 
 
 class ResidualFeatures(FeatureNetwork):
-    """Residual blocks at each resolution, halved by averaging in between; each resolution's output is a map.
+    """Residual blocks at each resolution, with average pooling in between; the output of each resolution is a map.
 
-    No norm over the batch: a map is a function of its image alone. Any size of at least ``smallest_size`` will do.
+    There are no batch statistics, so a map depends on its image only. Images may have any size from ``smallest_size``
+    on.
 
     Args:
-        in_channels: given by the model.
-        num_classes: given by the model.
+        in_channels: set by the model.
+        num_classes: set by the model.
         widths: channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution.
     """
@@ -102,7 +103,7 @@ class ResidualFeatures(FeatureNetwork):
         self.head = nn.Linear(widths[-1], num_classes)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """See `FeatureNetwork`; behind a ReLU each."""
+        """See `FeatureNetwork`; each map is the output of a ReLU."""
         h = F.relu(self.stem(x))
         maps: list[Tensor] = []
         for stage in self.stages:
@@ -116,10 +117,10 @@ class ResidualFeatures(FeatureNetwork):
 
 
 class RandomTranslation(nn.Module):
-    """Shifts every training image by up to so many pixels each way, repeating its border; the identity in eval mode.
+    """Shifts each training image at random and repeats its border; the identity in eval mode.
 
     Args:
-        max_pixels: the largest shift.
+        max_pixels: largest shift in each direction.
     """
 
     @checked

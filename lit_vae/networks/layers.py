@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """In float32 under autocast, as autocast on CUDA has it: a CPU's bf16 channels-last kernel is very slow."""
+    """GroupNorm in float32 under autocast, as on CUDA: the bf16 channels-last kernel of CPUs is very slow."""
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, C, H, W) -> (B, C, H, W)``, in the dtype of ``h``."""
@@ -15,7 +15,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(channels: int) -> GroupNorm:
-    """GroupNorm of at most 32 groups with at least 4 channels in each; no statistics of the batch, so none to sync."""
+    """GroupNorm with at most 32 groups of at least 4 channels. It has no batch statistics to synchronise."""
     groups = min(32, max(channels // 4, 1))
     while channels % groups:
         groups -= 1
@@ -23,7 +23,7 @@ def group_norm(channels: int) -> GroupNorm:
 
 
 class FiLM(nn.Module):
-    """Scales and shifts feature maps by a condition (Perez et al., "FiLM", 2018); the identity at initialisation.
+    """Scales and shifts feature maps by a condition (Perez et al., "FiLM", 2018); initially the identity.
 
     ``h (B, C, H, W), cond (B, cond_dim) -> (B, C, H, W)``.
     """
@@ -41,10 +41,10 @@ class FiLM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, beside a shortcut; with the second convolution at zero it starts as the shortcut.
+    """Twice norm, SiLU, convolution, plus a shortcut; initially the shortcut, since the second convolution is zero.
 
-    ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``. Raises a ValueError for a
-    condition that it was not built for, and for a missing one: either would be ignored in silence.
+    ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``. Raises a ValueError for an
+    unexpected or a missing condition.
     """
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
@@ -74,9 +74,9 @@ class ResidualBlock(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour doubling and a 3x3 convolution, computed as one transposed convolution.
 
-    No checkerboard (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
-    Doubling is a transposed convolution of stride 2 with a 2x2 kernel of ones. Two convolutions in a row are one, with
-    the 4x4 convolution of their kernels: of 36 multiplications for each value and output channel, 16 are left.
+    It makes no checkerboard artifacts (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
+    Doubling is a transposed convolution of stride 2 with a 2x2 kernel of ones. Both convolutions together are one with
+    a 4x4 kernel: 16 instead of 36 multiplications for each value and output channel.
     """
 
     taps: Tensor
@@ -84,7 +84,7 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        # a transposed convolution reads its kernel backwards; sums over 2x2 windows are a convolution with ones
+        # a transposed convolution flips its kernel; sums over 2x2 windows are a convolution with ones
         flipped = torch.eye(9).view(9, 1, 3, 3).flip(2, 3)
         windows = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
         self.register_buffer("taps", windows.view(9, 16), persistent=False)

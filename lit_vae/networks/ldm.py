@@ -1,8 +1,9 @@
-"""Encoder and decoder of latent diffusion, layer by layer those of the published autoencoders.
+"""Encoder and decoder of latent diffusion, equal to the published autoencoders layer by layer.
 
 Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, sec. 3.1 and appendix G; the
 layers are in Esser et al., "Taming Transformers for High-Resolution Image Synthesis", 2021, table 7.
-`lit_vae.interop` brings weights in and out. At line ends are shapes of one image: c channels, m times width.
+`lit_vae.interop` reads and writes their weights. Comments at line ends give shapes of one image: c channels, m times
+width.
 """
 
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, 3x3 convolution, twice, beside a shortcut: ``(B, in_channels, H, W) -> (B, out_channels, H, W)``."""
+    """Twice norm, SiLU, 3x3 convolution, plus a shortcut: ``(B, in_channels, H, W) -> (B, out_channels, H, W)``."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention of one head over all pixels, beside the identity: ``(B, C, H, W) -> (B, C, H, W)``."""
+    """Single-head self-attention over all pixels, plus the identity: ``(B, C, H, W) -> (B, C, H, W)``."""
 
     def __init__(self, channels: int, norm_groups: int) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 3x3 convolution of stride 2 over features padded with zeros at the right and the bottom alone."""
+    """A 3x3 convolution of stride 2, with zero padding at the right and the bottom only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class Downsample(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks at one resolution. With ``checkpointing`` their insides are not kept, but computed again by backward."""
+    """Blocks at one resolution. With ``checkpointing`` the backward pass computes their activations again."""
 
     def __init__(self, checkpointing: bool) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class _Stage(nn.Module):
 
 
 class _Level(_Stage):
-    """Residual blocks, each with attention behind it or none; then a change of resolution, or the identity."""
+    """Residual blocks, optionally each followed by attention; then a change of resolution, or the identity."""
 
     def __init__(
         self,
@@ -131,10 +132,10 @@ def _check(
     attention: list[int],
     norm_groups: int,
 ) -> list[tuple[int, bool]]:
-    """Channels of each level, the finest first, and whether it has attention; or an error that says what fits."""
+    """Channels of each level, the finest first, and whether it has attention; ValueError for wrong settings."""
     if cond_dim:
         raise ValueError(
-            f"{network}: cond_dim (={cond_dim}) must be 0: it is told no labels. Take"
+            f"{network}: cond_dim (={cond_dim}) must be 0: it takes no labels. Take"
             f" lit_vae.networks.Conv{network.removeprefix('LDM')} for a model with labels."
         )
     if len(latent_shape) != 3:
@@ -159,25 +160,24 @@ def _check(
 
 
 class LDMEncoder(nn.Module):
-    """Image to map: residual blocks at each resolution, halved in between, attention at the coarsest.
+    """Image to map: residual blocks at each resolution, downsampling in between, attention at the coarsest.
 
     ``x (B, C, H, W) -> (B, *out_shape)``; ``out_shape`` ``(c, h, w)``.
 
     Args:
-        in_shape: given by the model.
-        out_shape: given by the model; a map.
-        cond_dim: given by the model; there is no place for a condition.
+        in_shape: set by the model.
+        out_shape: set by the model; a map.
+        cond_dim: set by the model; must be 0.
         width: channels at full resolution.
-        multipliers: of ``width`` at each resolution, from the finest to the coarsest.
+        multipliers: factors on ``width`` at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution.
-        attention: heights of feature maps at which attention follows on each residual block. Its cost grows with the
-            square of the number of pixels.
-        norm_groups: of every GroupNorm; divides all numbers of channels.
-        checkpointing: keep only the inputs of the blocks for the backward pass, and compute the rest again: less
-            memory, about a quarter more time.
+        attention: heights of feature maps with attention after each residual block. Its cost grows with the square of
+            the number of pixels.
+        norm_groups: groups of every GroupNorm; must divide all numbers of channels.
+        checkpointing: store only the inputs of blocks for the backward pass: less memory, about a quarter more time.
 
     Raises:
-        ValueError: for shapes or numbers that do not fit.
+        ValueError: shapes or numbers do not fit.
     """
 
     @checked
@@ -213,16 +213,16 @@ class LDMEncoder(nn.Module):
         """See the class."""
         h = self.stem(x)  # (m_0, H, W)
         for level in self.levels:
-            h = level(h)  # (m_l, H / 2^l, W / 2^l), and half as high and wide but for the last
+            h = level(h)  # (m_l, H / 2^l, W / 2^l), then halved except after the last
         h = self.middle(h)  # (m, h, w)
         return self.quant(self.head(F.silu(self.norm(h))))  # (c, h, w)
 
 
 class LDMDecoder(nn.Module):
-    """Map to image parameters, the mirror of `LDMEncoder` with one residual block more at each resolution.
+    """Map to image parameters: the mirror of `LDMEncoder`, with one more residual block at each resolution.
 
-    ``z (B, *in_shape) -> (B, *out_shape)``; arguments are given as for the encoder, also ``multipliers`` from the
-    finest resolution to the coarsest, ``blocks`` of the encoder, and ``attention``.
+    ``z (B, *in_shape) -> (B, *out_shape)``. It takes the same arguments as the encoder, including the order of
+    ``multipliers`` and the number of ``blocks``.
     """
 
     @checked
@@ -264,5 +264,5 @@ class LDMDecoder(nn.Module):
         h = self.stem(self.post_quant(z))  # (m, h, w)
         h = self.middle(h)  # (m, h, w)
         for level in self.levels:
-            h = level(h)  # (m_l, H / 2^l, W / 2^l), and twice as high and wide but for the last
+            h = level(h)  # (m_l, H / 2^l, W / 2^l), then doubled except after the last
         return self.head(F.silu(self.norm(h)))  # (P, H, W), P parameters of the likelihood

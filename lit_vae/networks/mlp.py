@@ -1,4 +1,4 @@
-"""Fully connected networks, for encoders and decoders alike."""
+"""Fully connected networks for encoders and decoders."""
 
 import math
 from itertools import pairwise
@@ -16,9 +16,9 @@ class MLP(nn.Module):
     ``h (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. ``hidden: []`` is an affine map: a linear VAE.
 
     Args:
-        in_shape: given by the model.
-        out_shape: given by the model.
-        cond_dim: given by the model; 0 for no condition.
+        in_shape: set by the model.
+        out_shape: set by the model.
+        cond_dim: set by the model; 0 for no condition.
         hidden: widths of the hidden layers, from input to output.
         activation: class of the non-linearity.
     """

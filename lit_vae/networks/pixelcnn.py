@@ -1,4 +1,4 @@
-"""The gated PixelCNN: an autoregressive network of convolutions, with causal attention if wanted."""
+"""The gated PixelCNN: an autoregressive network of convolutions, optionally with causal attention."""
 
 from torch import Tensor, nn
 
@@ -9,26 +9,26 @@ from lit_vae.ranges import AtLeastThree, BelowOne, NotNegativeInt, PositiveInt, 
 
 
 class GatedPixelCNN(Autoregressive):
-    """Convolutions over the values above and to the left, in two stacks that leave no blind spot.
+    """Convolutions over the values above and to the left, in two stacks without a blind spot.
 
-    Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016. See `Autoregressive` for what it
-    maps to what, and `GatedLayer` for a layer. Without attention, position (r, c) sees the ``1 + layers * (k // 2)``
+    Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016. See `Autoregressive` for inputs
+    and outputs, and `GatedLayer` for a layer. Without attention, position (r, c) sees the ``1 + layers * (k // 2)``
     rows above it, ``layers * (k // 2)`` columns to either side there, and ``1 + layers * (k // 2)`` positions to its
-    left. There is no normalisation over positions or over the batch: either would leak what comes later.
+    left. There is no normalisation over positions or the batch, which would leak later positions.
 
     Args:
-        in_channels: given by the model.
-        out_channels: given by the model.
-        grid: given by the model.
-        cond_dim: given by the model; a bias in every gate (eq. 4 of the paper).
-        spatial_channels: given by the model; a 1 x 1 convolution in every gate (eq. 5).
+        in_channels: set by the model.
+        out_channels: set by the model.
+        grid: set by the model.
+        cond_dim: set by the model; a bias in every gate (eq. 4 of the paper).
+        spatial_channels: set by the model; a 1 x 1 convolution in every gate (eq. 5).
         width: channels of each stack.
-        layers: gated layers of both stacks.
-        kernel_size: k, odd, 3 or more.
+        layers: number of gated layers.
+        kernel_size: k, odd, at least 3.
         head_width: hidden channels of the two 1 x 1 convolutions at the end.
-        dropout: on the output of every gate.
-        attention_every: a `CausalAttention` after every so many layers; 0 for none.
-        heads: of the attention.
+        dropout: rate on the output of every gate.
+        attention_every: number of layers between two `CausalAttention`; 0 for none.
+        heads: heads of the attention.
     """
 
     @checked
@@ -88,6 +88,6 @@ class GatedPixelCNN(Autoregressive):
         return self.head(horizontal)
 
     def incremental(self, batch: int, cond: Tensor | None = None, spatial: Tensor | None = None) -> CachedPixelCNN:
-        """See `Autoregressive`. A position costs one column of each layer; see `CachedPixelCNN`."""
+        """See `Autoregressive` and `CachedPixelCNN`. Each position costs one column of each layer."""
         self.check_shapes(batch, cond, spatial)
         return CachedPixelCNN(self.body, self.head, self.grid, batch, cond, spatial)

@@ -1,9 +1,9 @@
-"""Sampling from the gated PixelCNN at the cost of one position a position.
+"""Incremental sampling from the gated PixelCNN: each step computes one position only.
 
-A row buffer holds what a layer reads of the row being visited, ``(B, left + W, C)``, zero in the ``left`` columns that
-stand for the padding of ``forward``. The columns that a horizontal kernel covers lie one after the other in memory, so
-that the convolution at a position is one product of matrices with a view of them. What the columns to the right still
-hold of the row before is never read: the views are made once and serve every row.
+A row buffer ``(B, left + W, C)`` holds a layer's input in the current row; its first ``left`` columns are zero, the
+padding of ``forward``. The columns under a horizontal kernel are contiguous in memory, so the convolution at a position
+is one matrix product with a view of them. Columns to the right still hold the row before, but are never read, so the
+views are made once and serve all rows.
 """
 
 import torch
@@ -18,10 +18,10 @@ class _CachedLayer:
     """A `GatedLayer`: the vertical stack row by row, the horizontal one position by position.
 
     Args:
-        layer: what it computes.
+        layer: the layer.
         source: row buffer of the horizontal input, its last W columns.
         target: row buffer of the horizontal output.
-        grid_width: W.
+        grid_width: width W of the grid.
         cond: ``(B, cond_dim)`` or None.
         spatial: ``(B, spatial_channels, H, W)`` or None.
     """
@@ -53,7 +53,7 @@ class _CachedLayer:
         ]
 
     def begin_row(self, row: int, vertical: Tensor) -> Tensor:
-        """Of the vertical stack, the newest input row to the output row: ``(B, C, 1, W) -> (B, width, 1, W)``."""
+        """Run the vertical stack on the newest input row: ``(B, C, 1, W) -> (B, width, 1, W)``."""
         layer = self.layer
         self.above = torch.cat([self.above[:, :, 1:], vertical], 2)
         context = layer.context(self.cond, None if self.spatial is None else self.spatial[:, :, row : row + 1])
@@ -63,7 +63,7 @@ class _CachedLayer:
         return gate(v)
 
     def visit(self, column: int) -> None:
-        """The horizontal stack's output at one position."""
+        """Run the horizontal stack at one position."""
         context, taps, shortcut, target = self.views[column]
         torch.addmm(context, taps, self.gate_weight, out=self.gates)
         self.tanh_half.tanh_()
@@ -71,7 +71,7 @@ class _CachedLayer:
 
 
 class _CachedAttention:
-    """A `CausalAttention` that keeps keys and values, "nothing" first; it changes the row buffer ``target``."""
+    """A `CausalAttention` with cached keys and values, "nothing" first. It changes the row buffer ``target``."""
 
     def __init__(self, attention: CausalAttention, target: Tensor, grid: tuple[int, int]) -> None:
         self.attention = attention
@@ -89,7 +89,7 @@ class _CachedAttention:
         self.values[:, :, place] = values
 
     def visit(self, position: int) -> None:
-        """Attend from this position to those before it."""
+        """Attend from this position to earlier positions."""
         h = self.columns[position % len(self.columns)]
         self.normed = self.attention.norm(h) + self.places[position]
         query = self.attention.split(self.attention.query(self.normed)[:, None])
@@ -98,14 +98,14 @@ class _CachedAttention:
         h += self.attention.out(attended.flatten(1))
 
     def feed(self, position: int, x: Tensor) -> None:
-        """Keep this position for those after it: ``x (B, in_channels)`` is the network's input there."""
+        """Cache this position for later ones; ``x (B, in_channels)`` is the network's input here."""
         self.keep(position + 1, self.attention.key_value(self.normed) + self.attention.key_value_input(x))
 
 
 class CachedPixelCNN(Incremental):
-    """A `GatedPixelCNN` in steps: `feed` computes one column of each layer, the first of a row one row of each.
+    """A `GatedPixelCNN` in steps: `feed` computes one column of each layer, and at the start of a row one row.
 
-    Without attention, memory is for a few rows of each layer. The weights must not change meanwhile.
+    Without attention, it stores a few rows of each layer. The weights must not change between steps.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class CachedPixelCNN(Incremental):
     def _visit(self) -> None:
         row, column = divmod(self._position, self._grid[1])
         if column == 0:
-            vertical = self._input.mT.unsqueeze(2)  # of the row above: zero at first
+            vertical = self._input.mT.unsqueeze(2)  # the row above; zero for the first row
             for step in self._steps:
                 if isinstance(step, _CachedLayer):
                     vertical = step.begin_row(row, vertical)

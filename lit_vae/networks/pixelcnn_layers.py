@@ -1,4 +1,4 @@
-"""Layers of the gated PixelCNN: both stacks' convolutions, and causal attention."""
+"""Layers of the gated PixelCNN: convolutions of both stacks, and causal attention."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _GATE_GAIN = 2.94
-"""``1 / sqrt(E[(tanh(a) sigmoid(b))^2])`` for a, b of N(0, 1): what brings a gate's output back to variance one."""
+"""``1 / sqrt(E[(tanh(a) sigmoid(b))^2])`` for a, b from N(0, 1): scales a gate's output to variance one."""
 
 
 def gate(h: Tensor) -> Tensor:
@@ -26,16 +26,16 @@ class GatedLayer(nn.Module):
     ``vertical (B, C, H, W), horizontal (B, C, H, W), context (B or 1, 4 width, H or 1, W or 1)
     -> vertical, horizontal (B, width, H, W)``, with C = ``in_channels`` in the first layer, else ``width``.
 
-    No kernel is masked; each is as large as what it may see, and causal by how its input is padded:
+    There are no masked kernels. The padding of the input makes each kernel causal:
 
-    - vertical, ``(k // 2 + 1, k)``: the row itself and those above, by padding at the top alone. The first layer's
-      input is moved down by one row, so that its output, and every later one, knows the rows above and no more.
-    - horizontal, ``(1, k // 2 + 1)``: the position itself and those to the left, by padding at the left alone. The
-      first layer's input is moved right by one, so that the position itself is not seen (the paper's mask A).
-    - vertical to horizontal, 1 x 1: the vertical stack at this position knows only the rows above it.
+    - vertical, ``(k // 2 + 1, k)``: padding at the top only, so it sees the row itself and rows above. The first layer
+      shifts its input down by one row, so it and all later layers see only rows above the position.
+    - horizontal, ``(1, k // 2 + 1)``: padding at the left only, so it sees the position itself and positions to the
+      left. The first layer shifts its input right by one, so it does not see the position itself (the paper's mask A).
+    - vertical to horizontal, 1 x 1: the vertical stack sees only rows above the position.
 
-    The residual is on the horizontal stack, in all layers but the first, where it would add the value to be predicted.
-    ``context`` is the bias of both gates and all that the conditions add to it.
+    The horizontal stack has residual connections, except in the first layer, where they would add the value to predict.
+    ``context`` is the bias of both gates plus the contribution of the conditions.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class GatedLayer(nn.Module):
         self.from_spatial = nn.Conv2d(spatial_channels, 4 * width, 1, bias=False) if spatial_channels else None
 
     def reset_parameters(self, layers: int) -> None:
-        """Give every gate of ``layers`` layers an input of variance one.
+        """Initialise so that every gate of ``layers`` layers gets an input of variance one.
 
         The vertical stack has no residual: with PyTorch's initialisation its variance falls twelvefold in each layer.
-        ``residual`` is such that the horizontal stack has variance one at its end.
+        ``residual`` gives the horizontal stack variance one at its end.
         """
         gain = 1.0 if self.first else _GATE_GAIN
         _init(self.vertical.weight, gain)
@@ -87,12 +87,12 @@ class GatedLayer(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Attention over all positions before, beside a shortcut (Chen et al., "PixelSNAIL", 2018, sec. 2.2).
+    """Attention over all earlier positions, plus a shortcut (Chen et al., "PixelSNAIL", 2018, sec. 2.2).
 
-    ``h (B, width, H, W), x (B, in_channels, H, W) -> (B, width, H, W)``: queries of the features, keys and values of
-    the features and of the network's input ``x``, all with learned rows and columns. Keys and values hold the input at
-    their own position, so position i attends to those before it and not to itself. The first has none before it: all
-    attend to one learned key and value as well, "nothing".
+    ``h (B, width, H, W), x (B, in_channels, H, W) -> (B, width, H, W)``: queries from the features, keys and values
+    from the features and the network's input ``x``, all with learned embeddings of row and column. Keys and values
+    contain the input at their position, so a position does not attend to itself. All positions also attend to a learned
+    key and value "nothing", because the first has no earlier positions.
     """
 
     def __init__(self, in_channels: int, width: int, heads: int, grid: tuple[int, int]) -> None:
@@ -114,7 +114,7 @@ class CausalAttention(nn.Module):
         return t.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def places(self) -> Tensor:
-        """What is added to the features for where they are, ``(H W, width)``."""
+        """Position embeddings, ``(H W, width)``."""
         return (self.rows + self.columns).flatten(0, 1)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class CausalAttention(nn.Module):
         n = self.norm(h.flatten(2).mT) + self.places()
         before = self.key_value(n[:, :-1]) + self.key_value_input(x.flatten(2).mT[:, :-1])
         keys, values = torch.cat([self.nothing.expand(len(h), 1, -1), before], 1).chunk(2, 2)
-        # One place to the right of its position, a causal mask's "up to here" is "before here".
+        # keys are shifted by one position, so the causal mask "up to here" means "before here"
         attended = F.scaled_dot_product_attention(
             self.split(self.query(n)), self.split(keys), self.split(values), is_causal=True
         )

@@ -1,7 +1,7 @@
-"""Images larger than memory, tile by tile, with blended seams.
+"""Runs networks on large images tile by tile, with blended seams, to save memory.
 
-Networks with norms or attention see statistics of the whole image: a tile's differ, and so the result is near, but not
-equal to, that of the whole at once. Tiles that overlap by a quarter hide it.
+For networks with norms or attention the result is close to that of the whole image, but not equal, because the
+statistics of a tile differ. An overlap of a quarter of a tile hides the seams.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,18 @@ Network = Callable[[Tensor], Tensor]
 def encode_tiled(encoder: Network, x: Tensor, factor: int, tile: int = 64, overlap: int = 16) -> Tensor:
     """``encoder(x)`` in tiles, without gradient: ``(B, C, H, W) -> (B, c, H / factor, W / factor)``.
 
-    Memory for the network's features is that of one tile, whatever the image.
+    The memory for features is that of one tile.
 
     Args:
-        encoder: makes maps of ``1 / factor`` of the height and width.
+        encoder: network whose output has ``1 / factor`` of the height and width.
         x: images of any size divisible by ``factor``.
         factor: see ``encoder``.
         tile: height and width of a tile *on the map*; in the image ``factor`` times as much.
-        overlap: of two tiles on the map, at least; at most half a tile. Across it one fades linearly into the other.
+        overlap: smallest overlap of two tiles on the map; at most half a tile. In it, one tile fades linearly into the
+            other.
 
     Raises:
-        ValueError: for sizes that do not fit.
+        ValueError: the sizes do not fit.
     """
     return _tiled("encode_tiled", encoder, x, tile, overlap, factor, 1)
 
@@ -37,13 +38,13 @@ def encode_tiled(encoder: Network, x: Tensor, factor: int, tile: int = 64, overl
 def decode_tiled(decoder: Network, z: Tensor, factor: int, tile: int = 64, overlap: int = 16) -> Tensor:
     """``decoder(z)`` in tiles, without gradient: ``(B, c, h, w) -> (B, P, factor h, factor w)``; see `encode_tiled`.
 
-    ``tile`` and ``overlap`` are of the latents ``z``, as there.
+    ``tile`` and ``overlap`` are in units of the latents ``z``, too.
     """
     return _tiled("decode_tiled", decoder, z, tile, overlap, 1, factor)
 
 
 def _tiled(function: str, network: Network, x: Tensor, tile: int, overlap: int, inward: int, outward: int) -> Tensor:
-    """Tiles are laid out on the map; one of its positions is ``inward`` of the input and ``outward`` of the output."""
+    """Tile on the map: one position is ``inward`` pixels of the input and ``outward`` pixels of the output."""
     height, width = x.shape[2:]
     if not 0 <= 2 * overlap <= tile or tile < 1:
         raise ValueError(
@@ -68,10 +69,10 @@ def _tiled(function: str, network: Network, x: Tensor, tile: int, overlap: int, 
 
 
 def _fading(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, int, Tensor]]:
-    """Tiles of one axis: start and stop on the map, and a weight for each of the ``scale`` as many output positions.
+    """Tiles of one axis: start and stop on the map, and weights of their ``scale`` times as many output positions.
 
-    At every position the weights sum to one. They are proportional to the distance to the tile's end, unless that is
-    the end of the image: so where two tiles overlap, one fades linearly into the other.
+    At every position the weights sum to one. They are proportional to the distance to the end of the tile, unless it is
+    an end of the image, so that one tile fades linearly into the next.
     """
     intervals = _intervals(length, tile, overlap)
     position = torch.arange(length * scale, dtype=torch.float64) + 0.5
@@ -89,7 +90,7 @@ def _fading(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int,
 
 
 def _intervals(length: int, tile: int, overlap: int) -> list[Shape]:
-    """The fewest tiles that cover an axis, equally far apart: ``(start, stop)`` each."""
+    """The fewest equally spaced tiles that cover an axis: ``(start, stop)`` each."""
     tile = min(tile, length)
     gaps = -(-(length - tile) // max(tile - overlap, 1))
     starts = [round(gap * (length - tile) / max(gaps, 1)) for gap in range(gaps + 1)]

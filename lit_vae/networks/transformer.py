@@ -1,4 +1,4 @@
-"""A decoder-only transformer over a grid, with a key/value cache for sampling."""
+"""A decoder-only transformer over a grid, with a key-value cache for sampling."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from lit_vae.networks.autoregressive import Autoregressive, Incremental
 from lit_vae.ranges import BelowOne, PositiveInt, SmallCount, checked
 
 Modulation = tuple[Tensor, Tensor] | None
-"""Scale and shift of a normalised token, ``(B, 1, width)`` each; none without a condition."""
+"""Scale and shift of a normalised token, ``(B, 1, width)`` each; None without a condition."""
 
 
 class _Cache:
-    """Keys and values of one layer at the positions so far, in a buffer for all positions."""
+    """Keys and values of one layer at all positions so far."""
 
     def __init__(self, buffer: Tensor) -> None:
         self.buffer = buffer  # (2, B, heads, positions, head_dim)
         self.length = 0
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of one position, ``(B, heads, 1, head_dim)``, ``->`` those of all so far."""
+        """Append key and value of one position, ``(B, heads, 1, head_dim)``; return those of all positions so far."""
         self.buffer[0, :, :, self.length] = key[:, :, 0]
         self.buffer[1, :, :, self.length] = value[:, :, 0]
         self.length += 1
@@ -42,7 +42,7 @@ class _Norm(nn.LayerNorm):
 
 
 class _Block(nn.Module):
-    """Causal self-attention, then a perceptron, each on normalised tokens beside the identity (pre-norm)."""
+    """Causal self-attention, then an MLP, each with pre-norm and a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, modulations: Sequence[Modulation], cache: _Cache | None = None) -> Tensor:
-        """Tokens ``(B, T, width)`` of all positions; with a cache ``(B, 1, width)``, of the next one."""
+        """Tokens ``(B, T, width)`` of all positions; with a cache ``(B, 1, width)`` of the next position."""
         projected = self.to_query_key_value(self.norm1(x, modulations[0]))
         query, key, value = projected.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
@@ -70,26 +70,25 @@ class _Block(nn.Module):
 class CausalTransformer(Autoregressive):
     """Decoder-only transformer in raster order (Radford et al., "Language Models are Unsupervised Multitask Learners").
 
-    See `Autoregressive` for the shapes. The input is shifted by one position behind a learned start token: the token of
-    position i carries ``h`` at i - 1, attends to the tokens up to its own, and predicts i, so it sees the positions
-    before i alone. It carries the embeddings of the row and column of i, and ``spatial`` at i: the position that it
-    predicts is where that condition is needed, and all of it is known before anything is drawn, so it tells no future.
-    ``cond`` is added to the start token, and scales and shifts every normalised token (adaptive LayerNorm: Peebles and
-    Xie, "Scalable Diffusion Models with Transformers", 2023), by nothing at first.
+    See `Autoregressive` for the shapes. The input is shifted by one position after a learned start token. The token of
+    position i contains ``h`` at i - 1, the embeddings of the row and column of i, and ``spatial`` at i (the whole
+    condition is known before sampling). It attends to tokens up to itself and predicts i. ``cond`` is added to the
+    start token. It also scales and shifts every normalised token, initially by the identity (adaptive LayerNorm:
+    Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023).
 
     Args:
-        in_channels: given by the model.
-        out_channels: given by the model.
-        grid: given by the model.
-        cond_dim: given by the model.
-        spatial_channels: given by the model.
-        width: of a token.
-        layers: blocks of attention and perceptron.
-        heads: of attention; divides ``width``.
-        dropout: of tokens, attention and residual branches.
+        in_channels: set by the model.
+        out_channels: set by the model.
+        grid: set by the model.
+        cond_dim: set by the model.
+        spatial_channels: set by the model.
+        width: width of a token.
+        layers: number of blocks of attention and MLP.
+        heads: number of attention heads; must divide ``width``.
+        dropout: rate for tokens, attention and residual branches.
 
     Raises:
-        ValueError: for a width that the heads do not divide, and for no layers.
+        ValueError: ``heads`` does not divide ``width``, or there are no layers.
     """
 
     @checked
@@ -126,7 +125,7 @@ class CausalTransformer(Autoregressive):
         self._initialize()
 
     def _initialize(self) -> None:
-        """GPT-2's: N(0, 0.02), residual branches smaller by the root of their number, biases at zero."""
+        """GPT-2's initialisation: N(0, 0.02), residual branches divided by the root of their number, zero biases."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -141,17 +140,17 @@ class CausalTransformer(Autoregressive):
             nn.init.zeros_(self.modulation.weight)
 
     def start_token(self, batch: int, cond: Tensor | None) -> Tensor:
-        """What stands before the first position: ``-> (B, 1, width)``."""
+        """The token before the first position: ``-> (B, 1, width)``."""
         start = self.start.expand(batch, -1, -1)
         return start if self.start_cond is None else start + self.start_cond(cond)[:, None]
 
     def places(self, spatial: Tensor | None) -> Tensor:
-        """What the token of each position carries besides the input: ``-> (1 or B, H * W, width)``."""
+        """Embeddings of position and ``spatial`` for each token: ``-> (1 or B, H * W, width)``."""
         places = (self.rows + self.columns).flatten(0, 1)[None]
         return places if spatial is None or self.spatial is None else places + self.spatial(spatial.flatten(2).mT)
 
     def modulations(self, cond: Tensor | None) -> list[Modulation]:
-        """Of every norm, in the order of the computation; the last is of the norm before the head."""
+        """Modulation of each norm in order; the last belongs to the norm before the head."""
         norms = 2 * len(self.blocks) + 1
         if self.modulation is None:
             return [None] * norms
@@ -180,7 +179,7 @@ class CausalTransformer(Autoregressive):
 
 
 class _IncrementalTransformer(Incremental):
-    """One token at a time, with the keys and values of those before from the caches."""
+    """Processes one token at a time, with cached keys and values of earlier tokens."""
 
     def __init__(self, network: CausalTransformer, batch: int, cond: Tensor | None, spatial: Tensor | None) -> None:
         self.network = network

@@ -1,8 +1,8 @@
 """Networks of the VQ-VAE: strided convolutions and narrow residual blocks, without normalisation.
 
-van den Oord et al., "Neural Discrete Representation Learning" (2017), sec. 4.1, in the arrangement of Sonnet's CIFAR-10
-example; and the encoder of several levels of Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2"
-(2019), sec. 3.1.
+van den Oord et al., "Neural Discrete Representation Learning" (2017), sec. 4.1, with the layers of Sonnet's CIFAR-10
+example; and the hierarchical encoder of Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2" (2019),
+sec. 3.1.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lit_vae.ranges import PositiveInt, SmallCount, checked
 def join(levels: Sequence[Tensor]) -> Tensor:
     """Repeats the latents of all levels to the finest grid and concatenates their channels.
 
-    ``(B, d_l, h_l, w_l)``, coarsest first, ``-> (B, sum of d_l, h, w)`` with the grid of the last.
+    ``(B, d_l, h_l, w_l)``, coarsest first, ``-> (B, sum of d_l, h, w)``.
     """
     grid = levels[-1].shape[-2:]
     return torch.cat([F.interpolate(level, size=grid, mode="nearest") for level in levels], 1)
@@ -35,7 +35,7 @@ def _check_width(network: str, width: int) -> None:
 
 
 def _halvings(network: str, fine: Shape, coarse: Shape, fine_name: str, coarse_name: str) -> int:
-    """How often the grid of ``fine`` is halved to that of ``coarse``, or an error that says which grids fit."""
+    """Number of halvings from the grid of ``fine`` to that of ``coarse``; ValueError with the grids that fit."""
     if len(coarse) != 3:
         raise ValueError(f"{network}: {coarse_name} is a vector, but must be a map, [channels, height, width].")
     height, width = fine[1:]
@@ -53,7 +53,7 @@ def _halvings(network: str, fine: Shape, coarse: Shape, fine_name: str, coarse_n
 
 
 class _NarrowResidual(nn.Module):
-    """ReLU, 3x3 to ``residual_width``, FiLM where there is a condition, ReLU, 1x1 back, beside the identity."""
+    """Residual block: ReLU, 3x3 to ``residual_width``, FiLM if there is a condition, ReLU, 1x1 back."""
 
     def __init__(self, channels: int, residual_width: int, cond_dim: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ResidualStack(nn.Module):
     """Residual blocks of ReLU, 3x3, ReLU, 1x1, with a ReLU after the last.
 
     ``h (B, channels, H, W), cond (B, cond_dim) or None -> (B, channels, H, W)``. A condition scales and shifts the
-    narrow features of each block. Raises a ValueError for a condition that it was not built for, and for a missing one.
+    narrow features of each block. Raises a ValueError for an unexpected or a missing condition.
     """
 
     def __init__(self, channels: int, residual_width: int, blocks: int, cond_dim: int = 0) -> None:
@@ -91,7 +91,7 @@ class ResidualStack(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """Halves with 4x4 convolutions, half of ``width`` in the first; then a 3x3 convolution and the residual stack."""
+    """Strided 4x4 convolutions, the first of half the ``width``; then a 3x3 convolution and the residual stack."""
 
     def __init__(
         self, in_channels: int, halvings: int, width: int, residual_width: int, blocks: int, cond_dim: int = 0
@@ -109,18 +109,18 @@ class _Trunk(nn.Module):
 
 
 class VQVAEEncoder(nn.Module):
-    """Image to map, halved as often as the two shapes say.
+    """Image to map, with strided convolutions from the size of one to that of the other.
 
-    ``x (B, C, H, W), cond (B, cond_dim) or None -> (B, c, h, w)``. The defaults, from 32 x 32 to 8 x 8, are Sonnet's
-    CIFAR-10 encoder with its 1x1 convolution before the quantizer.
+    ``x (B, C, H, W), cond (B, cond_dim) or None -> (B, c, h, w)``. With the defaults, from 32 x 32 to 8 x 8, it is
+    Sonnet's CIFAR-10 encoder with its 1x1 convolution before the quantizer.
 
     Args:
-        in_shape: given by the model.
-        out_shape: given by the model, ``(c, h, w)``.
-        cond_dim: given by the model; 0 for no condition.
-        width: channels but of the first convolution, which has half of them.
-        residual_width: channels inside of a residual block.
-        blocks: residual blocks.
+        in_shape: set by the model.
+        out_shape: set by the model, ``(c, h, w)``.
+        cond_dim: set by the model; 0 for no condition.
+        width: channels; the first convolution has half as many.
+        residual_width: channels inside a residual block.
+        blocks: number of residual blocks.
     """
 
     @checked
@@ -148,8 +148,8 @@ class VQVAEEncoder(nn.Module):
 class VQVAEDecoder(nn.Module):
     """Map to image parameters, the mirror of `VQVAEEncoder`: 3x3, residual stack, transposed 4x4 convolutions.
 
-    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. For several levels of codes, ``z`` is what
-    `join` makes of them.
+    ``z (B, *in_shape), cond (B, cond_dim) or None -> (B, *out_shape)``. For several levels of codes, ``z`` is the
+    result of `join`.
     """
 
     @checked
@@ -169,7 +169,7 @@ class VQVAEDecoder(nn.Module):
         self.conv = nn.Conv2d(in_shape[0], width, 3, padding=1)
         self.stack = ResidualStack(width, residual_width, blocks, cond_dim)
         channels = [*[width] * (halvings - 1), width // 2, out_shape[0]]
-        channels[0] = width  # the stack's, also before a single convolution
+        channels[0] = width  # the stack's channels, also if there is a single convolution
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(channels))
 
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -189,23 +189,23 @@ class VQVAEDecoder(nn.Module):
 class HierarchicalEncoder(nn.Module):
     """Image to the latents of several levels, each given the quantized levels above it (VQ-VAE-2, algorithm 1).
 
-    Two levels read as in the paper::
+    With two levels, as in the paper::
 
         features = encoder.features(x)
         e_top = quantize_top(encoder.latent(0, features, []))
         e_bottom = quantize_bottom(encoder.latent(1, features, [e_top]))
         x_hat = decoder(join([e_top, e_bottom]))
 
-    Features go up a trunk of `VQVAEEncoder`'s layers, one stretch from each level's grid to the next. On the way down,
-    a `VQVAEDecoder` brings the levels above to a level's grid, where a 1x1 convolution merges both. All lists are from
-    the coarsest level to the finest.
+    Trunks with the layers of `VQVAEEncoder` compute features from each level's grid to the next coarser one. Then a
+    `VQVAEDecoder` brings the levels above to a level's grid, where a 1x1 convolution merges both. All lists are ordered
+    from the coarsest level to the finest.
 
     Args:
-        in_shape: given by the model.
-        out_shapes: given by the model, ``(d_l, h_l, w_l)`` of each level.
-        width: as of `VQVAEEncoder`, in each stretch.
-        residual_width: as of `VQVAEEncoder`.
-        blocks: residual blocks of each stretch, up and down.
+        in_shape: set by the model.
+        out_shapes: set by the model, ``(d_l, h_l, w_l)`` of each level.
+        width: as in `VQVAEEncoder`, for each trunk and decoder.
+        residual_width: as in `VQVAEEncoder`.
+        blocks: residual blocks of each trunk and decoder.
     """
 
     @checked
@@ -236,7 +236,7 @@ class HierarchicalEncoder(nn.Module):
             self.heads.append(nn.Conv2d(width + (shape[0] if level else 0), shape[0], 1))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What `latent` reads of the images: ``(B, C, H, W) -> (B, width, h_l, w_l)`` of each level."""
+        """Features of each level for `latent`: ``(B, C, H, W) -> (B, width, h_l, w_l)``."""
         features = []
         for trunk in reversed(self.trunks):
             x = trunk(x)
@@ -247,15 +247,15 @@ class HierarchicalEncoder(nn.Module):
         """z_e of one level.
 
         Args:
-            level: 0 for the coarsest.
-            features: of all levels, from `features`.
-            above: z_q ``(B, d_l, h_l, w_l)`` of the levels before this one.
+            level: index of the level, 0 for the coarsest.
+            features: result of `features`.
+            above: z_q ``(B, d_l, h_l, w_l)`` of the coarser levels.
 
         Returns:
             ``(B, *out_shapes[level])``.
 
         Raises:
-            ValueError: for another number of levels above.
+            ValueError: ``above`` has another number of levels.
         """
         if len(above) != level:
             raise ValueError(

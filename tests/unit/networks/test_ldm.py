@@ -141,7 +141,7 @@ def test_the_last_layer_is_what_the_output_is_linear_in() -> None:
 @pytest.mark.parametrize(
     ("cond_dim", "latent", "init_args", "text"),
     [
-        (2, (4, 4, 4), {}, "cond_dim (=2) must be 0: it is told no labels. Take lit_vae.networks.ConvX for a model"
+        (2, (4, 4, 4), {}, "cond_dim (=2) must be 0: it takes no labels. Take lit_vae.networks.ConvX for a model"
          " with labels."),
         (0, (4,), {}, "the latent (=[4]) must be a map, [channels, height, width]. Set the shape of the model's"
          " latent."),

@@ -52,7 +52,7 @@ def test_without_batch_statistics_an_image_is_judged_by_itself():
 
 
 def test_images_that_are_too_small_are_refused():
-    with pytest.raises(ValueError, match=r"layers \(=3\) leave no patch of 16x16 images, which need 24 pixels a side"):
+    with pytest.raises(ValueError, match=r"layers \(=3\) need images of 24 pixels a side, but these are 16x16"):
         PatchDiscriminator((3, 16, 16))
     PatchDiscriminator((3, 24, 24))(torch.rand(1, 3, 24, 24))
     with pytest.raises(ValueError, match=r"width \(=0\)"):
