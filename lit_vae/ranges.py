@@ -63,7 +63,6 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
-OURS = ("lit_vae.", "callbacks.")  # in other libraries null may stand for a default
 _UNSAID = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
 
 P = ParamSpec("P")
@@ -132,9 +131,10 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
             arguments = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
         hints = _hints_of(kind, others)
         component = getattr(kind, "__name__", component)
-        own = _hints_of(kind, {}) if getattr(kind, "__module__", "").startswith(OURS) else {}
+        own = _hints_of(kind, {})
         for name, inner in arguments.items():
-            if inner is None and _is_number(own.get(name)):  # the parser accepts null for any type
+            if inner is None and _is_number(own.get(name)) and not _is_null_by_default(kind, name):
+                # the parser accepts null for any type
                 yield NumberProblem(component, name, None, "a number, not null", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
@@ -155,6 +155,11 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
 
 def _is_number(hint: Any) -> bool:
     return (get_args(hint)[0] if get_origin(hint) is Annotated else hint) in (int, float)
+
+
+def _is_null_by_default(kind: Any, argument: str) -> bool:
+    parameter = inspect.signature(kind).parameters.get(argument)
+    return parameter is not None and parameter.default is None
 
 
 def _found(path: str) -> Any:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +35,6 @@ def few_callbacks(paths: list[Path]) -> dict[Path, list[str]]:
         kept[path] = sorted(dict.fromkeys(listed), key=lambda class_path: had[class_path])[:CALLBACKS]
         had.update(kept[path])
     return kept
-
-
-def settings(path: Path) -> set[tuple[str, str]]:
-    """Every key of every class that a configuration sets."""
-    return set(_set_in(yaml.safe_load(path.read_text()), ""))
-
-
-def _set_in(tree: Any, component: str) -> Iterator[tuple[str, str]]:
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _set_in(part, component)
-    elif isinstance(tree, dict):
-        component = tree.get("class_path", component)
-        for key, value in tree.items():
-            yield component, key
-            yield from _set_in(value, component)
 
 
 def feature_net(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import fuzz_bases
 import yaml
-from fake_configs import ROOT, covering, name
+from fake_configs import ROOT, covering, name, settings_of
 from fuzz_mutations import Case, Places, cases, written
 from fuzz_oracle import faults
 from fuzz_workers import Ended, in_a_process, lightning
@@ -42,7 +42,7 @@ def bases(folder: Path, pool: ThreadPoolExecutor) -> dict[str, Any]:
     assert ended.code == 0, ended.err
     checkpoint = folder / "feature_net" / "run" / "checkpoints" / "last.ckpt"
 
-    paths = covering(fuzz_bases.shipped(), fuzz_bases.settings)
+    paths = covering(fuzz_bases.shipped(), settings_of)
     callbacks = fuzz_bases.few_callbacks(paths)
 
     def completed(path: Path) -> Any:

@@ -165,7 +165,7 @@ class Places:
     def __init__(self, tree: Any) -> None:
         self.tree = tree
         nodes = list(places(tree))
-        numbers = [node for node in nodes if _is_number(node[1])]
+        self.numbers = numbers = [node for node in nodes if _is_number(node[1])]
         classes = [node for node in nodes if node[0][-1] == "class_path"]
         listed = [node for node in nodes if isinstance(node[1], (dict, list)) or isinstance(node[0][-1], int)]
         self.groups = [group for group in (nodes, nodes, numbers, numbers, classes, listed) if group]
@@ -222,6 +222,9 @@ def _edit(draw: st.DrawFn, places: Places) -> Edit:
 def cases(draw: st.DrawFn, bases: dict[str, Places]) -> Case:
     """One to three edits of one of the configurations."""
     base = draw(st.sampled_from(sorted(bases)))
+    if draw(st.sampled_from([True, False, False, False])):  # what somebody may want, so that many are trained
+        at, value = draw(st.sampled_from(bases[base].numbers))
+        return Case(base, (Edit("number", at, type(value)(draw(st.sampled_from([2 * value, value / 2])))),))
     where: dict[str, list[Edit]] = {"edits": [], "options": [], "beside": []}
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 2, 3]))):
         edit = _edit(draw, bases[base])

@@ -1,7 +1,7 @@
 """Configurations of the repository with few made-up images in place of their data."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,22 @@ NARROW |= {"num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
 """The most of each setting of a network or a panel that is made small."""
 SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}
 """What has sides of images or of maps, and from which place of each list on."""
+
+
+def settings_of(path: Path) -> set[tuple[str, str]]:
+    """Every key of every class that a configuration sets."""
+    return set(_set_in(yaml.safe_load(path.read_text()), ""))
+
+
+def _set_in(tree: Any, component: str) -> Iterator[tuple[str, str]]:
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _set_in(part, component)
+    elif isinstance(tree, dict):
+        component = tree.get("class_path", component)
+        for key, value in tree.items():
+            yield component, key
+            yield from _set_in(value, component)
 
 
 def covering(paths: list[Path], of: Callable[[Path], set[Any]]) -> list[Path]:

@@ -4,12 +4,21 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from fake_configs import HEAVY, ROOT, Lightning, name, on_fake_data, on_fake_images, with_small_networks
+from fake_configs import (
+    HEAVY,
+    ROOT,
+    Lightning,
+    covering,
+    name,
+    on_fake_data,
+    on_fake_images,
+    settings_of,
+    with_small_networks,
+)
 
 from lit_vae.tools.configurations import build_components
 
@@ -20,17 +29,9 @@ UNTRIED = {"ddp": ("strategy", "ddp"), "compile": ("callbacks", "callbacks.Compi
 """Overlays that need several devices, or a compiler for a minute, and what they set."""
 
 
-LONG = {f"compare/bsds/{row}.yaml" for row in ("mse", "learned_variance", "perceptual", "perceptual_gan")} | {
-    f"compare/cifar10/{row}.yaml" for row in ("mse", "learned_variance", "perceptual", "vector_perceptual_gan")
-}
-"""As compare/mnist, and compare/cifar10/perceptual_gan, of larger images: ten seconds each."""
-
-
-def marks(path: Path) -> Any:
-    return pytest.mark.slow if name(path) in HEAVY | LONG else ()
-
-
-MARKED = [pytest.param(p, marks=marks(p), id=name(p)) for p in CONFIGS]
+CHOSEN = covering([path for path in CONFIGS if name(path) not in HEAVY], settings_of)
+"""Few that set together what the light ones set: every key of every class. All others are tried in the slow set."""
+MARKED = [pytest.param(path, marks=() if path in CHOSEN else pytest.mark.slow, id=name(path)) for path in CONFIGS]
 
 
 @pytest.mark.parametrize("path", MARKED)
@@ -55,6 +56,7 @@ def test_a_configuration_trains_draws_and_tests(
         assert metrics["test/nll_iw3"] < -metrics["test/elbo"] + 0.05 * abs(metrics["test/elbo"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in CONFIGS if name(path) in HEAVY], ids=name)
 def test_the_networks_of_a_large_configuration_fit_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are: above they are made small. Of tensors without values, which cost nothing."""

@@ -11,17 +11,21 @@ import pytest
 import warm
 from exact_helpers import COMMON, STEPS, assert_same_run, final_state, rows, schedule_and_ema
 
+from lit_vae.cli import main
+
 Lightning = Callable[..., None]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=[1, 2], ids=lambda every: f"val_every_{every}")
-def straight(
-    request: pytest.FixtureRequest, lightning: Lightning, digits_config: Path, tmp_path: Path
-) -> tuple[Path, Path]:
+@pytest.fixture(scope="module", params=[1, 2], ids=lambda every: f"val_every_{every}")
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The configuration and an uninterrupted run of it."""
-    config = schedule_and_ema(digits_config, tmp_path, request.param)
-    lightning("fit", "--config", config, "--run_dir", tmp_path / "straight", *COMMON)
-    return config, tmp_path / "straight"
+    folder = tmp_path_factory.mktemp("straight")
+    config = schedule_and_ema(ROOT / "configs" / "vae" / "digits.yaml", folder, request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lightning", "fit", f"--config={config}", f"--run_dir={folder}/run", *COMMON])
+        main()
+    return config, folder / "run"
 
 
 @pytest.mark.parametrize("stop_at", [9, 22, 30])

@@ -103,7 +103,7 @@ def test_a_wrapped_constructor_still_refuses_wrong_arguments_and_keeps_its_signa
     assert Part.__init__.__name__ == "__init__"
 
 
-def test_null_is_no_number_of_ours_unless_its_annotation_has_it():
+def test_null_is_no_number_unless_its_annotation_has_it():
     given = {"steps": None, "every_n_epochs": None}
     parts = ["callbacks.Interpolations", "callbacks.LatentReport"]
     config = {"callbacks": [{"class_path": part, "init_args": given} for part in parts]}
@@ -113,3 +113,13 @@ def test_null_is_no_number_of_ours_unless_its_annotation_has_it():
         "callbacks.0.init_args.every_n_epochs",
     ]
     assert str(problems[0]) == "Interpolations: steps (=None) must be a number, not null."
+
+
+def test_null_is_no_number_of_torch_either_unless_that_is_its_default():
+    def problems(cls: str, **given: None) -> list[str]:
+        scheduler = {"class_path": f"torch.optim.lr_scheduler.{cls}", "init_args": given}
+        return list(map(str, problems_in({"lr_scheduler": scheduler}, {}, {})))
+
+    expected = ["CosineAnnealingLR: eta_min (=None) must be a number, not null."]
+    assert problems("CosineAnnealingLR", eta_min=None) == expected
+    assert problems("OneCycleLR", total_steps=None, epochs=None) == []

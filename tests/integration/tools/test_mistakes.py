@@ -169,6 +169,14 @@ def test_help_says_what_every_option_is(
         assert re.match(r"(--\w+ \S+|run|RUN) [A-Za-z].*\. \((required|type)", " ".join(option.split())), option
 
 
+def test_the_program_is_what_these_tests_call(tmp_path: Path) -> None:
+    """In a process of its own, as people start it."""
+    command = [sys.executable, "-m", "lit_vae.tools", "table", f"{tmp_path}/none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/none: ")
+
+
 def test_help_is_light() -> None:
     code = (
         "import sys, lit_vae.tools; print([m for m in ('torch', 'lightning', 'sklearn', 'rich') if m in sys.modules])"

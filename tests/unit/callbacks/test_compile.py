@@ -43,7 +43,7 @@ def fit(new_trainer, data, *callbacks, **given):
     return model, steps.seen, trainer
 
 
-@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("adaptive", [True, pytest.param(False, marks=pytest.mark.slow)])  # Dynamo takes its time
 def test_losses_and_gradients_are_the_same(adaptive, new_trainer, data, tmp_path):
     most = 1e4 if adaptive else None
     plain, expected, trainer = fit(new_trainer, data, max_adaptive_weight=most, penalties=[LeCAM()])
