@@ -70,8 +70,8 @@ def test_dynamic_binarization_differs_between_epochs_and_static_never() -> None:
 
 
 def test_evaluation_is_the_same_for_static_and_dynamic_binarization() -> None:
-    fixed = draws(FIXED)
-    assert torch.equal(StaticBinarization()(ALL_LEVELS, fixed), DynamicBinarization()(ALL_LEVELS, fixed))
+    static, dynamic = (binarize(ALL_LEVELS, draws(FIXED)) for binarize in (StaticBinarization(), DynamicBinarization()))
+    assert torch.equal(static, dynamic)
 
 
 def test_threshold_cuts_at_128() -> None:
