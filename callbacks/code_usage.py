@@ -8,8 +8,9 @@ from torch import Tensor
 
 from callbacks.drawing import new_figure, rasterize
 from callbacks.periodic import Measurement
+from lit_vae import metrics
+from lit_vae.codes import CodeStatistics
 from lit_vae.images import Batch
-from lit_vae.metrics import codes
 from lit_vae.models.abilities import HasCodes
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
@@ -51,7 +52,7 @@ class CodeUsage(Measurement):
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new counts."""
         sizes = _with_codes(model).num_embeddings
-        self.metrics = [codes.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
+        self.metrics = [metrics.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Count the codes of a batch."""
@@ -61,7 +62,7 @@ class CodeUsage(Measurement):
 
     def compute(self) -> dict[str, Tensor]:
         """Perplexity and usage of each level."""
-        self.levels: list[codes.CodeStatistics] = [metric.compute() for metric in self.metrics]
+        self.levels: list[CodeStatistics] = [metric.compute() for metric in self.metrics]
         values: dict[str, Tensor] = {}
         for index, level in enumerate(self.levels):
             suffix = _suffix(index, self.levels)
@@ -81,7 +82,7 @@ def _suffix(level: int, levels: Sequence[Any]) -> str:
     return f"_{level}" if len(levels) > 1 else ""
 
 
-def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":
+def usage_figure(levels: list[CodeStatistics]) -> "Figure":
     """The share of each code, most used first: one plot per level, coarsest first."""
     figure = new_figure(max(5.0, 4.0 * len(levels)), 3.0)
     for index, (axes, level) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
@@ -96,7 +97,7 @@ def usage_figure(levels: list[codes.CodeStatistics]) -> "Figure":
     return figure
 
 
-def _draw_level(axes: "Axes", level: codes.CodeStatistics) -> None:
+def _draw_level(axes: "Axes", level: CodeStatistics) -> None:
     shares = (level.counts.double() / level.counts.sum()).cpu().sort(descending=True).values
     used, uniform = shares[shares > 0], 1.0 / len(shares)
     # a log axis has no zero: bars start at half of the smallest value

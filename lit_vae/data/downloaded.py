@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_vae.data.base import ImageDataModule
-from lit_vae.data.files import fetch, missing
+from lit_vae.data.fetch import fetch, missing
 from lit_vae.run.needs import Measured, Need, of_contents
 from lit_vae.run.staging import staged
 

@@ -1,6 +1,6 @@
 """Metrics over whole data sets, as torchmetrics: exact for any batch size and any number of ranks."""
 
-from lit_vae.metrics.codes import CodeStatistics, CodeUsage, code_statistics
+from lit_vae.metrics.code_usage import CodeStatistics, CodeUsage, code_statistics
 from lit_vae.metrics.feature_sets import FeatureSet, FeatureStatistics
 from lit_vae.metrics.frechet import frechet_distance, product_root_trace
 from lit_vae.metrics.image_quality import (

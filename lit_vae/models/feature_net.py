@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.models.module import Model
-from lit_vae.networks.feature_net import FeatureNetworkFactory
+from lit_vae.networks.residual_features import FeatureNetworkFactory
 from lit_vae.noise import Draws
 from lit_vae.objectives import Step
 from lit_vae.ranges import AtLeastTwo, PositiveInt, checked

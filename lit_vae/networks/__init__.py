@@ -3,10 +3,10 @@
 from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder
 from lit_vae.networks.discriminator import PatchDiscriminator
-from lit_vae.networks.feature_net import RandomTranslation, ResidualFeatures
 from lit_vae.networks.ldm import LDMDecoder, LDMEncoder
 from lit_vae.networks.mlp import MLP
 from lit_vae.networks.pixelcnn import GatedPixelCNN
+from lit_vae.networks.residual_features import RandomTranslation, ResidualFeatures
 from lit_vae.networks.transformer import CausalTransformer
 from lit_vae.networks.vqvae import HierarchicalEncoder, VQVAEDecoder, VQVAEEncoder
 

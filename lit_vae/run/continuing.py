@@ -22,11 +22,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import CHECKPOINTS
-from lit_vae.run.files import replacing
+from lit_vae.run.files import CONFIG_FILE, replacing
 from lit_vae.run.settings import differences, with_defaults, without_new
 from lit_vae.run.yaml_files import check
 
-CONFIG_FILE = "config.yaml"
 CONFIG_KEY = "config_yaml"
 """The key of a checkpoint that holds the ``config.yaml`` of its run."""
 

@@ -16,15 +16,11 @@ from lit_vae.codes import CodeSpec
 from lit_vae.images import ImageSpec
 from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import CHECKPOINTS
-from lit_vae.run.continuing import CONFIG_FILE, CONFIG_KEY, Continuation, is_of
-from lit_vae.run.files import METRICS_FILE, replacing, write_json
+from lit_vae.run.continuing import CONFIG_KEY, Continuation, is_of
+from lit_vae.run.files import CONFIG_FILE, METRICS_FILE, TEST_METRICS_FILE, replacing, write_json
 from lit_vae.run.loading import identity
 from lit_vae.run.loggers import MetricsCSV, WandB
 from lit_vae.run.protocols import protocols
-
-__all__ = ["CONFIG_FILE", "TEST_METRICS_FILE", "RunDirectory", "choose_run_dir", "refuse_occupied"]
-
-TEST_METRICS_FILE = "test_metrics.json"
 
 
 def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str | None, fit: bool) -> Path:

@@ -11,7 +11,11 @@ from typing import Any
 
 from lit_vae.run.yaml_files import read_text
 
+CONFIG_FILE = "config.yaml"
+RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.csv"
+TEST_METRICS_FILE = "test_metrics.json"
+"""Files of a run directory that both commands read."""
 
 _watched: dict[Path, tuple[int, int]] = {}
 

@@ -21,7 +21,7 @@ from lit_vae.ranks import rank
 from lit_vae.run.files import METRICS_FILE, DirectoryMoved, refuse_moved, replacing
 from lit_vae.run.wandb_logger import WandB, wandb_mode
 
-__all__ = ["METRICS_FILE", "MetricsCSV", "TensorBoard", "WandB", "place_loggers", "wandb_mode"]
+__all__ = ["MetricsCSV", "TensorBoard", "WandB", "place_loggers", "wandb_mode"]
 
 
 DEFAULT = ({"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"})

@@ -9,11 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_vae.run.errors import Interrupted, Preempted, lost_rank
-from lit_vae.run.files import DirectoryMoved, write_json
+from lit_vae.run.files import RECORD_FILE, DirectoryMoved, write_json
 from lit_vae.run.hardware import device_name, peak_memory
 from lit_vae.run.protocols import protocols
-
-RECORD_FILE = "run.json"
 
 Status = Literal["running", "finished", "preempted", "interrupted", "failed"]
 """``preempted``: asked to stop, and saved (`lit_vae.run.preemption`). ``interrupted``: stopped by Ctrl-C.

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.files import read_json
+from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
 from lit_vae.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from lit_vae.run.forms import Form
 
-CONFIG_FILE = "config.yaml"
-RUN_RECORD_FILE = "run.json"
-TEST_METRICS_FILE = "test_metrics.json"
 PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
 EVALUATION_FILE = "evaluation.json"
 
@@ -57,7 +54,7 @@ def read_records(directory: Path) -> Records:
     return Records(
         directory,
         fitting(read_yaml(config), forms.Config, config) if config.is_file() else {},
-        read_record(directory / RUN_RECORD_FILE, forms.RunRecord),
+        read_record(directory / RECORD_FILE, forms.RunRecord),
         read_record(directory / TEST_METRICS_FILE, forms.TestMetrics),
         read_record(directory / PRIOR_RECORD_FILE, forms.PriorRecord),
         read_record(directory / EVALUATION_FILE, forms.Evaluation),

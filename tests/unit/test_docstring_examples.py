@@ -23,7 +23,7 @@ WITH_EXAMPLES = {
     *("lit_vae.likelihoods", "lit_vae.distributions.continuous", "lit_vae.distributions.discrete"),
     *(
         f"lit_vae.metrics.{name}"
-        for name in ("codes", "frechet", "image_quality", "latents", "sharpness", "split_mean")
+        for name in ("code_usage", "frechet", "image_quality", "latents", "sharpness", "split_mean")
     ),
 }
 

@@ -43,7 +43,7 @@ def need_sbatch(verb: str, instead: str) -> None:
     """Raise a ValueError if there is no SLURM here."""
     if shutil.which("sbatch") is None:
         raise ValueError(
-            f"{verb}: there is no sbatch on the PATH. Give the command on a login node of the cluster, or {instead}."
+            f"{verb}: there is no sbatch on the PATH. Run the command on a login node of the cluster, or {instead}."
         )
 
 

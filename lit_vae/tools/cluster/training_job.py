@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, read_json
 from lit_vae.tools.cluster.slurm import need_sbatch, sbatch
 
 SCRIPT = Path(__file__).with_name("train.sbatch")
@@ -156,9 +157,6 @@ def site_problems(site: str) -> Iterator[str]:
 
 def run_problems(run: Path, content: Mapping[str, Any], array: str | None) -> list[str]:
     """Why a configuration cannot continue in a run directory: it holds another model or data, or has finished."""
-    from lit_vae.run.directory import CONFIG_FILE
-    from lit_vae.run.files import read_json
-    from lit_vae.run.record import RECORD_FILE
     from lit_vae.tools.configurations import config_of_run
 
     problems = []

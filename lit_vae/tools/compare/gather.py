@@ -5,17 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_vae.tools.compare.numbers import Curves, Number, measured, of_both_stages, read_curves, with_cost
-from lit_vae.tools.records import (
-    EVALUATION_FILE,
-    PRIOR_RECORD_FILE,
-    TEST_METRICS_FILE,
-    Records,
-    read_records,
-)
+from lit_vae.run.files import METRICS_FILE, TEST_METRICS_FILE
+from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
+from lit_vae.tools.records import EVALUATION_FILE, PRIOR_RECORD_FILE, Records, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
 
-METRICS_FILE = "metrics.csv"
 MIXTURE = "@gmm"
 
 
@@ -94,9 +88,9 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
     records = read_records(directory)
     curves = read_curves(directory / METRICS_FILE)
     if run is None and not (records.config or records.run or records.test or curves):
-        raise ValueError(f"{given}: there is nothing of a run in it. Give a run directory, or a .ckpt file.")
+        raise ValueError(f"{given}: it holds no run. Give a run directory, or a .ckpt file.")
     stage1, stage1_notes = _stage1(run, checkpoint)
-    numbers = with_cost({**measured(records, curves, mixture)}, records)
+    numbers = read_numbers(records, curves, mixture)
     if stage1 is not None:
         numbers = of_both_stages(numbers, stage1.numbers)
     notes += [*stage1_notes, *_other_checkpoints(records, run, mixture), *_how_measured(records, numbers, mixture)]

@@ -154,7 +154,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
                     if step is not None and value is not None and "/" in (name or ""):
                         curves.setdefault(name, []).append((int(step), value))
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}: not the numbers of a run ({error}). Put its own back, or remove it.") from error
+        raise ValueError(f"{path}: not a metrics.csv of a run ({error}). Restore the file, or remove it.") from error
     return curves
 
 
@@ -166,8 +166,8 @@ def _number(text: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def measured(records: Records, curves: Curves, mixture: bool) -> dict[str, Number]:
-    """The numbers of the test, or of the last validations if the run was not tested."""
+def read_numbers(records: Records, curves: Curves, mixture: bool) -> dict[str, Number]:
+    """The numbers of the test, or of the last validations if the run was not tested; and what training cost."""
     drawn_from = "gmm" if mixture else "model"
     numbers = dict(_of_test(records) if records.test else _of_validation(records, curves))
     of_images = records.test or records.prior
@@ -184,7 +184,7 @@ def measured(records: Records, curves: Curves, mixture: bool) -> dict[str, Numbe
     for name, value in drawn.items():
         if value is not None:
             numbers[name] = Number(value, "test", _images(records, of_images), protocols.get(name, {}))
-    return numbers
+    return {**numbers, **_cost(records)}
 
 
 def _of_test(records: Records) -> Iterable[tuple[str, Number]]:
@@ -221,15 +221,15 @@ def _images(records: Records, recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def with_cost(numbers: dict[str, Number], records: Records) -> dict[str, Number]:
-    """The numbers with what training cost."""
+def _cost(records: Records) -> dict[str, Number]:
+    """What training cost."""
     parameters = records.run.get("parameters", {})
     cost = {
         "seconds": records.run.get("seconds"),
         "parameters": sum(n for part, n in parameters.items() if part != _DISCRIMINATOR) or None,
         "peak_memory_bytes": records.run.get("peak_memory_bytes"),
     }
-    return {**numbers, **{name: Number(float(value)) for name, value in cost.items() if value is not None}}
+    return {name: Number(float(value)) for name, value in cost.items() if value is not None}
 
 
 def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> dict[str, Number]:

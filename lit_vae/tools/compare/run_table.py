@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_vae.run.files import replacing
+from lit_vae.run.files import TEST_METRICS_FILE, replacing
 from lit_vae.tools.compare.differences import protocol_differences
 from lit_vae.tools.output import four_decimals, markdown_escape
-from lit_vae.tools.records import PRIOR_RECORD_FILE, TEST_METRICS_FILE, read_records
+from lit_vae.tools.records import PRIOR_RECORD_FILE, read_records
 
 PROTOCOL = ("data", "image_shape", "values")
 NOT_COMPARABLE = "*"

@@ -54,7 +54,7 @@ def compare(
     check_arguments("compare", {"num_images": (num_images, 1), "seed": (seed, 0)})
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"lit-vae compare: --out {out} is a file. Give a folder, which may be there or not.")
+        raise ValueError(f"lit-vae compare: --out {out} is a file. Give a folder; it need not exist.")
     request = Request(tuple(runs), split, num_images, checkpoint, data_root, seed, device)
     comparison = compare_runs(Path(os.path.abspath(folder)).name, request)
     write(comparison, folder)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lit_vae.run.files import TEST_METRICS_FILE
 from lit_vae.tools.measure.latent_moments import latent_report
 from lit_vae.tools.output import four_decimals, markdown_escape
-from lit_vae.tools.records import TEST_METRICS_FILE, read_record
+from lit_vae.tools.records import read_record
 from lit_vae.tools.runs import Checkpoint, Run, check_arguments, choose_device, find_run, load_autoencoder
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.files import replacing
+from lit_vae.run.files import CONFIG_FILE, replacing
 from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_vae.tools.runs import check_arguments
 
@@ -39,7 +39,6 @@ def import_autoencoder(
     from lit_vae.interop import load_into, read_autoencoder
     from lit_vae.models import VQVAE, KLAutoencoder
     from lit_vae.run.checkpoints import CHECKPOINTS, AtomicCheckpointIO
-    from lit_vae.run.directory import CONFIG_FILE
 
     check_arguments("import", {"size": (size, 1)})
     run = Path("runs") / Path(path).stem if out is None else Path(out)

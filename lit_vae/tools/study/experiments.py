@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
 from lit_vae.run.lock import LOCK_FILE
 from lit_vae.run.settings import differences
 from lit_vae.run.yaml_files import read_yaml
@@ -72,10 +73,7 @@ class Experiment:
 
     def find(self) -> Found:
         """What lies in its run directory."""
-        from lit_vae.run.directory import CONFIG_FILE, TEST_METRICS_FILE
-        from lit_vae.run.files import read_json
         from lit_vae.run.loading import identity
-        from lit_vae.run.record import RECORD_FILE
 
         checkpoints = self.run / "checkpoints"
         compared = checkpoints / f"{self.checkpoint}.ckpt"
@@ -92,7 +90,6 @@ class Experiment:
 
         The same parser reads the old and the new configuration, so a setting that was left out equals its default.
         """
-        from lit_vae.run.directory import CONFIG_FILE
         from lit_vae.tools.configurations import complete_config, config_of_run
 
         try:

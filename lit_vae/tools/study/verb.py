@@ -113,7 +113,9 @@ def _runs_folder(folder: str, out: str | None) -> Path:
 def _choose(every: Sequence[Experiment], only: Sequence[str] | None) -> list[Experiment]:
     names = [e.name for e in every]
     if unknown := [name for name in only or () if name not in names]:
-        raise ValueError(f"--only {', '.join(unknown)}: there is no such configuration. Give of {', '.join(names)}.")
+        raise ValueError(
+            f"--only {', '.join(unknown)}: there is no such configuration. Give one of {', '.join(names)}."
+        )
     return [e for e in every if not only or e.name in only]
 
 
@@ -133,7 +135,8 @@ def _carry_out(experiment: Experiment, title: str) -> str | None:
                 _take(step, experiment, title, held)
     except BlockingIOError as error:
         _say(f"{title}: left alone")
-        return f"{experiment.name} is at work elsewhere: {error}. Wait for it, or end it, and give this command again."
+        remedy = "Wait until it ends or stop it, and run this command again."
+        return f"{experiment.name} is running elsewhere: {error}. {remedy}"
     except (StepFailed, OSError, ValueError) as error:
         _say(f"{title}: FAILED after {_since(began)}")
         return f"{experiment.name}: {error}"

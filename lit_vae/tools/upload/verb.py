@@ -34,7 +34,7 @@ def sync(runs: list[str], dry_run: bool = False) -> None:
             " with the W&B logger, or a folder above them."
         )
     if not dry_run and not logged_in():
-        raise ValueError("lit-vae sync: nobody is logged in to W&B here. Give wandb login, or set WANDB_API_KEY.")
+        raise ValueError("lit-vae sync: nobody is logged in to W&B here. Run wandb login, or set WANDB_API_KEY.")
     failed: list[Path] = []
     left = list(found)
     while left:
@@ -59,7 +59,7 @@ def _sync_run(run: Path, dry_run: bool) -> str:
     from lit_vae.tools.upload.wandb_upload import Upload
 
     if is_held(run / LOCK_FILE):
-        return "is being trained; give the command again when the training has ended"
+        return "is being trained; run the command again after the training has ended"
     upload = Upload(run)
     if upload.last_step < 0:
         return "has no finished step"

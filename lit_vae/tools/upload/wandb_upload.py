@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from lit_vae.run.bounded import within
-from lit_vae.run.files import METRICS_FILE, read_json
+from lit_vae.run.files import METRICS_FILE, RECORD_FILE, read_json
 from lit_vae.run.forms import fitting
 from lit_vae.run.loggers import read_metrics
 from lit_vae.run.panels import pictures_by_step
 from lit_vae.run.wandb_logger import LEAVING, SETTINGS, SETTINGS_FILE, WandB, in_a_line
 from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.record_forms import WandbSettings
-from lit_vae.tools.records import RUN_RECORD_FILE
 
 ANSWERING = 60.0
 """Time limit in seconds for the server to say what it has of a run, and to have what was sent."""
@@ -51,7 +50,7 @@ class Upload(WandB):
         self._wandb_init["settings"] |= {  # nothing of this machine, which is not the one that trained
             "console": "off", "x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False,
         }  # fmt: skip
-        self._finished = read_json(run_dir / RUN_RECORD_FILE).get("status") == "finished"
+        self._finished = read_json(run_dir / RECORD_FILE).get("status") == "finished"
         rows = read_metrics(self._metrics)[1] if self._metrics.exists() else []
         self._rows = rows if self._finished else rows[:-1]
         self.last_step = int(self._rows[-1]["step"]) if self._rows else -1

@@ -83,8 +83,8 @@ def test_reconstructions_and_samples_are_those_of_the_runs(
 
 def test_the_same_runs_make_the_same_bytes(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:
     for name in ("first", "second"):
-        tools("compare", runs["VAE"], runs["AE"], "--out", tmp_path / name / "study", "--num_images", 2)
-    first, second = (sorted((tmp_path / name / "study").iterdir()) for name in ("first", "second"))
+        tools("compare", runs["VAE"], runs["AE"], "--out", tmp_path / name / "page", "--num_images", 2)
+    first, second = (sorted((tmp_path / name / "page").iterdir()) for name in ("first", "second"))
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -215,7 +215,7 @@ def test_data_elsewhere_is_that_of_the_runs_that_miss_theirs(
         (["VAE"], "lit-vae compare: one run is nothing to compare. Give two or more, or RUN and RUN@gmm."),
         (["VAE", "VAE"], "given twice. Give each run once."),
         (["VAE", "nothing"], "there is no run nothing. Give a run directory, or a .ckpt file."),
-        (["VAE", "empty"], "empty: there is nothing of a run in it. Give a run directory, or a .ckpt file."),
+        (["VAE", "empty"], "empty: it holds no run. Give a run directory, or a .ckpt file."),
         (["VAE", "AE", "--out", "a_file"], "lit-vae compare: --out a_file is a file. Give a folder"),
         (["VAE", "AE", "--num_images", 0], "lit-vae compare: --num_images (=0) must be at least 1."),
         (["VAE", "AE", "--seed", -1], "lit-vae compare: --seed (=-1) must be at least 0."),

@@ -48,7 +48,7 @@ def compared(
         (copy / "metrics.csv").write_text("step,train/loss,val/psnr\n9,3.0,\n19,2.5,11.5\n")
         record = {"checkpoint": "best.ckpt", "data": "Digits", "metrics": {"test/psnr": 12.25}}
         (copy / "test_metrics.json").write_text(json.dumps(record))
-    out = tmp_path / "my-study"
+    out = tmp_path / "my-comparison"
     printed = tools("compare", *copies.values(), "--out", out, "--num_images", 3, "--wandb", "true")
     found = [Logged(directory) for directory in (out / "wandb").glob("offline-run-*")]
     return {logged.run.display_name: logged for logged in found}, copies, printed
@@ -57,11 +57,11 @@ def compared(
 def test_a_comparison_is_a_group_of_runs_in_wandb(compared: tuple[dict[str, Logged], dict[str, Path], str]) -> None:
     found, copies, printed = compared
     assert set(found) == {"VAE", "AE"}
-    assert "W&B (offline): project lit_vae, group my-study\n" in printed
-    assert "my-study/wandb/offline-run-*" in printed
+    assert "W&B (offline): project lit_vae, group my-comparison\n" in printed
+    assert "my-comparison/wandb/offline-run-*" in printed
     for name, logged in found.items():
-        assert logged.run.run_group == "my-study"
-        assert list(logged.run.tags) == ["my-study"]
+        assert logged.run.run_group == "my-comparison"
+        assert list(logged.run.tags) == ["my-comparison"]
         assert logged.run.job_type == "compare"
         assert logged.run.project == "lit_vae"
         assert logged.config["model"]["class_path"] == f"lit_vae.models.{name}"

@@ -208,11 +208,11 @@ def test_killed_and_restarted_equals_uninterrupted(
         wait_for((run / "checkpoints" / "last.ckpt").exists)
         os.kill(training, signal.SIGSTOP)  # or it might come to its end before we look
         message = fails(1, *args)
-        assert f"vae is at work elsewhere: {run}/run.lock is held by process {training} on " in message
-        assert "Wait for it, or end it, and give this command again." in message
+        assert f"vae is running elsewhere: {run}/run.lock is held by process {training} on " in message
+        assert "Wait until it ends or stop it, and run this command again." in message
         first.kill()
         first.wait()
-        assert "vae is at work elsewhere" in fails(1, *args)
+        assert "vae is running elsewhere" in fails(1, *args)
         assert len(pages.asked) == 2
         os.kill(training, signal.SIGKILL)
         wait_for(lambda: not alive(training))
@@ -321,7 +321,7 @@ def test_all_mistakes_are_said_before_anything_is_trained(fails: Fails, tmp_path
     assert not runs.exists()
     message = fails(1, "study", ROOT / "configs" / "overlays", "--out", runs)
     assert "overlays/bf16.yaml: it has no model. An overlay is given with --config" in message
-    assert "there is no such configuration. Give of ae, vae." in fails(1, "study", configs, "--only", "vea")
+    assert "there is no such configuration. Give one of ae, vae." in fails(1, "study", configs, "--only", "vea")
     assert "nope.yaml" in fails(1, "study", configs, "--config", "nope.yaml")
     page = fails(1, "study", configs, "--out", runs, "--part", "page")
     assert page == f"error: {runs}/comparison: no run has a checkpoint, so there is nothing to compare.\n"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from fake_wandb import FakeWandb, fake_wandb
 from PIL import Image
@@ -50,6 +51,7 @@ def keep(tmp_path: Path) -> Keep:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    wandb.teardown()  # a process of W&B that an earlier test has left asks the server of that test
     with fake_wandb() as (state, address):
         monkeypatch.setenv("WANDB_BASE_URL", address)
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
@@ -287,7 +289,7 @@ def test_who_is_not_logged_in_is_told(
     monkeypatch.setenv("HOME", os.fspath(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     message = fails(1, "sync", tmp_path)
-    assert message == "error: lit-vae sync: nobody is logged in to W&B here. Give wandb login, or set WANDB_API_KEY.\n"
+    assert message == "error: lit-vae sync: nobody is logged in to W&B here. Run wandb login, or set WANDB_API_KEY.\n"
 
 
 def test_where_no_run_had_the_logger(fails: Fails, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from callbacks import ImageQuality, PerceptualDistance, ReconstructionFrechet
 from lit_vae import features
 from lit_vae.data import FakeImages
-from lit_vae.features.feature_net import FeatureNetDistance, FeatureNetFeatures
+from lit_vae.features.classifier import FeatureNetDistance, FeatureNetFeatures
 from lit_vae.images import to_uint8
 from lit_vae.metrics import FeatureSet, frechet_distance, high_frequency_energy, laplacian_variance
 from lit_vae.networks import ResidualFeatures
@@ -23,7 +23,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         return ResidualFeatures(1, 3, widths=[4, 8])
 
-    monkeypatch.setattr("lit_vae.features.feature_net.load_network", load)
+    monkeypatch.setattr("lit_vae.features.classifier.load_network", load)
     monkeypatch.setattr("lit_vae.run.loading.identity", lambda checkpoint: f"SHA-256 of {checkpoint}")
 
 

@@ -11,8 +11,8 @@ from lit_vae.data import FakeImages
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.models import AE
 from lit_vae.networks import MLP
-from lit_vae.run.files import read_json, replacing, write_json
-from lit_vae.run.record import RECORD_FILE, RunRecord, count_parameters
+from lit_vae.run.files import RECORD_FILE, read_json, replacing, write_json
+from lit_vae.run.record import RunRecord, count_parameters
 
 
 def fit(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None, epochs: int = 2) -> dict:

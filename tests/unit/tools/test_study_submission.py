@@ -50,7 +50,7 @@ def test_runs_alone_have_no_page(asked: Path) -> None:
 def test_without_slurm_it_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"there is no sbatch on the PATH\. Give the command on a login node"):
+    with pytest.raises(ValueError, match=r"there is no sbatch on the PATH\. Run the command on a login node"):
         submit_study(["a"], ["configs/x"], LOGS, page=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ from lit_vae.features.base import (
     unit_length,
 )
 from lit_vae.images import Shape, from_uint8
-from lit_vae.networks.feature_net import FeatureNetwork
+from lit_vae.networks.residual_features import FeatureNetwork
 from lit_vae.run.needs import Need, NeededFile
 
 HOW = (

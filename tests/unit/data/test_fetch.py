@@ -6,9 +6,9 @@ import pytest
 from data_helpers import served, write_cifar10, write_mnist, write_mnist_archives
 from torchvision import datasets
 
-import lit_vae.data.files
+import lit_vae.data.fetch
 from lit_vae.data import CIFAR10, MNIST, CelebA, FashionMNIST
-from lit_vae.data.files import fetch
+from lit_vae.data.fetch import fetch
 
 SLOW_FETCH = """
 import sys, time
@@ -42,7 +42,7 @@ assert complete()
 
 
 def test_processes_that_race_download_once_and_see_whole_files(tmp_path: Path) -> None:
-    arguments = [lit_vae.data.files.__file__, str(tmp_path / "data"), str(tmp_path / "log")]
+    arguments = [lit_vae.data.fetch.__file__, str(tmp_path / "data"), str(tmp_path / "log")]
     processes = [subprocess.Popen([sys.executable, "-c", SLOW_FETCH, *arguments]) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert (tmp_path / "log").read_text() == "download\n"
