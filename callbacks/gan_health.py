@@ -131,9 +131,9 @@ class GANHealth(Periodic):
 
     def _judge(self, adversary: Adversary) -> None:
         """Warn or back off. All ranks have the same numbers and decide alike."""
-        step, felt = self.steps[-1], self.felt_since
+        step, active = self.steps[-1], self.felt_since
         accuracy = _mean(self._window("discriminator_accuracy"))
-        if felt is not None and step - felt + 1 >= self.window:
+        if active is not None and step - active + 1 >= self.window:
             if accuracy > WON:
                 self._warn(
                     f"over the last {self.window} steps the discriminator's accuracy was {accuracy:.3f}: it"
@@ -166,8 +166,8 @@ class GANHealth(Periodic):
     @property
     def felt_since(self) -> int | None:
         """The first step in the history with an active adversarial term."""
-        felt = zip(self.steps, self.values["adversarial"], strict=True)
-        return next((step for step, value in felt if math.isfinite(value)), None)
+        values = zip(self.steps, self.values["adversarial"], strict=True)
+        return next((step for step, value in values if math.isfinite(value)), None)
 
     def _window(self, name: str) -> list[float]:
         """Values of the logged steps in the last window."""

@@ -92,7 +92,7 @@ class NaNGuard(Callback):
             parts.insert(0, "the loss, but none of its per-image terms: a penalty on the networks")
         raise TrainingStopped(
             f"NaNGuard: not finite at step {trainer.global_step}, before the optimizer changed a weight:"
-            f" {'; '.join(parts)}.\n{_where_to_go_on(trainer)}\n{_advice(terms, str(trainer.precision))}"
+            f" {'; '.join(parts)}.\n{_resume_hint(trainer)}\n{_advice(terms, str(trainer.precision))}"
         )
 
     def _unusable_gradients(self, trainer: Trainer, optimizer: Optimizer) -> Tensor:
@@ -120,7 +120,7 @@ def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _where_to_go_on(trainer: Trainer) -> str:
+def _resume_hint(trainer: Trainer) -> str:
     """A sentence with the run's newest checkpoint that has finite weights."""
     folder = Path(trainer.default_root_dir) / CHECKPOINTS
     spoilt = []

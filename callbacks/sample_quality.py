@@ -190,7 +190,7 @@ def measure_samples(
     for distance in distances:
         for kind, value in distance(real.features, fake).items():
             numbers[features.called(kind)] = value
-            protocols[features.called(kind)] = {**protocol, **_own(distance, real.features)}
+            protocols[features.called(kind)] = {**protocol, **_own_protocol(distance, real.features)}
     return numbers, protocols
 
 
@@ -202,7 +202,7 @@ def _real_images(data: Any) -> ReferenceImages:
     return data
 
 
-def _own(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:
+def _own_protocol(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:
     """A distance's part of the protocol: its settings, and its number of reference images."""
     if not distance.needs_features or real.features is None:
         return vars(distance)

@@ -75,7 +75,7 @@ class StartFrom(Callback):
                 f"StartFrom: path (={str(self.path)!r}) must be a .ckpt file of a run, a diffusers folder or a CompVis"
                 " file, and there is none. Set init_args.path of callbacks.StartFrom."
             )
-        if (state := _of_this_project(self.path)) is None:
+        if (state := _read_own_weights(self.path)) is None:
             load_into(pl_module, self.path)
         else:
             self._load(pl_module, state)
@@ -117,7 +117,7 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _of_this_project(path: Path) -> Mapping[str, Tensor] | None:
+def _read_own_weights(path: Path) -> Mapping[str, Tensor] | None:
     """Weights of a file of this project; None for files of other libraries."""
     if path.is_dir() or path.suffix == ".safetensors":
         return None

@@ -1,4 +1,4 @@
-"""``lightning fit|validate|test|predict``: the Lightning command line, with a run directory and errors for people.
+"""``lightning fit|validate|test|predict``: Lightning's command line, with a run directory and readable errors.
 
 Names no family: models, data and callbacks are found by the ``class_path`` of a configuration.
 """
@@ -58,34 +58,33 @@ NOT_OF_THE_RUN = ("config", "run_dir", "ckpt_path")
 
 
 class LitCLI(LightningCLI):
-    """LightningCLI in subclass mode whose runs keep everything in one directory."""
+    """LightningCLI in subclass mode that keeps each run in one directory."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a run has beside trainer, model and data."""
+        """Add the settings of a run other than trainer, model and data."""
         parser.add_argument(
             "--run_dir",
             type=str | None,
             default=None,
-            help="Everything of the run lies here. Default: runs/<config name>/<time or SLURM job id>.",
+            help="Directory of the run. Default: runs/<config name>/<time or SLURM job id>.",
         )
         parser.add_argument(
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="A .ckpt file, or last or best of the run. With fit: train on from there; auto: from the last, if"
-            " there is one.",
+            help="A .ckpt file, or last or best of the run. With fit: resume from it; auto: from last if it exists.",
         )
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")  # the last to act, so that it knows of all
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")  # acts last, to save the others
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's, less the arguments that this command line decides itself."""
+        """Lightning's subcommands, without the arguments that this command line sets itself."""
         decided = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
         return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Know the user's home; hold every number to its range; remember the classes that checkpoints may name, too."""
+        """Expand ``~``, check all ranges of numbers, and trust the classes of the configuration in checkpoints."""
         super().parse_arguments(parser, args)
         check_sections(self.settings, "--")
         self.config = with_home(self.config)
@@ -97,18 +96,18 @@ class LitCLI(LightningCLI):
         trainer = self.settings.trainer
         for name in ("logger", "callbacks", "plugins"):
             if isinstance(one := trainer.get(name), Namespace | str):
-                trainer[name] = [one]  # as Lightning takes it from Python
-        self.seed_given = self.settings.seed_everything  # True: any; Lightning then puts one in its place
-        # Lightning would let the checkpoint's hyper-parameters overrule the configuration, which is complete
+                trainer[name] = [one]  # as Lightning accepts in Python
+        self.seed_given = self.settings.seed_everything  # True: any; Lightning then replaces it by a number
+        # Lightning would override the configuration with the checkpoint's hyper-parameters
         self.checkpoint_given, self.settings.ckpt_path = self.settings.ckpt_path, None
 
     @property
     def settings(self) -> Namespace:
-        """The configuration, of this subcommand if there are any."""
+        """The configuration of the subcommand, or the whole one without subcommands."""
         return self.config[self.config.subcommand] if "subcommand" in self.config else self.config
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run directory, keep the configuration as it was given, then fill in what follows from the two."""
+        """Choose the run directory, keep the given configuration, then set what depends on both."""
         config, asked = self.settings, self.checkpoint_given
         files = [Path(str(file)) for file in config.config or [] if file is not None]
         fit = self.subcommand == "fit"
@@ -130,16 +129,16 @@ class LitCLI(LightningCLI):
         if fit:
             place_loggers(config.trainer, self.run_dir)
         else:
-            config.trainer.logger = False  # what is measured later goes into test_metrics.json, not into the curves
+            config.trainer.logger = False  # results go into test_metrics.json, not into the curves
 
     def written(self, config: Namespace) -> dict[str, Any]:
-        """A complete configuration as ``config.yaml`` holds it, which starts the run again."""
+        """The complete configuration for ``config.yaml``, which starts the run again."""
         dump = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_validation=True))
         settings = dump.get(config.get("subcommand"), dump)
         return {key: value for key, value in settings.items() if key not in NOT_OF_THE_RUN}
 
     def _complete(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """A configuration with today's defaults; nothing, if it is none."""
+        """A configuration completed with today's defaults; empty if it is invalid."""
         given = {"subcommand": self.subcommand, self.subcommand: settings}
         try:
             with contextlib.redirect_stderr(io.StringIO()):
@@ -148,7 +147,7 @@ class LitCLI(LightningCLI):
             return {}
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Add what every run has: atomic checkpoints, random states, the directory, progress."""
+        """Add the callbacks and plugins of every run: atomic checkpoints, random states, the directory, progress."""
         config = self.config_init[self.subcommand].trainer
         self.other_ranks = OtherRanks()
         callbacks = [self.other_ranks, FiniteNumbers(), LoopState(), *(config.get("callbacks") or [])]
@@ -160,11 +159,11 @@ class LitCLI(LightningCLI):
             raise ValueError("\n".join(problems))
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves within a signal handler: ranks deadlock
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves in a signal handler: ranks deadlock
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Gather all that is wrong between model and data, and say it once, before any data is read; set threads."""
+        """Raise all problems between model and data together, before any data is read; set threads."""
         spec = getattr(self.datamodule, "spec", None)
         if not isinstance(self.model, Model) or spec is None:
             return
@@ -189,7 +188,7 @@ class LitCLI(LightningCLI):
             print(said, flush=True)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train where nobody else does: two trainings would write over each other's checkpoints and numbers."""
+        """Train under a lock: two trainings would overwrite each other's checkpoints and numbers."""
         if self.settings.trainer.fast_dev_run:
             return self._run(self.trainer.fit, **kwargs)
         with exclusive_training(self.run_dir):
@@ -199,15 +198,15 @@ class LitCLI(LightningCLI):
             return self._run(self.trainer.fit, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
-        """Lightning calls these methods in place of the trainer's."""
+        """Lightning calls these methods instead of the trainer's."""
         self._run(self.trainer.validate, verbose=True, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
-        """Leave Lightning's table of results out: the run directory prints one."""
+        """Run without Lightning's table of results: the run directory prints one."""
         self._run(self.trainer.test, verbose=False, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
-        """The predictions are in a file."""
+        """Run without returning predictions: they are in a file."""
         self._run(self.trainer.predict, return_predictions=False, **kwargs)
 
     def _run(self, method: Callable[..., Any], **kwargs: Any) -> None:
@@ -220,21 +219,21 @@ class LitCLI(LightningCLI):
 
 
 def quieten_lightning() -> None:
-    """Leave out its advertisements, and deprecations within Lightning that no user can mend."""
+    """Hide its advertisements, and deprecation warnings inside Lightning that users cannot fix."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     if not torch.cuda.is_available():
-        # Lightning sets it, and every optimizer step then looks for a driver that is not there
+        # Lightning sets it, which makes every optimizer step search for a missing driver
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
-    # steps are counted through all epochs, so terms are logged however short an epoch is
+    # steps are counted over all epochs, so terms are logged even if an epoch is short
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
 
 def command_line(kind: type[LitCLI], run: bool = True) -> LitCLI:
-    """What ``lightning`` does with ``sys.argv``, all the way; without ``run`` up to the built components."""
+    """Run ``lightning`` with ``sys.argv``; without ``run``, only build the components."""
     return kind(
         run=run,
         model_class=Model,
@@ -261,7 +260,7 @@ def main() -> None:
         command_line(LitCLI)
     except Exception as error:
         if isinstance(error, TrainingStopped) and not is_first_process():
-            return  # all stop at once: others end well, or a launcher would kill the first one while it says farewell
+            return  # all ranks stop together: with an error here, a launcher would kill the first while it reports
         said = message_for_user(error, RunDirectory.begun)
         if said is None or os.environ.get("LIT_VAE_TRACEBACK"):
             raise

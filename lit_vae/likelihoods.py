@@ -22,7 +22,7 @@ Deviation = Annotated[float, Within(ge=1e-6, le=2e4)]
 
 LogScale = Annotated[float, Within(ge=-30.0, le=0.0)]
 
-_OF_LEVELS = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
+_LEVELS_REMEDY = "It gives a mass to each of the 256 levels: turn dequantize and binarization off in data.init_args."
 
 
 class Likelihood(nn.Module, ABC):
@@ -238,7 +238,7 @@ class Categorical(Likelihood):
 
     expects = ("uint8",)
     bits_per_dim_values = "uint8"
-    remedy = _OF_LEVELS
+    remedy = _LEVELS_REMEDY
 
     def num_parameters(self, channels: int) -> int:
         """256 logits for each value."""
@@ -261,7 +261,7 @@ class DiscretizedLogisticMixture(Likelihood):
 
     expects = ("uint8",)
     bits_per_dim_values = "uint8"
-    remedy = _OF_LEVELS
+    remedy = _LEVELS_REMEDY
 
     @checked
     def __init__(self, num_mixtures: SmallCount = 10, min_log_scale: LogScale = -7.0) -> None:

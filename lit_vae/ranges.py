@@ -63,7 +63,7 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
-_UNSAID = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
+_OMITTED_BOUNDS = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
 
 P = ParamSpec("P")
 
@@ -127,7 +127,7 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
     if isinstance(value, Mapping):
         kind, arguments, below = _class_in(hint), value, key
         if "class_path" in value:
-            kind, below = _found(value["class_path"]), f"{key}.init_args"
+            kind, below = _class_at(value["class_path"]), f"{key}.init_args"
             arguments = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
         hints = _hints_of(kind, others)
         component = getattr(kind, "__name__", component)
@@ -145,7 +145,7 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
         finite = abs(value) <= LARGEST
         broken = [(way, bound) for way, bound in limits if not _LIMITS[way][0](value, bound)]
         if not finite or broken:
-            said = [limit for limit in limits if limit[1] not in _UNSAID or (finite and limit in broken)]
+            said = [limit for limit in limits if limit[1] not in _OMITTED_BOUNDS or (finite and limit in broken)]
             words = [] if finite else ["a finite number"]
             words += [
                 f"{_LIMITS[way][1]} {bound if isinstance(bound, int) else format(bound, 'g')}" for way, bound in said
@@ -162,13 +162,13 @@ def _is_null_by_default(kind: Any, argument: str) -> bool:
     return parameter is not None and parameter.default is None
 
 
-def _found(path: str) -> Any:
+def _class_at(path: str) -> Any:
     """The object at a ``class_path``, which the parser has already imported."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError:  # nested in a class
-        return getattr(_found(module), name)
+        return getattr(_class_at(module), name)
 
 
 def _hints_of(kind: Any, others: Ranges) -> dict[str, Any]:

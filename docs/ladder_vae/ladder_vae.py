@@ -38,13 +38,13 @@ class LadderVAE(VariationalAutoencoder):
         self.decoder = decoder((bottom,), (likelihood.num_parameters(image_shape[0]), *image_shape[1:]), 0)
 
     def encode(self, x: Tensor, y: Tensor) -> Pair:
-        """What the image says of z2, and ``q(z1|x)``."""
+        """Evidence of the image about z2, and ``q(z1|x)``."""
         return _gaussian(h := self.encoder(x, None)), _gaussian(self.top_encoder(h, None))
 
     def path(
         self, encoded: Pair, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
     ) -> tuple[list[Level], Distribution]:
-        """From the top: ``z1 ~ q(z1|x)``, then ``z2 ~ q(z2|z1,x)``, each with noise of its own."""
+        """From the top: ``z1 ~ q(z1|x)``, then ``z2 ~ q(z2|z1,x)``, each with its own noise."""
         evidence, q1 = encoded
         z1 = q1.rsample(num_samples, draws and draws.level(0), first)
         q2 = _product(p2 := self.below(z1), evidence)
@@ -74,6 +74,6 @@ def _gaussian(parameters: Tensor) -> DiagonalGaussian:
 
 
 def _product(p: DiagonalGaussian, q: DiagonalGaussian) -> DiagonalGaussian:
-    """Of two densities, normalised (eq. 17 to 19): precisions add up, and means are weighted by them."""
+    """Normalised product of two densities (eq. 17 to 19): precisions add up, and weight the means."""
     a, b = (-p.log_var).exp(), (-q.log_var).exp()
     return DiagonalGaussian((a * p.mean + b * q.mean) / (a + b), -(a + b).log(), event_ndim=1)

@@ -47,7 +47,7 @@ class FeatureNetDistance(PerceptualDistance):
     def embed(self, x: Tensor) -> list[Tensor]:
         """See `PerceptualDistance`."""
         network = _network(self.seen_by)
-        return [unit_length(h) for h in network.maps(_as_it_sees(x, network))]
+        return [unit_length(h) for h in network.maps(_to_network_input(x, network))]
 
     def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
         """See `PerceptualDistance`."""
@@ -93,7 +93,7 @@ class FeatureNetFeatures(ImageFeatures):
         """See `ImageFeatures`."""
         network = _network(self.seen_by)
         with full_float32():
-            h = network.pooled(_as_it_sees(from_uint8(u), network))
+            h = network.pooled(_to_network_input(from_uint8(u), network))
         return h.to(torch.promote_types(h.dtype, torch.float32))
 
     def provenance(self) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _network(frozen: Frozen) -> FeatureNetwork:
     return network
 
 
-def _as_it_sees(x: Tensor, network: FeatureNetwork) -> Tensor:
+def _to_network_input(x: Tensor, network: FeatureNetwork) -> Tensor:
     """Images in the network's precision, grey ones repeated to its channels."""
     return x.to(next(network.parameters()).dtype).expand(-1, network.in_channels, -1, -1)
 

@@ -52,7 +52,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
                 f" of the quantizers (={len(quantizers)} given). Set model.init_args.grids, or grid."
             )
         self.batch_terms = {
-            _of_level(name, i, quantizers): shape
+            _level_name(name, i, quantizers): shape
             for i, quantizer in enumerate(quantizers)
             for name, shape in quantizer.batch_terms.items()
         }
@@ -105,16 +105,16 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
             "quantization": quantization,
         }
         if step is None:
-            of_batch = {_of_level(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
+            of_batch = {_level_name(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
             return Step(terms, decoded, of_batch=of_batch)
-        raw = {_of_level(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
+        raw = {_level_name(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
         return Step({**terms, **raw}, decoded, self._scalars(quantized))
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """The quantizers' losses over the whole split, such as the entropy of code usage."""
         loss: Tensor | float = 0.0
         for i, quantizer in enumerate(self.quantizers):
-            own = {name: means[_of_level(name, i, self.quantizers)] for name in quantizer.batch_terms}  # type: ignore[union-attr]
+            own = {name: means[_level_name(name, i, self.quantizers)] for name in quantizer.batch_terms}  # type: ignore[union-attr]
             loss = loss + quantizer.batch_loss(own)  # type: ignore[operator]
         return {"loss": loss, "quantization": loss}
 
@@ -126,8 +126,8 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         for i, (level, quantizer) in enumerate(zip(quantized, self.quantizers, strict=True)):
             counts = torch.bincount(level.indices.flatten(), minlength=quantizer.num_embeddings)  # type: ignore[arg-type]
             sum_over_ranks(counts)
-            found[_of_level("perplexity", i, quantized)] = float(code_statistics(counts).perplexity)
-            found |= {_of_level(name, i, quantized): v for name, v in quantizer.scalars().items()}  # type: ignore[operator]
+            found[_level_name("perplexity", i, quantized)] = float(code_statistics(counts).perplexity)
+            found |= {_level_name(name, i, quantized): v for name, v in quantizer.scalars().items()}  # type: ignore[operator]
         return found
 
     def sample_latents(
@@ -142,5 +142,5 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         return self.lookup(codes)
 
 
-def _of_level(name: str, level: int, levels: Sized) -> str:
+def _level_name(name: str, level: int, levels: Sized) -> str:
     return name if len(levels) == 1 else f"{name}_{level}"
