@@ -244,7 +244,7 @@ def test_a_prior_goes_on_with_the_codes_of_its_stage_1_only(
     stage1 = two_stages.stage1 / "checkpoints" / "best.ckpt"
     assert f"CodePrior: it was trained on codes of {stage1} (SHA-256 " in message
     assert (
-        f"and data.root has codes of {other_file} ({other['sha256'][:12]}). Encode with the former, or train a new"
+        f"but data.root has codes of {other_file} ({other['sha256'][:12]}). Encode with the former, or train a new"
         in message
     )
 
