@@ -21,7 +21,12 @@ def name(path: Path) -> str:
 
 
 HEAVY = {  # seconds a step on a processor
+    "compare/bsds/learned_variance.yaml",
+    "compare/bsds/mse.yaml",
+    "compare/bsds/perceptual.yaml",
+    "compare/bsds/perceptual_gan.yaml",
     "compare/bsds/vector_perceptual_gan.yaml",
+    "compare/cifar10/vector_perceptual_gan.yaml",
     "kl_autoencoder/bsds_crops64.yaml",
     "kl_autoencoder/cifar10.yaml",
     "kl_autoencoder/image_folder256.yaml",
@@ -37,6 +42,8 @@ HEAVY = {  # seconds a step on a processor
     "vqvae2/ffhq256.yaml",
     "vqvae/vqgan_imagenet256.yaml",
     "vae/celeba64.yaml",
+    "vae/cifar10.yaml",
+    "vae/image_folder.yaml",
     "vqvae2/imagenet256.yaml",
 }
 NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}

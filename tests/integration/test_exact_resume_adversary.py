@@ -50,7 +50,8 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("stop_at", [12, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [12, 20])
 def test_both_players_stopped_and_resumed_are_as_if_uninterrupted(
     lightning: Lightning, config: Path, tmp_path: Path, stop_at: int
 ) -> None:

@@ -227,7 +227,8 @@ def test_killed_and_restarted_equals_uninterrupted(
     assert pages.asked[-1]["runs"] == [f"{folder}/runs/ae", f"{folder}/runs/vae"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_ends_with_its_training_and_goes_on(
     tools: Tools, folder: Path, studied: Path, pages: Pages, number: signal.Signals
 ) -> None:

@@ -1,5 +1,6 @@
 """The two adversarial steps that are timed against each other make the same step."""
 
+import pytest
 import torch
 
 
@@ -23,6 +24,7 @@ def test_both_ways_of_writing_the_step_have_the_same_loss_and_gradients() -> Non
             torch.testing.assert_close(gradient, found[1][1][name], rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 def test_the_section_has_a_row_for_each_part() -> None:
     from benchmarks import adversarial
 

@@ -43,7 +43,8 @@ def fit(new_trainer, data, *callbacks, **given):
     return model, steps.seen, trainer
 
 
-@pytest.mark.parametrize("adaptive", [True, pytest.param(False, marks=pytest.mark.slow)])  # Dynamo takes its time
+@pytest.mark.slow  # Dynamo takes its time
+@pytest.mark.parametrize("adaptive", [True, False])
 def test_losses_and_gradients_are_the_same(adaptive, new_trainer, data, tmp_path):
     most = 1e4 if adaptive else None
     plain, expected, trainer = fit(new_trainer, data, max_adaptive_weight=most, penalties=[LeCAM()])
@@ -93,6 +94,7 @@ def test_networks_that_are_not_called_have_their_blocks_compiled():
     assert all(is_compiled(stage) for stage in network.stages)
 
 
+@pytest.mark.slow
 def test_a_discriminator_with_r1_is_left_alone(new_trainer, data, caplog):
     with caplog.at_level(logging.INFO):
         model, found, _ = fit(new_trainer, data, Compile(backend="aot_eager"), penalties=[R1(every=1)])
