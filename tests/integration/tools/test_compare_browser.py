@@ -87,7 +87,7 @@ def column(browser: Any, name: str) -> list[str]:
     """The text of a column's cells, from top to bottom."""
     script = """
         const heads = [...document.querySelectorAll(".numbers th[aria-sort]")];
-        const head = heads.find((th) => th.textContent.startsWith(arguments[0]));
+        const head = heads.find((th) => th.textContent.trim().startsWith(arguments[0]));
         const i = [...head.parentElement.children].indexOf(head);
         return [...document.querySelectorAll(".numbers tbody tr")].map((row) => row.children[i].dataset.value ?? "");
     """
