@@ -174,6 +174,7 @@ class RunDirectory(Callback):
         rows = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows()]
         for logger in trainer.loggers if self._resumed and rows else ():
             if isinstance(logger, WandB):
+                logger.resend_last_pictures()
                 logger.catch_up(rows)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

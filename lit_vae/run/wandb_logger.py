@@ -7,6 +7,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from lit_vae.run.panels import caption_of, pictures_by_step
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
 """Time limits of W&B in seconds: to start a run, to take a row, to finish the run, and to exit after a failure."""
+
+UPLOADING = 600.0
+"""How long in seconds a picture may wait for its upload: a killed process can have lost those of that time."""
 
 STEP = "trainer/global_step"
 """Lightning's name for the step of a row. W&B's own step, ``_step``, has the same value."""
@@ -164,11 +168,17 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Add pictures that were drawn after ``step`` steps, to the row of the last of them, which is ``step - 1``."""
-        _ = self.experiment
+        """Add pictures that were drawn after ``step`` steps, to the row of the last of them, which is ``step - 1``.
+
+        If W&B has that row, the files are sent again: a killed process may have sent the row and not its files.
+        """
+        run = self.experiment
         row = None if step is None else max(step - 1, 0)
         if row is None or row > self._sent:
             self._attempt("keeping a picture", lambda: super(WandB, self).log_image(key, images, row, **kwargs))
+            return
+        for path in images:
+            self._attempt("sending a picture again", partial(send_file, run, key, path, row))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -208,6 +218,16 @@ class WandB(WandbLogger):
                 self.log_metrics({**numbers, **({"epoch": int(row["epoch"])} if "epoch" in row else {})}, step)
 
     @rank_zero_only
+    def resend_last_pictures(self) -> None:
+        """Send the files of the last pictures again: a killed process may have sent their rows and not the files."""
+        _ = self.experiment
+        sent = [one for step, some in pictures_by_step(self._run_dir).items() if step <= self._sent for one in some]
+        newest = max((path.stat().st_mtime for _, path, _ in sent), default=0.0)
+        for panel, path, taken in sent:
+            if path.stat().st_mtime > newest - UPLOADING:
+                self.log_image(panel, [str(path)], taken)
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Send what is left and end W&B's run.
 
@@ -229,6 +249,13 @@ class WandB(WandbLogger):
         folder = Path(run.dir).parent
         if run.settings.mode == "offline" and not any(folder.glob("*.wandb")):
             raise FileNotFoundError(f"its folder {folder} is gone")
+
+
+def send_file(run: Any, panel: str, path: str | Path, step: int) -> None:
+    """Upload the picture of a row that W&B has. The name has a hash of the content, so nothing arrives twice."""
+    import wandb
+
+    wandb.Image(str(path)).bind_to_run(run, panel, step)
 
 
 def in_a_line(error: Exception) -> str:

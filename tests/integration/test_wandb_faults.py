@@ -150,7 +150,7 @@ def test_preempted_and_cut_in_half_wandb_has_no_seam(config: Path, tmp_path: Pat
     last.write_bytes(last.read_bytes()[:-1000])
     done = fit(config, run, **OFFLINE)
     assert done.returncode == 0, done.stderr
-    assert "training goes on from" in done.stderr
+    assert "training resumes from" in done.stderr
     assert_wandb_has_each_step_once(run)
     assert [start.name.rpartition("-")[2] for start in starts(run)] == [(run / "wandb/run_id").read_text().strip()] * 3
 

@@ -11,7 +11,7 @@ from lit_vae.run.files import METRICS_FILE, RECORD_FILE, read_json
 from lit_vae.run.forms import fitting
 from lit_vae.run.loggers import read_metrics
 from lit_vae.run.panels import pictures_by_step
-from lit_vae.run.wandb_logger import LEAVING, SETTINGS, SETTINGS_FILE, WandB, in_a_line
+from lit_vae.run.wandb_logger import LEAVING, SETTINGS, SETTINGS_FILE, WandB, in_a_line, send_file
 from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.record_forms import WandbSettings
 
@@ -78,14 +78,12 @@ class Upload(WandB):
                 within(LEAVING, wandb.teardown)
 
     def _send(self, lacking: Lacking, folder: str) -> None:
-        import wandb
-
         self._wandb_init["dir"] = folder
         self.log_hyperparams(self._config)
         run, on_server = self.experiment, self._sent
         for step, panel, path in lacking.pictures:
             if step <= on_server:  # the row is there, and its file is not
-                wandb.Image(str(path)).bind_to_run(run, panel, step)
+                send_file(run, panel, path, step)
         self.catch_up(self._rows)
         self.send()
         size = sum(path.stat().st_size for path in (self._metrics, *(path for _, _, path in lacking.pictures)))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -263,7 +264,17 @@ def test_an_upload_that_is_interrupted_ends_at_once_and_is_completed_later(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     server.hangs.set()
     command = [sys.executable, "-m", "lit_vae.tools", "sync", str(run)]
-    with subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True) as process:
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # also where the tests run in the background
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        preexec_fn=heard,  # noqa: PLW1509
+    ) as process:
         deadline = time.monotonic() + 60.0
         while "a" not in server.rows:
             assert time.monotonic() < deadline
