@@ -3,7 +3,7 @@
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import Distribution, standard_normal
+from lit_vae.distributions import standard_normal
 from lit_vae.images import Batch, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
@@ -60,10 +60,6 @@ class AE(WithRealism):
         decoded = self.decode(self.embed(x, y), y)
         distortion = -decoded.log_prob(x)
         return Step({"loss": distortion, "distortion": distortion}, decoded)
-
-    def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        """``p(x | z)`` for ``z (B, *latent_shape)``; ``y`` is ignored."""
-        return self.likelihood(self.decoder(z, None))
 
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

@@ -96,9 +96,9 @@ class Autoencoder(ImageModel):
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """The latent of an image; the mean of a posterior: ``-> (B, *latent_shape)``."""
 
-    @abstractmethod
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        """``p(x | z, y)`` for ``z (B, *latent_shape)``."""
+        """``p(x | z)`` for ``z (B, *latent_shape)``; ``y`` is ignored unless a family says otherwise."""
+        return self.likelihood(self.decoder(z, None))
 
     @abstractmethod
     def sample_latents(

@@ -81,10 +81,6 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         """``p(x | codes)``."""
         return self.decode(self.lookup(codes), y)
 
-    def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        """``p(x | z)`` for the codes' vectors ``z (B, *latent_shape)``; ``y`` is ignored."""
-        return self.likelihood(self.decoder(z, None))
-
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """The codes' vectors, ``(B, *latent_shape)``."""
         return join([level.z_q for level in self.quantize(x)])
