@@ -5,11 +5,14 @@ A command that hangs is killed, and one that asks for too much memory meets a li
 
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from warm import forked
@@ -19,6 +22,9 @@ SECONDS = 120.0
 PROCESSOR_SECONDS = 30
 MORE_MEMORY = 4 << 30
 """Bytes of address space beyond what the imports have taken."""
+
+_LOOKING = Lock()
+"""An exit code can be read once. `multiprocessing` reads those of all processes when one starts, in any thread."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,14 @@ def in_a_process(folder: Path, function: Callable[..., Any], *args: Any) -> Ende
     folder.mkdir(parents=True, exist_ok=True)
     said = folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
     began = time.monotonic()
-    process = forked(_begin, folder, *said, function, *args)
-    process.join(SECONDS)
-    hung = process.is_alive() or process.exitcode == -24  # SIGXCPU
-    if process.is_alive():
+    with _LOOKING:
+        process = forked(_begin, folder, *said, function, *args)
+    ended = wait([process.sentinel], SECONDS)
+    if not ended:
         process.kill()
+    with _LOOKING:
         process.join()
+    hung = not ended or process.exitcode == -signal.SIGXCPU
     out, err = (path.read_text(errors="replace") if path.exists() else "" for path in said)
     return Ended(None if hung else process.exitcode, out, err, time.monotonic() - began)
 
