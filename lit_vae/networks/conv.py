@@ -28,9 +28,9 @@ def check_geometry(network: str, image_shape: Shape, latent_shape: Shape, multip
     coarse = height // factor, width // factor
     if len(latent_shape) == 3 and tuple(latent_shape[1:]) != coarse:
         raise ValueError(
-            f"{network}: multipliers (={multipliers}) bring {height}x{width} to {coarse[0]}x{coarse[1]}, but the latent"
-            f" map is {latent_shape[1]}x{latent_shape[2]}. Take a latent of shape [c, {coarse[0]}, {coarse[1]}], a"
-            " vector [d], or other multipliers."
+            f"{network}: multipliers (={multipliers}) bring {height}x{width} (model.image_shape) to"
+            f" {coarse[0]}x{coarse[1]}, but the latent map is {latent_shape[1]}x{latent_shape[2]}. Take a latent of"
+            f" shape [c, {coarse[0]}, {coarse[1]}], a vector [d], or other multipliers."
         )
     return coarse
 

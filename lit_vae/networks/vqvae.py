@@ -228,7 +228,7 @@ class HierarchicalEncoder(nn.Module):
             is_finest = level == len(out_shapes) - 1
             below = in_shape if is_finest else out_shapes[level + 1]
             below_name = "the image" if is_finest else f"level {level + 1}"
-            halvings = _halvings(name, below, shape, below_name, f"level {level}, coarsest first,")
+            halvings = _halvings(name, below, shape, below_name, f"level {level} of model.grids")
             self.trunks.append(_Trunk(in_shape[0] if is_finest else width, halvings, *own))
             if level:
                 above = sum(d for d, _, _ in out_shapes[:level]), *out_shapes[level - 1][1:]

@@ -89,7 +89,7 @@ def message_for_user(error: Exception, begun: bool) -> str | None:
     """
     if isinstance(error, Preempted):
         return f"{type(error).__name__.lower()}: {error}"
-    if isinstance(error, (TrainingStopped, DirectoryMoved)) or _is_setting_error(error):
+    if isinstance(error, (TrainingStopped, DirectoryMoved)) or _is_setting_error(error) or _names_a_setting(error):
         return f"error: {error}"
     if lost_rank(error) == "gone":
         return f"ended, because another rank has ended; see its error message ({error})"
@@ -119,6 +119,13 @@ def _names_its_component(error: BaseException) -> bool:
     return isinstance(error, ValueError) and re.match(r"\w+: ", str(error)) is not None
 
 
+def _names_a_setting(error: BaseException) -> bool:
+    """Whether a component of lit_vae refuses one of its settings, perhaps as late as in training."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = bool(frames) and frames[-1].f_globals.get("__name__", "").startswith(("lit_vae.", "callbacks."))
+    return ours and _names_its_component(error) and "(=" in str(error)
+
+
 def _component_failure(error: Exception) -> str | None:
     """Which component could not be built, its arguments, and why; None if no component raised the error.
 
@@ -132,7 +139,10 @@ def _component_failure(error: Exception) -> str | None:
             built, code = frame.f_locals.get("self"), frame.f_code
             if code.co_name == "__init__" and is_named_by_user(type(built)):
                 why = next(iter(str(seen).strip().splitlines()), "") or type(seen).__name__
-                return f"{_public_name(type(built))}: cannot be built: {why:.300}\n{_arguments_of(frame)}"
+                name = _public_name(type(built))
+                if name == "torch.nn.Module":
+                    why = "a network needs a class_path"
+                return f"{name}: cannot be built: {why:.300}\n{_arguments_of(frame)}"
     return None
 
 

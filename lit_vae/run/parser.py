@@ -83,7 +83,8 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
     if required is not None:
         names = {name.rpartition(".")[2] for name in required.group(1).split(", ")}
         whose = [path for path, its in _arguments_of_classes(args).items() if names <= its]
-        return f"{message}\nThese are arguments of {' or '.join(whose)}." if whose else message
+        these = f"These are arguments of {' or '.join(whose)}" if whose else "A component without class_path needs them"
+        return f"{message}\n{these}."
     missing = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
     if missing:
         near = difflib.get_close_matches(
@@ -102,11 +103,12 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
 
 
 def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:
-    """The arguments of every class or function that the configuration files of a command line name."""
+    """The arguments of every class or function that a command line or its configuration files name."""
     found: dict[str, set[str]] = {}
-    for file in (Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))):
-        for path in re.findall(r"class_path:\s*([\w.]+)", file.read_text(errors="replace") if file.is_file() else ""):
-            with contextlib.suppress(ImportError, AttributeError, ValueError, TypeError):
-                module, name = path.rsplit(".", 1)
-                found[path] = set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    files = [Path(arg) for arg in args if arg.endswith((".yaml", ".yml", ".json"))]
+    said = "\n".join([" ".join(args), *(file.read_text(errors="replace") for file in files if file.is_file())])
+    for path in re.findall(r"class_path[:=]?\s*([\w.]+)", said):
+        with contextlib.suppress(ImportError, AttributeError, ValueError, TypeError):
+            module, name = path.rsplit(".", 1)
+            found[path] = set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
     return found

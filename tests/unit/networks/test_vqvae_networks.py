@@ -230,13 +230,13 @@ def test_two_levels_train_end_to_end():
 @pytest.mark.parametrize(
     ("shapes", "text"),
     [
-        ([(2, 8, 8), (2, 4, 4)], "level 0, coarsest first, is 8x8, but must be level 1 (4x4) halved once or more often."
+        ([(2, 8, 8), (2, 4, 4)], "level 0 of model.grids is 8x8, but must be level 1 (4x4) halved once or more often."
          " Sizes that fit: 2x2, 1x1."),
-        ([(2, 4, 4), (2, 12, 12)], "level 0, coarsest first, is 4x4, but must be level 1 (12x12) halved once or more"
+        ([(2, 4, 4), (2, 12, 12)], "level 0 of model.grids is 4x4, but must be level 1 (12x12) halved once or more"
          " often. Sizes that fit: 6x6, 3x3."),
-        ([(2, 4, 4), (2, 32, 32)], "level 1, coarsest first, is 32x32, but must be the image (32x32) halved once or"
+        ([(2, 4, 4), (2, 32, 32)], "level 1 of model.grids is 32x32, but must be the image (32x32) halved once or"
          " more often. Sizes that fit: 16x16, 8x8, 4x4, 2x2, 1x1."),
-        ([(2,), (2, 8, 8)], "level 0, coarsest first, is a vector, but must be a map, [channels, height, width]."),
+        ([(2,), (2, 8, 8)], "level 0 of model.grids is a vector, but must be a map, [channels, height, width]."),
     ],
 )  # fmt: skip
 def test_levels_that_do_not_fit(shapes, text):

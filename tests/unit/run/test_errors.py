@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from lit_vae.models.pca import Moments, solve
 from lit_vae.run.errors import message_for_user, without_noise
 from lit_vae.run.trust import forget_classes, trust_classes_of
 
@@ -42,6 +44,16 @@ def test_an_error_within_a_component_names_it_and_what_it_was_given() -> None:
 def test_an_error_of_no_component_or_in_training_is_the_programs() -> None:
     assert message_for_user(raised(named=False), begun=False) is None
     assert message_for_user(raised(named=True), begun=True) is None
+
+
+def test_a_setting_that_training_finds_to_be_wrong_needs_no_traceback() -> None:
+    """PCA learns from the images how many directions there can be."""
+    moments = Moments(torch.tensor(4), torch.zeros(3), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="hold all the variance") as error:
+        solve(moments, latent_dim=2)
+    assert message_for_user(error.value, begun=True) == f"error: {error.value}"
+    elsewhere = ValueError("PCA: latent_dim (=2) is in a message that no component raised")
+    assert message_for_user(elsewhere, begun=True) is None
 
 
 def test_words_of_our_own_are_left_as_they_are() -> None:
@@ -79,6 +91,11 @@ def test_what_lists_all_types_is_left_out() -> None:
         (  # by the path that was typed, not by that of the file within torch
             {"model.init_args.encoder": {"class_path": "torch.nn.Linear"}},
             "error: torch.nn.Linear: cannot be built: empty(): argument 'size' ",
+        ),
+        ({"model.init_args.encoder": {}}, "error: torch.nn.Module: cannot be built: a network needs a class_path"),
+        (
+            {"model.init_args.optimizer": {}},
+            "the following arguments are required: defaults\nA component without class_path needs them.",
         ),
     ],
 )
