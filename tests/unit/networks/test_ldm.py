@@ -145,7 +145,8 @@ def test_the_last_layer_is_what_the_output_is_linear_in() -> None:
          " with labels."),
         (0, (4,), {}, "the latent (=[4]) must be a map, [channels, height, width]. Set the shape of the model's"
          " latent."),
-        (0, (4, 8, 8), {}, "multipliers (=[1, 2, 2]) bring 16x16 (model.image_shape) to 4x4, but the latent map is 8x8. Take a latent of"
+        (0, (4, 8, 8), {}, "multipliers (=[1, 2, 2]) bring 16x16 (model.image_shape) to 4x4, but the latent"
+         " map is 8x8. Take a latent of"
          " shape [c, 4, 4], a vector [d], or other multipliers."),
         (0, (4, 4, 4), {"attention": [32]}, "attention (=[32]) must be of the heights of its feature maps, [16, 8, 4]."
          " Set attention in the init_args of the network."),

@@ -101,7 +101,8 @@ def test_multipliers_are_given_from_the_finest_resolution_in_both_directions():
         ),
         (
             (1, 32, 32), (4, 4, 4), [1, 2, 4], 1,
-            "multipliers (=[1, 2, 4]) bring 32x32 (model.image_shape) to 8x8, but the latent map is 4x4. Take a latent of shape [c, 8, 8],"
+            "multipliers (=[1, 2, 4]) bring 32x32 (model.image_shape) to 8x8, but the latent"
+            " map is 4x4. Take a latent of shape [c, 8, 8],"
             " a vector [d], or other multipliers.",
         ),
         (
