@@ -65,7 +65,8 @@ def solve(moments: Moments, latent_dim: int) -> Solution:
         raise ValueError(
             f"PCA: latent_dim (={latent_dim}) directions hold all the variance of the {int(moments.number)} training"
             f" images and leave none to the noise (n images span at most n - 1 of their {size} dimensions)."
-            " Set a smaller model.init_args.latent_dim, take more images, or dequantise the data."
+            " Set a smaller model.init_args.latent_dim, take more images"
+            " (trainer.limit_train_batches leaves some out), or dequantise the data."
         )
     directions = vectors[:, size - latent_dim :].flip(1)
     # rounding must not push an eigenvalue below v: W^T W = L - v I has no negative entries
