@@ -103,7 +103,11 @@ class Weigh(Callback):
             if self.counter is not None:
                 self.counter.__enter__()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 < trainer.num_training_batches:
+            return
         seconds = (now(pl_module.device) - self.start) / (trainer.global_step - self.warmup)
         flops = 0
         if self.counter is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Row, interleave, now, ratio, spread
-from lit_vae.quantizers import EMACodebook, VectorQuantizer
+from lit_vae.quantizers import EMACodebook, VectorQuantizer, update_codebooks
 
 DIM = 64
 COMMITMENT_COST = 0.25
@@ -78,6 +78,7 @@ def ours(codes: Tensor, z_e: Tensor) -> tuple[VectorQuantizer, Step]:
 
     def quantize(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized = quantizer(z)
+        update_codebooks([quantizer], [quantized])
         return quantized.z_q, quantized.indices, quantized.loss.sum() / z.numel()
 
     return quantizer, Step(quantize, z_e)

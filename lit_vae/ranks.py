@@ -36,7 +36,7 @@ def average_over_ranks(value: Tensor) -> Tensor:
 
 def sum_over_ranks(*tensors: Tensor) -> None:
     """Replace tensors of one dtype by their sums over the ranks, bitwise equal on all ranks, in one all-reduce."""
-    if world_size() == 1:
+    if world_size() == 1 or not tensors:
         return
     if len(tensors) == 1:
         dist.all_reduce(tensors[0])

@@ -18,7 +18,7 @@ from lit_vae.models.with_realism import WithRealism
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
 from lit_vae.objectives import Step
-from lit_vae.quantizers import Quantized, Quantizer
+from lit_vae.quantizers import Quantized, Quantizer, update_codebooks
 from lit_vae.ranks import sum_over_ranks
 from lit_vae.realism import Realism
 
@@ -103,6 +103,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         if step is None:
             of_batch = {_level_name(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
             return Step(terms, decoded, of_batch=of_batch)
+        update_codebooks(self.quantizers, quantized)  # type: ignore[arg-type]
         raw = {_level_name(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
         return Step({**terms, **raw}, decoded, self._scalars(quantized))
 
@@ -118,11 +119,12 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         """On logging steps: perplexity of the codes of all ranks, and the quantizers' numbers."""
         if not self.logs_this_step:
             return {}
+        levels = zip(quantized, self.num_embeddings, strict=True)
+        counts = [torch.bincount(level.indices.flatten(), minlength=k) for level, k in levels]
+        sum_over_ranks(*counts)
         found: dict[str, Tensor | float] = {}
-        for i, (level, quantizer) in enumerate(zip(quantized, self.quantizers, strict=True)):
-            counts = torch.bincount(level.indices.flatten(), minlength=quantizer.num_embeddings)  # type: ignore[arg-type]
-            sum_over_ranks(counts)
-            found[_level_name("perplexity", i, quantized)] = float(code_statistics(counts).perplexity)
+        for i, quantizer in enumerate(self.quantizers):
+            found[_level_name("perplexity", i, quantized)] = float(code_statistics(counts[i]).perplexity)
             found |= {_level_name(name, i, quantized): v for name, v in quantizer.scalars().items()}  # type: ignore[operator]
         return found
 

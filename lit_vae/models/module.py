@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lit_vae.metrics.split_mean import SplitMean
 from lit_vae.models.optimized import Optimized
@@ -161,14 +162,11 @@ class Model(Optimized, ABC):
     # ---- noise ------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Share the noise seed, seed each other rank's generator, and warn of batch statistics of single ranks.
-
-        All ranks start with the same seed for equal weights, but dropout and augmentations must differ between them.
-        """
+        """Share the noise seed, seed each other rank's generator, and see to the batch statistics of single ranks."""
         self.class_names = tuple(getattr(self.data_spec, "class_names", ()))
         if self.noise_seed is None:
             self.noise_seed = self.trainer.strategy.broadcast(torch.initial_seed())
-        if rank():
+        if rank():  # one seed gave all ranks the same weights; dropout and augmentations must differ
             torch.manual_seed(key(self.noise_seed, rank()))
         alone = [name for name, m in self.named_modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
         if world_size() > 1 and alone:
@@ -177,6 +175,8 @@ class Model(Optimized, ABC):
                 " ranks do not train what one process would. Set trainer.sync_batchnorm: true (on GPUs), or take group"
                 " normalization."
             )
+        if isinstance(self.trainer.strategy.model, DistributedDataParallel):  # other buffers are equal on all ranks
+            self.trainer.strategy.model.broadcast_buffers = bool(alone)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Count the batches of the whole training: the noise depends on the number."""

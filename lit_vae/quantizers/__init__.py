@@ -1,6 +1,6 @@
 """Quantizers map the encoder's vectors to codes of a finite codebook, and back."""
 
-from lit_vae.quantizers.base import Quantized, Quantizer
+from lit_vae.quantizers.base import Quantized, Quantizer, update_codebooks
 from lit_vae.quantizers.codebook import Codebook, EMACodebook, GradientCodebook
 from lit_vae.quantizers.entropy import EntropyPenalty
 from lit_vae.quantizers.estimators import Estimator, RotationTrick, StraightThrough
@@ -25,4 +25,5 @@ __all__ = [
     "RotationTrick",
     "StraightThrough",
     "VectorQuantizer",
+    "update_codebooks",
 ]

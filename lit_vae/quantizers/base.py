@@ -1,12 +1,14 @@
 """Base classes of quantizers, which map the encoder's vectors to entries of a finite codebook."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lit_vae.ranges import PositiveInt, checked
+from lit_vae.ranks import sum_over_ranks
 
 MOST_EMBEDDINGS = 2**24
 
@@ -21,6 +23,7 @@ class Quantized(NamedTuple):
             depends on all images together (`Quantizer.batch_loss`).
         terms: ``(B,)`` each, the unweighted terms.
         of_batch: in an evaluation, sums over the batch's images, ``(1, *shape)`` for each of `Quantizer.batch_terms`.
+        sums: in training, this rank's sums over the batch from which `update_codebooks` trains a codebook.
     """
 
     z_q: Tensor
@@ -28,6 +31,7 @@ class Quantized(NamedTuple):
     loss: Tensor
     terms: dict[str, Tensor]
     of_batch: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated)
+    sums: tuple[Tensor, ...] = ()
 
 
 class Quantizer(nn.Module, ABC):
@@ -50,7 +54,10 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z_e: Tensor) -> Quantized:
-        """Quantize ``z_e (B, d, *grid)``. In training mode this may also update the codebook."""
+        """Quantize ``z_e (B, d, *grid)``. A training step ends with `update_codebooks`."""
+
+    def update(self, *sums: Tensor) -> None:
+        """Train the codebook on a batch, from the `Quantized.sums` of all ranks; by default there is nothing to do."""
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
@@ -80,6 +87,14 @@ class Quantizer(nn.Module, ABC):
                 f" (={self.embedding_dim}). Let the encoder give that many channels, or wrap the quantizer in"
                 " lit_vae.quantizers.Projected."
             )
+
+
+def update_codebooks(quantizers: Iterable[Quantizer], quantized: Sequence[Quantized]) -> None:
+    """Train all codebooks on a batch of all ranks with one all-reduce, given each quantizer's results."""
+    sum_over_ranks(*(tensor for level in quantized for tensor in level.sums))
+    for quantizer, level in zip(quantizers, quantized, strict=True):
+        if level.sums:
+            quantizer.update(*level.sums)
 
 
 class VectorwiseQuantizer(Quantizer):

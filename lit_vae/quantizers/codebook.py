@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.ranges import BelowOne, PositiveFloat, checked
-from lit_vae.ranks import sum_over_ranks
 
 # Scores in memory at once: few enough for the cache of a CPU, many enough to keep a GPU busy.
 _SCORES = {"cpu": 2**19, "cuda": 2**26}
@@ -48,18 +47,21 @@ class Codebook(nn.Module, ABC):
         return {}
 
     @torch.no_grad()
-    def update(self, z: Tensor, indices: Tensor) -> None:
-        """Update with one training batch of all ranks: ``z (N, d)`` and its codes ``indices (N,)`` on this rank."""
+    def sums_of(self, z: Tensor, indices: Tensor) -> tuple[Tensor, ...]:
+        """Sums for `update`, of this rank, from vectors ``z (N, d)`` of a batch and their codes ``indices (N,)``."""
         if not self.counts.dtype.itemsize >= 4:
             raise ValueError(
                 f"{type(self).__name__}: its state (={self.counts.dtype}) must be float32 or float64: a moving average"
                 " does not move in half precision. Set trainer.precision=bf16-mixed, not bf16-true."
             )
-        self._update(z.to(self.counts.dtype), indices)
+        return self._sums_of(z.to(self.counts.dtype), indices)
 
-    def _update(self, z: Tensor, indices: Tensor) -> None:
-        counts = self.counts.new_zeros(len(self.counts)).index_add_(0, indices, z.new_ones(1).expand(len(z)))
-        sum_over_ranks(counts)
+    def _sums_of(self, z: Tensor, indices: Tensor) -> tuple[Tensor, ...]:
+        return (counts_by_code(z, indices, len(self.counts)),)
+
+    @torch.no_grad()
+    def update(self, counts: Tensor, *sums: Tensor) -> None:
+        """Update with a training batch, given its `sums_of` over all ranks: ``counts (K,)``."""
         self.counts.lerp_(counts, 1.0 - self.decay)
 
     @torch.no_grad()
@@ -107,11 +109,14 @@ class EMACodebook(Codebook):
         self.register_buffer("weight", weight)
         self.register_buffer("sums", weight.clone())
 
-    def _update(self, z: Tensor, indices: Tensor) -> None:
-        counts, sums = sums_by_code(z, indices, len(self.counts))
-        sum_over_ranks(counts, sums)
-        self.counts.lerp_(counts, 1.0 - self.decay)
-        self.sums.lerp_(sums, 1.0 - self.decay)
+    def _sums_of(self, z: Tensor, indices: Tensor) -> tuple[Tensor, ...]:
+        return sums_by_code(z, indices, len(self.counts))
+
+    @torch.no_grad()
+    def update(self, counts: Tensor, *sums: Tensor) -> None:
+        """The equations above: ``n_k`` is ``counts (K,)``, and ``s_k`` is ``sums[0] (K, d)``."""
+        super().update(counts)
+        self.sums.lerp_(sums[0], 1.0 - self.decay)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + len(counts) * self.epsilon) * total
         # smoothing would shrink a code that is never chosen to zero once N falls below epsilon
@@ -193,6 +198,10 @@ def nearest_codes(z: Tensor, codes: Tensor, center: Tensor | None = None) -> Ten
 @torch.no_grad()
 def sums_by_code(z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, Tensor]:
     """Number and sum of each code's vectors: ``z (N, d), indices (N,) -> (K,), (K, d)``, in the dtype of ``z``."""
-    counts = z.new_zeros(num_embeddings).index_add_(0, indices, z.new_ones(1).expand(len(z)))
     sums = z.new_zeros(num_embeddings, z.shape[1]).index_add_(0, indices, z)
-    return counts, sums
+    return counts_by_code(z, indices, num_embeddings), sums
+
+
+def counts_by_code(z: Tensor, indices: Tensor, num_embeddings: int) -> Tensor:
+    """Number of each code's vectors: ``z (N, d), indices (N,) -> (K,)``, in the dtype of ``z``."""
+    return z.new_zeros(num_embeddings).index_add_(0, indices, z.new_ones(1).expand(len(z)))

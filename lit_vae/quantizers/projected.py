@@ -30,6 +30,10 @@ class Projected(Quantizer):
         quantized: Quantized = self.quantizer(_by_position(self.down, z_e))
         return quantized._replace(z_q=_by_position(self.up, quantized.z_q).to(z_e.dtype))
 
+    def update(self, *sums: Tensor) -> None:
+        """The inner quantizer's."""
+        self.quantizer.update(*sums)
+
     def lookup(self, indices: Tensor) -> Tensor:
         """See `Quantizer`."""
         return _by_position(self.up, self.quantizer.lookup(indices))

@@ -23,9 +23,8 @@ class VectorQuantizer(VectorwiseQuantizer):
 
     named ``commitment``, ``codebook`` (with a `GradientCodebook` only) and ``entropy`` in ``terms``.
 
-    In training mode every forward pass updates the codebook, even without gradients. W ranks make the same update as
-    one process with the W batches concatenated. Random choices depend only on a seed and on the number of steps, which
-    checkpoints save.
+    W ranks train the codebook as one process with the W batches concatenated. Random choices depend only on a seed and
+    on the number of steps, which checkpoints save.
 
     Args:
         num_embeddings: number K of codes.
@@ -94,10 +93,13 @@ class VectorQuantizer(VectorwiseQuantizer):
             loss = loss + self.entropy.weight * terms["entropy"]
             of_batch = {} if self.training else {USAGE: choice.usage[None]}
 
-        if self.training:
-            self.codebook.update(rows, indices)
-            self.step += 1
-        return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms, of_batch)
+        sums = self.codebook.sums_of(rows, indices) if self.training else ()
+        return Quantized(self.estimator(z, e), indices.view(z.shape[:2]), loss, terms, of_batch, sums)
+
+    def update(self, *sums: Tensor) -> None:
+        """See `Quantizer`; also counts the step."""
+        self.codebook.update(*sums)
+        self.step += 1
 
     @property
     def batch_terms(self) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,17 +186,23 @@ def test_evaluation_uses_the_draws_and_nothing_else(new_model):
 def test_batch_statistics_of_a_rank_alone_are_warned_of(new_model, monkeypatch):
     model = new_model("VAE")
     model.noise_seed = 0
+    ddp = SimpleNamespace()
     monkeypatch.setattr("lit_vae.models.module.world_size", lambda: 2)
+    monkeypatch.setattr("lit_vae.models.module.DistributedDataParallel", SimpleNamespace)
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(strategy=SimpleNamespace(model=ddp)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.on_fit_start()
+    assert not ddp.broadcast_buffers
     model.decoder = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
     with pytest.warns(UserWarning, match=r"VAE: decoder\.0 normalises .* 2 ranks .*Set trainer\.sync_batchnorm: true"):
         model.on_fit_start()
+    assert ddp.broadcast_buffers
     model.decoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.decoder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.on_fit_start()
+    assert not ddp.broadcast_buffers
 
 
 # ---- what they say --------------------------------------------------------------------------------------------------

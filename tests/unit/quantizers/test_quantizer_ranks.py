@@ -9,7 +9,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from lit_vae.quantizers import LFQ, EMACodebook, EntropyPenalty, GradientCodebook, KMeans, Revival, VectorQuantizer
+from lit_vae.quantizers import (
+    LFQ,
+    EMACodebook,
+    EntropyPenalty,
+    GradientCodebook,
+    KMeans,
+    Revival,
+    VectorQuantizer,
+    update_codebooks,
+)
 from lit_vae.quantizers.revival import draw_rows
 
 STEPS = 6
@@ -37,8 +46,9 @@ def train(rank: int, world_size: int) -> dict[str, Tensor]:
         for step in range(STEPS):
             whole = torch.randn(8, 3, 2, 2, generator=torch.Generator().manual_seed(step))
             z_e = whole.chunk(world_size)[rank].clone().requires_grad_()
-            loss = quantizer(z_e).loss.mean()
-            (gradient,) = torch.autograd.grad(loss, z_e)
+            quantized = quantizer(z_e)
+            (gradient,) = torch.autograd.grad(quantized.loss.mean(), z_e)
+            update_codebooks([quantizer], [quantized])
             full = torch.zeros_like(whole)
             full.chunk(world_size)[rank].copy_(gradient / world_size)  # DDP averages
             if world_size > 1:
@@ -49,13 +59,24 @@ def train(rank: int, world_size: int) -> dict[str, Tensor]:
     return found
 
 
+def all_reduces_of_a_step() -> list[int]:
+    """How many numbers each holds, in a step with two codebooks and a quantizer without one."""
+    levels = [VectorQuantizer(20, 3), VectorQuantizer(6, 3, codebook=GradientCodebook), LFQ(3, entropy_weight=0.0)]
+    quantized, sizes = [level(torch.randn(2, 3, 4)) for level in levels], []
+    all_reduce = dist.all_reduce
+    dist.all_reduce = lambda tensor: (sizes.append(tensor.numel()), all_reduce(tensor))
+    update_codebooks(levels, quantized)
+    dist.all_reduce = all_reduce
+    return sizes
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     models = quantizers()  # before there is a process group, as a command line does
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     uneven = torch.arange(7.0).unsqueeze(1).split([4, 3])[rank]
     found = train(rank, 2) | {"rows": draw_rows(uneven, 5, 3, 1)}
-    models["plain"].eval()
+    assert all_reduces_of_a_step() == [20 + 20 * 3 + 6]
     if rank == 0:
         for name in ("plain", "entropy", "lookup-free"):  # a validation that the other rank takes no part in
             models[name].eval()(torch.randn(2, 3, 4))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from quantizer_helpers import trained
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -143,7 +144,7 @@ def test_memory_does_not_grow_with_vectors_times_codes(codebook, entropy):
     options = {} if codebook is None else {"codebook": codebook}
     quantizer = VectorQuantizer(k, 2, start=KMeans(iterations=1), entropy=entropy, **options)
     with LargestOutput() as largest:
-        quantized = quantizer(torch.randn(2, 2, n // 2, requires_grad=True))
+        quantized = trained(quantizer, torch.randn(2, 2, n // 2, requires_grad=True))
         (quantized.loss.sum() + quantized.z_q.sum()).backward()
     assert largest.elements <= 2**19
     assert n * k == 2**23

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from quantizer_helpers import trained
 
 from lit_vae.quantizers import EMACodebook, GradientCodebook, KMeans, Revival, VectorQuantizer
 from lit_vae.quantizers.revival import draw_rows
@@ -22,7 +23,7 @@ def clusters(seed=0, spread=0.01, batch=8):
 @CODEBOOKS
 def test_k_means_starts_at_the_data(codebook):
     quantizer = VectorQuantizer(12, 2, codebook=codebook, start=KMeans())
-    error = quantizer(clusters()).terms["commitment"]
+    error = trained(quantizer, clusters()).terms["commitment"]
     assert (error < 9 * 0.5).all()  # a cluster or two merged, where random codes have about 100
     assert quantizer.codebook.counts.min() >= 0.99 - 1e-6
 
@@ -55,7 +56,7 @@ def test_only_the_first_batches_start_the_codebook():
     quantizer = VectorQuantizer(9, 2, codebook=GradientCodebook, start=KMeans(batches=2))
     weights = []
     for step in range(4):
-        quantizer(clusters(step) + step)
+        trained(quantizer, clusters(step) + step)
         weights.append(quantizer.codebook.weight.detach().clone())
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])
@@ -69,7 +70,7 @@ def test_a_dead_code_becomes_a_vector_of_the_batch_and_stays_there(codebook):
     quantizer.codebook.replace(torch.arange(3), start)
     quantizer.codebook.counts[2] = 0.4
     z_e = clusters()
-    quantizer(z_e)
+    trained(quantizer, z_e)
     assert quantizer.scalars() == {"revivals": 1.0}
     revived = quantizer.codebook.weight[2].detach().clone()
     distance = (z_e.mT.reshape(-1, 2) - revived).norm(dim=1).min()
@@ -77,7 +78,7 @@ def test_a_dead_code_becomes_a_vector_of_the_batch_and_stays_there(codebook):
         assert distance == 0.0
     assert revived.norm() < 10
     assert quantizer.codebook.counts[2] >= 0.99
-    quantizer(z_e)
+    trained(quantizer, z_e)
     assert (quantizer.codebook.weight[2] - revived).norm() < 0.5
     assert quantizer.scalars() == {"revivals": 1.0}
 
@@ -94,7 +95,7 @@ def test_revival_waits_for_its_step_and_for_vectors():
     found = []
     for _ in range(7):
         quantizer.codebook.counts[4] = 0.0
-        quantizer(z)
+        trained(quantizer, z)
         found.append(quantizer.scalars()["revivals"])
     assert found == [1, 1, 1, 2, 2, 2, 3]
     assert VectorQuantizer(5, 1).scalars() == {}
@@ -110,17 +111,17 @@ def test_a_resumed_run_is_exact_and_global_randomness_untouched():
     whole = new()
     random_state = torch.get_rng_state()
     for step in range(3):
-        whole(clusters(step))
+        trained(whole, clusters(step))
     saved = copy.deepcopy(whole.state_dict())
     for step in range(3, 6):
-        whole(clusters(step, spread=1.0))
+        trained(whole, clusters(step, spread=1.0))
     assert torch.equal(torch.get_rng_state(), random_state)
 
     resumed = new()
-    resumed(clusters(7))  # has counted a step of its own, which loading undoes
+    trained(resumed, clusters(7))  # has counted a step of its own, which loading undoes
     resumed.load_state_dict(saved)
     for step in range(3, 6):
-        resumed(clusters(step, spread=1.0))
+        trained(resumed, clusters(step, spread=1.0))
     assert whole.scalars()["revivals"] > 0
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from quantizer_helpers import trained
 from sklearn.cluster import KMeans as ReferenceKMeans
 from torch import nn
 
@@ -90,7 +91,7 @@ def test_without_memory_a_step_is_one_of_lloyd(float64):
     init = vectors[:6].clone()  # so that none is empty
     quantizer.codebook.replace(torch.arange(6), init)
     lloyd = ReferenceKMeans(6, init=init.numpy(), n_init=1, max_iter=1, algorithm="lloyd").fit(vectors.numpy())
-    quantizer(z_e)
+    trained(quantizer, z_e)
     torch.testing.assert_close(quantizer.codebook.weight, torch.from_numpy(lloyd.cluster_centers_))
 
 
@@ -100,10 +101,10 @@ def test_a_code_that_nothing_chooses_stays_where_it_is(float64):
     quantizer.codebook.replace(torch.arange(4), torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]]))
     before = quantizer.codebook.weight.clone()
     for _ in range(60):  # 0.5 ** 60 is far below epsilon
-        quantizer(0.1 * torch.randn(8, 2, 3, 3))
+        trained(quantizer, 0.1 * torch.randn(8, 2, 3, 3))
     torch.testing.assert_close(quantizer.codebook.weight[1:], before[1:], rtol=0, atol=0)
     assert not torch.equal(quantizer.codebook.weight[0], before[0])
-    quantizer(torch.tensor([9.5, 0.5]).view(1, 2, 1, 1))  # and the average goes on once it is chosen again
+    trained(quantizer, torch.tensor([9.5, 0.5]).view(1, 2, 1, 1))  # and the average goes on once it is chosen again
     torch.testing.assert_close(quantizer.codebook.weight[1], torch.tensor([9.5, 0.5]), rtol=1e-3, atol=0)
 
 
@@ -120,7 +121,7 @@ def test_moving_averages_against_numpy(float64):
         m = g * m + (1 - g) * one_hot.T @ z
         updated = m / ((n + eps) / (n.sum() + k * eps) * n.sum())[:, None]
         e = np.where(one_hot.any(0)[:, None], updated, e)
-        quantizer(z_e)
+        trained(quantizer, z_e)
     np.testing.assert_allclose(quantizer.codebook.counts.numpy(), n, rtol=1e-12)
     np.testing.assert_allclose(quantizer.codebook.sums.numpy(), m, rtol=1e-12)
     np.testing.assert_allclose(quantizer.codebook.weight.numpy(), e, rtol=1e-12)
@@ -132,7 +133,7 @@ def test_a_code_that_nothing_chooses_does_not_fly_away():
     start = torch.tensor([[0.0, 0.0], [1.0, 1.0], [50.0, 0.0]])
     quantizer.codebook.replace(torch.arange(3), start)
     for seed in range(200):
-        quantizer(latents(4, 2, 4, seed=seed))
+        trained(quantizer, latents(4, 2, 4, seed=seed))
     far = quantizer.codebook.weight[2]
     assert quantizer.codebook.counts[2] == pytest.approx(0.99**200, rel=1e-3)
     torch.testing.assert_close(far, start[2], rtol=1e-3, atol=0.0)
@@ -146,7 +147,7 @@ def test_evaluation_moves_nothing_and_training_moves_whatever_the_grad_mode(code
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
     quantizer.train()
     with torch.no_grad():
-        quantizer(latents(3, 2, 4))
+        trained(quantizer, latents(3, 2, 4))
     assert quantizer.step == 1
     assert not torch.equal(quantizer.codebook.counts, before["codebook.counts"])
 
