@@ -48,7 +48,7 @@ def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = ""
     if caption:
         metadata.add_itxt("Description", caption)
     with replacing(path) as partial:
-        image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
+        image.save(partial, format="PNG", pnginfo=metadata)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             captions = {"caption": [caption]} if caption else {}

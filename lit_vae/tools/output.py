@@ -22,7 +22,7 @@ def save_picture(image: "Image.Image", path: Path, caption: str) -> None:
     metadata = PngInfo()
     metadata.add_itxt("Description", caption)
     with replacing(path) as partial:
-        image.save(partial, format="PNG", optimize=True, pnginfo=metadata)
+        image.save(partial, format="PNG", pnginfo=metadata)
     print(path)
 
 

@@ -29,7 +29,7 @@ def to_picture(x: Tensor) -> "Image.Image":
 def png(picture: "Image.Image") -> bytes:
     """The content of a PNG file."""
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG")
     return file.getvalue()
 
 
