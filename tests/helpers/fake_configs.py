@@ -70,13 +70,14 @@ def _set_in(tree: Any, component: str) -> Iterator[tuple[str, str]]:
 
 
 def covering(paths: list[Path], of: Callable[[Path], set[Any]]) -> list[Path]:
-    """Few of the configurations, which have together what all of them have."""
-    left = set().union(*map(of, paths))
+    """Return a few of the configurations that together have what all of them have."""
+    of_each = {path: of(path) for path in paths}
+    left = set().union(*of_each.values())
     chosen = []
     while left:
-        best = max(paths, key=lambda path: len(of(path) & left))
+        best = max(paths, key=lambda path: len(of_each[path] & left))
         chosen.append(best)
-        left -= of(best)
+        left -= of_each[best]
     return sorted(chosen)
 
 
