@@ -199,7 +199,7 @@ def test_too_few_images_leave_no_noise():
     assert str(error.value) == (
         "PCA: latent_dim (=5) directions hold all the variance of the 6 training images and leave none to the noise"
         " (n images span at most n - 1 of their 24 dimensions). Set a smaller model.init_args.latent_dim, take"
-        " more images, or dequantise the data."
+        " more images (trainer.limit_train_batches leaves some out), or dequantise the data."
     )
     assert solve(moments_of(images(LATENT + 2)), LATENT).variance > 0.0  # one direction beyond the latents is enough
 
