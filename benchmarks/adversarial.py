@@ -76,7 +76,7 @@ def loss(model: KLAutoencoder, x: Tensor) -> Tensor:
     if model.realism is None:
         return terms.mean()
     added = model.realism(x, x_hat, distortion, model.likelihood.temperature, model.decoder.last_layer, STEP)
-    return (terms + added.loss).mean() + added.discriminator_loss
+    return (terms + added.terms["loss"]).mean() + added.other_loss
 
 
 def usual_loss(model: KLAutoencoder, x: Tensor) -> Tensor:

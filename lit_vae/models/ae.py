@@ -33,6 +33,13 @@ class AE(WithRealism):
     term_names = ("loss", "distortion")
     sampling_caveat = "it has no prior: drawn from N(0, I). See lit-vae fit-prior."
 
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Distortion ``-log p(x | z)`` in nats per image."""
+        x, y = batch
+        decoded = self.decode(self.embed(x, y), y)
+        distortion = -decoded.log_prob(x)
+        return Step({"loss": distortion, "distortion": distortion}, decoded)
+
     @checked
     def __init__(
         self,
@@ -53,13 +60,6 @@ class AE(WithRealism):
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """``encoder(x)``."""
         return self.encoder(x, None)
-
-    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
-        """Distortion ``-log p(x | z)`` in nats per image."""
-        x, y = batch
-        decoded = self.decode(self.embed(x, y), y)
-        distortion = -decoded.log_prob(x)
-        return Step({"loss": distortion, "distortion": distortion}, decoded)
 
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

@@ -35,6 +35,28 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
     term_names = ("loss", "elbo", "rate", "distortion", "quantization")
     sampling_caveat = "it has no prior: its codes are drawn uniformly. Fit lit_vae.models.CodePrior to them."
 
+    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
+        """Van den Oord et al. 2017, eq. 3, in nats per image: ``-log p(x | e)`` plus the quantizers' losses."""
+        x, y = batch
+        quantized = self.quantize(x)  # z_e to codes e
+        decoded = self.decode(join([level.z_q for level in quantized]), y)  # p(x | e)
+        distortion = -decoded.log_prob(x)
+        quantization = torch.stack([level.loss for level in quantized]).sum(0)
+        rate = torch.full_like(distortion, self.code_length)
+        terms = {
+            "loss": distortion + quantization,
+            "elbo": -(distortion + rate),
+            "rate": rate,
+            "distortion": distortion,
+            "quantization": quantization,
+        }
+        if step is None:
+            of_batch = {_level_name(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
+            return Step(terms, decoded, of_batch=of_batch)
+        update_codebooks(self.quantizers, quantized)  # type: ignore[arg-type]
+        raw = {_level_name(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
+        return Step({**terms, **raw}, decoded, self._scalars(quantized))
+
     def __init__(
         self,
         image_shape: list[int],
@@ -84,28 +106,6 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """The codes' vectors, ``(B, *latent_shape)``."""
         return join([level.z_q for level in self.quantize(x)])
-
-    def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
-        """Van den Oord et al. 2017, eq. 3, in nats per image: ``-log p(x | e)`` plus the quantizers' losses."""
-        x, y = batch
-        quantized = self.quantize(x)  # z_e to codes e
-        decoded = self.decode(join([level.z_q for level in quantized]), y)  # p(x | e)
-        distortion = -decoded.log_prob(x)
-        quantization = torch.stack([level.loss for level in quantized]).sum(0)
-        rate = torch.full_like(distortion, self.code_length)
-        terms = {
-            "loss": distortion + quantization,
-            "elbo": -(distortion + rate),
-            "rate": rate,
-            "distortion": distortion,
-            "quantization": quantization,
-        }
-        if step is None:
-            of_batch = {_level_name(k, i, quantized): v for i, q in enumerate(quantized) for k, v in q.of_batch.items()}
-            return Step(terms, decoded, of_batch=of_batch)
-        update_codebooks(self.quantizers, quantized)  # type: ignore[arg-type]
-        raw = {_level_name(name, i, quantized): term for i, q in enumerate(quantized) for name, term in q.terms.items()}
-        return Step({**terms, **raw}, decoded, self._scalars(quantized))
 
     def batch_losses(self, means: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """The quantizers' losses over the whole split, such as the entropy of code usage."""

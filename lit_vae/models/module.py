@@ -79,8 +79,7 @@ class Model(Optimized, ABC):
         if self.has_added_terms:
             result = self.add_terms(result, batch, self.global_step)
         self.log_train(result.terms, **result.scalars)
-        loss = result.terms["loss"].mean()
-        return loss if result.other_loss is None else loss + result.other_loss
+        return result.terms["loss"].mean() + result.other_loss
 
     def evaluation_terms(self, batch: Any, draws: Draws | None) -> dict[str, Tensor]:
         """Per-image terms ``(B,)`` of an evaluation, in nats, and ``(n, *shape)`` for each of `batch_terms`."""

@@ -49,15 +49,10 @@ class WithRealism(Autoencoder):
         assert result.decoded is not None
         x, _ = batch
         x_hat, temperature = _first_mean(result.decoded), self.likelihood.temperature
-        if step is None:
-            more = self.realism.evaluate(x, x_hat, temperature)
-            loss = result.terms["loss"] + more.get("perceptual_nats", 0.0)
-            return result._replace(terms={**result.terms, **more, "loss": loss})
         last_layer = getattr(self.decoder, "last_layer", None)
         added = self.realism(x, x_hat, result.terms["distortion"], temperature, last_layer, step)
-        terms = {**result.terms, **added.terms, "loss": result.terms["loss"] + added.loss}
-        scalars = {**result.scalars, **added.scalars}
-        return result._replace(terms=terms, scalars=scalars, other_loss=added.discriminator_loss)
+        terms = {**result.terms, **added.terms, "loss": result.terms["loss"] + added.terms["loss"]}
+        return result._replace(terms=terms, scalars={**result.scalars, **added.scalars}, other_loss=added.other_loss)
 
     def parameter_groups(self) -> Any:
         """All parameters; with an adversary two groups: the autoencoder, and the discriminator with its settings."""

@@ -16,11 +16,11 @@ class Step(NamedTuple):
         scalars: other numbers that a training step logs, ``()`` each.
         of_batch: in an evaluation, ``(n, *shape)`` for each of `Model.batch_terms`: one row per image (n = B), or
             their sum over the batch (n = 1).
-        other_loss: loss of a second player in the same step, such as a discriminator, ``()``, or None.
+        other_loss: loss of a second player in the same step, such as a discriminator, ``()``.
     """
 
     terms: dict[str, Tensor]
     decoded: Distribution | None = None
     scalars: dict[str, Tensor | float] = {}  # noqa: RUF012  (never mutated)
     of_batch: dict[str, Tensor] = {}  # noqa: RUF012
-    other_loss: Tensor | None = None
+    other_loss: Tensor | float = 0.0

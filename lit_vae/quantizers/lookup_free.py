@@ -6,10 +6,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from lit_vae.quantizers.base import MOST_EMBEDDINGS, Quantized, VectorwiseQuantizer
+from lit_vae.quantizers.base import MOST_EMBEDDINGS, Quantized, StraightThrough, VectorwiseQuantizer
 from lit_vae.quantizers.codebook import squared_error
 from lit_vae.quantizers.entropy import USAGE, diversity, groups_of_bits, sign_choice
-from lit_vae.quantizers.estimators import StraightThrough
 from lit_vae.ranges import NotNegativeFloat, PositiveFloat, Within, checked
 
 Levels = Annotated[int, Within(ge=3, le=MOST_EMBEDDINGS)]

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_vae.quantizers.base import Quantized, VectorwiseQuantizer
+from lit_vae.quantizers.base import Estimator, Quantized, StraightThrough, VectorwiseQuantizer
 from lit_vae.quantizers.codebook import CodebookFactory, EMACodebook, nearest_codes, squared_error
 from lit_vae.quantizers.entropy import USAGE, EntropyPenalty, diversity
-from lit_vae.quantizers.estimators import Estimator, StraightThrough
 from lit_vae.quantizers.revival import KMeans, Revival
 from lit_vae.ranges import NotNegativeFloat, PositiveInt, checked
 

@@ -1,9 +1,8 @@
 """Realism: perceptual and adversarial loss terms that autoencoder families can switch on."""
 
-from lit_vae.realism.adversary import Adversary
 from lit_vae.realism.augment import Augmentation, Color, Cutout, Translation
-from lit_vae.realism.component import Perceptual, Realism, RealismOutput
 from lit_vae.realism.penalties import R1, LeCAM, Penalty
+from lit_vae.realism.terms import Adversary, Perceptual, Realism
 
 __all__ = [
     "R1",
@@ -15,6 +14,5 @@ __all__ = [
     "Penalty",
     "Perceptual",
     "Realism",
-    "RealismOutput",
     "Translation",
 ]

@@ -30,7 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "lit_vae.interop", "lit_vae.models.base", "lit_vae.models.abilities", "lit_vae.networks", "lit_vae.quantizers",
     ),
     "lit_vae.realism": (
-        "lit_vae.realism", "lit_vae.features", "lit_vae.objectives.adversarial", "lit_vae.schedules",
+        "lit_vae.realism", "lit_vae.features", "lit_vae.objectives", "lit_vae.schedules",
     ),
     "lit_vae.models": (
         "lit_vae.models", "lit_vae.objectives", "lit_vae.networks", "lit_vae.likelihoods", "lit_vae.priors",

@@ -29,7 +29,7 @@ class Loss(nn.Module):
         distortion = -decoded.log_prob(x)
         found = model.realism(x, decoded.mean, distortion, model.likelihood.temperature, model.decoder.last_layer, step)
         weight = found.scalars.get("adaptive_weight", torch.zeros(()))
-        return (distortion + found.loss).mean() + found.discriminator_loss, torch.as_tensor(weight).detach()
+        return (distortion + found.terms["loss"]).mean() + found.other_loss, torch.as_tensor(weight).detach()
 
 
 def train(rank: int, ranks: int) -> dict[str, Tensor]:

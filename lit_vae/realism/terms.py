@@ -1,15 +1,22 @@
-"""The adversary: a discriminator, its loss, and the weight of the adversarial term."""
+"""Perceptual and adversarial terms that are added to a family's loss, in nats per image.
+
+``w D LPIPS(x, x_hat) / temperature + d(t) lambda L_G(x_hat)``, and the discriminator's own loss: see `Realism`, below
+its two parts.
+"""
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_vae.factories import Factory
+from lit_vae.features import PerceptualDistance
 from lit_vae.images import Shape
+from lit_vae.objectives import Step
 from lit_vae.objectives.adversarial import AdversarialLoss, adaptive_weight, gradient_norms, graft, in_float32
 from lit_vae.ranges import NotNegativeFloat, NotNegativeInt, PositiveFloat, checked
+from lit_vae.ranks import is_distributed
 from lit_vae.realism.augment import Augmentation
 from lit_vae.realism.penalties import Penalty
 from lit_vae.schedules import Schedule, as_schedule
@@ -18,12 +25,35 @@ DiscriminatorFactory = Callable[[Shape], nn.Module]
 """``in_shape -> network`` from images to logits ``(B, 1, h, w)``."""
 
 
-class DiscriminatorOutput(NamedTuple):
-    """Discriminator's part of a step: its ``loss ()``, and logged ``terms (B,)`` and ``scalars ()``."""
+class Perceptual(nn.Module):
+    """``weight * D * distance(x, x_hat) / temperature`` nats, for images with D values.
 
-    loss: Tensor
-    terms: dict[str, Tensor]
-    scalars: dict[str, Tensor]
+    The weight has the units of papers: ``L1 + 1.0 LPIPS`` or ``MSE + 0.1 LPIPS`` for each value. The likelihood's
+    temperature divides both terms, so a learned variance or scale does not change their balance (Rombach et al. 2022,
+    app. G; in their code ``sum (|x - x_hat| + w LPIPS) / exp(s) + s``).
+
+    Args:
+        distance: a distance between images, from `lit_vae.features`.
+        weight: w.
+    """
+
+    @checked
+    def __init__(self, distance: PerceptualDistance, weight: PositiveFloat = 1.0) -> None:
+        super().__init__()
+        self.distance = distance
+        self.weight = weight
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Reasons why the features cannot be computed for images of this shape; empty if they can."""
+        return self.distance.problems(image_shape)
+
+    def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """The unweighted distance: ``(B, C, H, W), (B, C, H, W) -> (B,)``, with a gradient to ``x_hat`` only."""
+        return self.distance(x, x_hat)
+
+    def nats(self, distance: Tensor, x: Tensor, temperature: Tensor) -> Tensor:
+        """The weighted distance ``(B,)``, in nats per image."""
+        return self.weight * x[0].numel() / temperature * distance
 
 
 class Adversary(nn.Module):
@@ -114,8 +144,8 @@ class Adversary(nn.Module):
         chosen = adaptive_weight(norms[0], norms[1], self.max_adaptive_weight)
         return {"adaptive_weight": chosen, "grad_norm_nll": norms[0], "grad_norm_adversarial": norms[1]}
 
-    def judge(self, x: Tensor, x_hat: Tensor, step: int) -> DiscriminatorOutput:
-        """The discriminator's loss for images and (detached) reconstructions.
+    def judge(self, x: Tensor, x_hat: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """The discriminator's loss ``()`` for images and (detached) reconstructions, its terms ``(B,)`` and scalars.
 
         Images and reconstructions go through it separately. `generator_loss` sees reconstructions only, so batch
         statistics, if any, must be of reconstructions only here too.
@@ -136,7 +166,7 @@ class Adversary(nn.Module):
             "logit_gap": real.mean(1) - fake.mean(1),
             "discriminator_accuracy": torch.stack([side.float().mean(1) for side in right]).mean(0),
         }
-        return DiscriminatorOutput(loss, terms, {name: penalty.detach() for name, penalty in penalties.items()})
+        return loss, terms, {name: penalty.detach() for name, penalty in penalties.items()}
 
     def idle(self) -> Tensor:
         """Zero that depends on every parameter: DistributedDataParallel waits for the gradient of each."""
@@ -156,3 +186,85 @@ class Adversary(nn.Module):
             f"Adversary: weight is positive from step {first}, but the discriminator is trained from start_step"
             f" (={self.start_step}). Give weight a schedule with a delay of at least start_step, or lower start_step."
         ]
+
+
+class Realism(nn.Module):
+    """``w D LPIPS(x, x_hat) / temperature + d(t) lambda L_G(x_hat)``: the terms of VQGAN and of latent diffusion.
+
+    Esser et al., "Taming Transformers", 2021, eq. 6 and 7; Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", 2022, app. G. Neither term is a likelihood: they are logged under their own names and do not
+    change ``distortion`` and ``elbo``.
+
+    Args:
+        perceptual: the perceptual term; null: none.
+        adversary: the discriminator and its loss; null: none.
+    """
+
+    def __init__(self, perceptual: Perceptual | None = None, adversary: Adversary | None = None) -> None:
+        super().__init__()
+        if perceptual is None and adversary is None:
+            raise ValueError("Realism: perceptual and adversary are both null. Set one, or remove model.realism.")
+        self.perceptual = perceptual
+        self.adversary = adversary
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Per-image terms that it adds to an evaluation. The adversarial term is for training only."""
+        return ("perceptual", "perceptual_nats") if self.perceptual is not None else ()
+
+    def build(self, image_shape: Shape) -> None:
+        """Make the networks that depend on the image shape."""
+        if self.adversary is not None:
+            self.adversary.build(image_shape)
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """Reasons why it cannot be trained on images of this shape; empty if it can."""
+        parts = [part for part in (self.perceptual, self.adversary) if part is not None]
+        return [problem for part in parts for problem in part.problems(image_shape)]
+
+    def evaluate(self, x: Tensor, x_hat: Tensor, temperature: Tensor) -> dict[str, Tensor]:
+        """The perceptual term, raw and in nats, ``(B,)`` each, with a gradient to ``x_hat`` and the temperature."""
+        if self.perceptual is None:
+            return {}
+        perceptual = self.perceptual
+        distance = graft(lambda image: perceptual(x, image), x_hat)
+        return {"perceptual": distance, "perceptual_nats": perceptual.nats(distance, x, temperature)}
+
+    def forward(
+        self,
+        x: Tensor,
+        x_hat: Tensor,
+        distortion: Tensor,
+        temperature: Tensor,
+        last_layer: Tensor | None,
+        step: int | None,
+    ) -> Step:
+        """The terms to add to those of a family, with ``loss (B,)`` to add to its loss.
+
+        Args:
+            x: images ``(B, C, H, W)`` in [-1, 1].
+            x_hat: their reconstructions, the likelihood's mean.
+            distortion: ``-log p(x|z)``, ``(B,)`` nats.
+            temperature: divisor of the likelihood's error, ``()``.
+            last_layer: weight of the decoder's last layer, for the adaptive weight.
+            step: optimizer steps taken; None: an evaluation, which has no adversary.
+        """
+        terms = self.evaluate(x, x_hat, temperature)
+        loss = terms.get("perceptual_nats", torch.zeros_like(distortion))
+        adversary = self.adversary
+        if adversary is None or step is None:
+            return Step({**terms, "loss": loss})
+        scalars: dict[str, Tensor | float] = {}
+        if adversary.is_active(step):
+            generator = adversary.generator_loss(x_hat)
+            scalars |= adversary.balance(distortion + loss, generator, last_layer)
+            weight = adversary.weight(step) * adversary.scale
+            scalars["adversarial_weight"] = weight
+            terms["adversarial"] = generator
+            terms["adversarial_nats"] = weight * scalars["adaptive_weight"] * generator
+            loss = loss + terms["adversarial_nats"]
+        if not adversary.learns(step):
+            idle = adversary.idle() if is_distributed() else 0.0
+            return Step({**terms, "loss": loss}, scalars=scalars, other_loss=idle)
+        its_loss, its_terms, its_scalars = adversary.judge(x, x_hat, step)
+        return Step({**terms, **its_terms, "loss": loss}, scalars={**scalars, **its_scalars}, other_loss=its_loss)
