@@ -21,6 +21,7 @@ from callbacks.sample_quality import SampleQuality
 from callbacks.samples import ClassSheet, Samples
 from callbacks.scatter import LatentScatter
 from callbacks.start_from import StartFrom
+from callbacks.stop_when_flat import StopWhenFlat
 from callbacks.walks import Interpolations, Traversals
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "SampleQuality",
     "Samples",
     "StartFrom",
+    "StopWhenFlat",
     "Traversals",
 ]

@@ -71,20 +71,6 @@ class Components:
     callbacks: Sequence[Callback]
 
 
-def configurations_in(folder: Path) -> list[Path]:
-    """The configurations of a folder, by name, without those in its subfolders.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = sorted(folder.glob("*.yaml"))
-    if not found:
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
-        remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
-        raise ValueError(f"there is no configuration (*.yaml) in {folder}. {remedy}")
-    return found
-
-
 def complete_config(files: Sequence[Path], args: Sequence[str] = ()) -> dict[str, Any]:
     """The complete configuration of these files, as in ``config.yaml`` of a run.
 

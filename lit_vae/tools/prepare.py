@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.needs import Measured, Need, needs_of
+from lit_vae.tools.config_folders import configurations_in, with_base
 
 if TYPE_CHECKING:
     from lit_vae.tools.configurations import Components
@@ -113,12 +114,10 @@ def _all_needs(what: list[str], overlays: list[Path], data_root: str | None) -> 
         )
     weights = [PublishedWeights(name) for name in what if name in PUBLISHED]
     files = [file for name in what if name not in PUBLISHED for file in _configurations(Path(name))]
-    return _once(chain(weights, *_read_all([[file, *overlays] for file in files], data_root)))
+    return _once(chain(weights, *_read_all([[*with_base(file), *overlays] for file in files], data_root)))
 
 
 def _configurations(path: Path) -> list[Path]:
-    from lit_vae.tools.configurations import configurations_in
-
     return configurations_in(path) if path.is_dir() else [path]
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 from data_helpers import write_mnist
-from fake_configs import FEW, HEAVY, ROOT, name, narrowed, on_fake_data
+from fake_configs import FEW, HEAVY, ROOT, configurations, name, narrowed, on_fake_data, read
 from fuzz_workers import lightning
 from PIL import Image
 
 CALLBACKS = 3
-SKIPPED = {"overlays", "sweeps"}
 LARGE = {path for path in HEAVY if path.split("/")[0] != "compare"}
 """Of these every setting is also set by a smaller one, but for what `test_every_setting...` names."""
 SHORT = {"max_steps": 2, "limit_val_batches": 1, "limit_train_batches": 2}
@@ -22,8 +21,7 @@ SHORT = {"max_steps": 2, "limit_val_batches": 1, "limit_train_batches": 2}
 
 def shipped() -> list[Path]:
     """The configurations of experiments, but for those that take seconds a step whatever is made small."""
-    paths = sorted((ROOT / "configs").rglob("*.yaml"))
-    return [path for path in paths if path.parent.name not in SKIPPED and name(path) not in LARGE]
+    return [path for path in configurations() if name(path) not in LARGE]
 
 
 def few_callbacks(paths: list[Path]) -> dict[Path, list[str]]:
@@ -31,7 +29,7 @@ def few_callbacks(paths: list[Path]) -> dict[Path, list[str]]:
     had: Counter[str] = Counter()
     kept = {}
     for path in paths:
-        listed = [callback["class_path"] for callback in yaml.safe_load(path.read_text())["trainer"]["callbacks"]]
+        listed = [callback["class_path"] for callback in read(path)["trainer"]["callbacks"]]
         kept[path] = sorted(dict.fromkeys(listed), key=lambda class_path: had[class_path])[:CALLBACKS]
         had.update(kept[path])
     return kept
@@ -51,7 +49,7 @@ def feature_net(folder: Path) -> None:
 def completed(path: Path, folder: Path, feature_net: Path, callbacks: list[str]) -> None:
     """Write ``folder/base.yaml``: the configuration on few images, with every default in it."""
     small = yaml.safe_load(on_fake_data(path, folder, lightning, feature_net).read_text())
-    shipped_data = yaml.safe_load(path.read_text())["data"]
+    shipped_data = read(path)["data"]
     if shipped_data["class_path"] in OWN_DATA and name(path) not in HEAVY:
         small["data"] = OWN_DATA[shipped_data["class_path"]](shipped_data, folder)
     small = narrowed(small)

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from lit_vae.tools.config_folders import BASE, with_base
+from lit_vae.tools.configurations import complete_config
 from lit_vae.tools.priors import encode
 
 Lightning = Callable[..., None]
@@ -53,9 +55,20 @@ SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention"
 """What has sides of images or of maps, and from which place of each list on."""
 
 
+def configurations() -> list[Path]:
+    """The shipped configurations of experiments, without what some of them are laid over."""
+    found = sorted((ROOT / "configs").rglob("*.yaml"))
+    return [path for path in found if path.parent.name not in {"overlays", "sweeps"} and path.name != BASE]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A configuration; of a row of a comparison, what it is with its base, and with all defaults."""
+    return yaml.safe_load(path.read_text()) if len(with_base(path)) == 1 else complete_config(with_base(path))
+
+
 def settings_of(path: Path) -> set[tuple[str, str]]:
     """Every key of every class that a configuration sets."""
-    return set(_set_in(yaml.safe_load(path.read_text()), ""))
+    return {key for file in with_base(path) for key in _set_in(yaml.safe_load(file.read_text()), "")}
 
 
 def _set_in(tree: Any, component: str) -> Iterator[tuple[str, str]]:
@@ -83,7 +96,7 @@ def covering(paths: list[Path], of: Callable[[Path], set[Any]]) -> list[Path]:
 
 def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: Path) -> Path:
     """The configuration with few images, or codes of them, in place of its data."""
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    config = read(path)
     if config["data"]["class_path"] != "lit_vae.data.Codes":
         return on_fake_images(path, tmp_path, feature_net)
     if name(path) in HEAVY:
@@ -176,7 +189,7 @@ def _is(part: Any, class_path: str) -> bool:
 
 def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) -> Path:
     """The configuration with few images of the same kind in place of its data, and few samples of its likelihood."""
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    config = read(path)
     if feature_net is not None:
         config = with_small_networks(config, feature_net)
     config["trainer"].pop("accumulate_grad_batches", None)

@@ -12,18 +12,20 @@ from fake_configs import (
     HEAVY,
     ROOT,
     Lightning,
+    configurations,
     covering,
     name,
     on_fake_data,
     on_fake_images,
+    read,
     settings_of,
     with_small_networks,
 )
 
+from lit_vae.tools.config_folders import with_base
 from lit_vae.tools.configurations import build_components
 
-NO_EXPERIMENTS = ("overlays", "sweeps")
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in NO_EXPERIMENTS)
+CONFIGS = configurations()
 OVERLAYS = sorted((ROOT / "configs" / "overlays").glob("*.yaml"))
 UNTRIED = {"ddp": ("strategy", "ddp"), "compile": ("callbacks", "callbacks.Compile")}
 """Overlays that need several devices, or a compiler for a minute, and what they set."""
@@ -42,7 +44,7 @@ def test_a_configuration_trains_draws_and_tests(
     run = tmp_path / "run"
     lightning("fit", "--config", on_fake_data(path, tmp_path, lightning, feature_net), "--run_dir", run)
     panels = {folder.name for folder in (run / "media").glob("*")}
-    wanted = {callback["class_path"] for callback in yaml.safe_load(path.read_text())["trainer"]["callbacks"]}
+    wanted = {callback["class_path"] for callback in read(path)["trainer"]["callbacks"]}
     assert ("callbacks.Reconstructions" in wanted) == ("reconstructions" in panels)
     assert ("callbacks.LatentScatter" in wanted) == ("latent_scatter" in panels)
     assert ("callbacks.Draws" in wanted and name(path) not in HEAVY) == ("draws" in panels)
@@ -62,13 +64,18 @@ def test_the_networks_of_a_large_configuration_fit_together(path: Path, monkeypa
     """As they are: above they are made small. Of tensors without values, which cost nothing."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for such tensors
     with torch.device("meta"):
-        assert build_components([path]).model.check_networks() == []
+        assert build_components(with_base(path)).model.check_networks() == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_a_configuration_says_how_it_is_run(path: Path) -> None:
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"lightning fit --config configs/{name(path)}" in line for line in head)
+    first, *more = with_base(path)
+    head = [line for line in first.read_text().splitlines() if line.startswith("#")]
+    if more:  # a row of a comparison says what it is
+        assert path.read_text().startswith("# ")
+        assert any(f"lit-vae study configs/{name(path.parent)}" in line for line in head)
+    else:
+        assert any(f"lightning fit --config configs/{name(path)}" in line for line in head)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """An experiment of ``lit-vae study``: a configuration, its run directory, and the next step."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
+from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json, replacing
 from lit_vae.run.lock import LOCK_FILE
 from lit_vae.run.settings import differences
 from lit_vae.run.yaml_files import read_yaml
+from lit_vae.tools.config_folders import with_base
 from lit_vae.tools.runs import Checkpoint
 
 LOG_FILE = "study.log"
@@ -16,6 +17,8 @@ ABANDONED = "abandoned"
 OUR_OWN = (LOG_FILE, LOCK_FILE, ABANDONED)
 PAGE, SLURM_LOGS = "comparison", "slurm"
 """Folders beside the runs."""
+BUDGET = "budget"
+"""An overlay beside the runs, of ``--budget_from``."""
 
 Step = Literal["train", "start anew", "resume", "test", "nothing"]
 
@@ -68,8 +71,8 @@ class Experiment:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The configuration and its overlays."""
-        return (self.config, *self.overlays)
+        """The base of its folder, the configuration and its overlays."""
+        return (*with_base(self.config), *self.overlays)
 
     def find(self) -> Found:
         """What lies in its run directory."""
@@ -93,7 +96,7 @@ class Experiment:
         from lit_vae.tools.configurations import complete_config, config_of_run
 
         try:
-            if "model" not in read_yaml(self.config):
+            if not any("model" in read_yaml(file) for file in with_base(self.config)):
                 return f"{self.config}: it has no model. An overlay is given with --config, beside a folder of others."
             would_be = complete_config(self.files)
         except ValueError as error:
@@ -109,6 +112,22 @@ class Experiment:
         if not changes:
             return None
         return "\n  ".join([f"{self.config} is not what {self.run} was trained with:", *changes, self._remedy])
+
+    def for_as_long(self, leader: "Experiment") -> "Experiment":
+        """The experiment with as many optimizer steps as another one took.
+
+        They stand in an overlay in the folder of the runs.
+
+        Raises:
+            ValueError: the other one has not finished.
+        """
+        record = read_json(leader.run / RECORD_FILE)
+        if record.get("status") != "finished":
+            raise ValueError(f"{leader.name} has not finished, so the number of steps of the others is not known.")
+        file = self.run.with_name(f"{BUDGET}.yaml")
+        with replacing(file) as partial:
+            partial.write_text(f"# as many steps as {leader.name} took\ntrainer: {{max_steps: {record['step']}}}\n")
+        return replace(self, overlays=(*self.overlays, file))
 
     @property
     def _remedy(self) -> str:

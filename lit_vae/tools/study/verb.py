@@ -11,6 +11,7 @@ from typing import IO, Literal
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.yaml_files import read_yaml
+from lit_vae.tools.config_folders import configurations_in
 from lit_vae.tools.runs import Checkpoint
 from lit_vae.tools.study.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
 from lit_vae.tools.study.processes import interruptible, run_logged
@@ -33,6 +34,7 @@ def study(
     only: list[str] | None = None,
     part: Part = "all",
     slurm: bool = False,
+    budget_from: str | None = None,
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
@@ -47,6 +49,8 @@ def study(
         only: Names of the configurations to train and test. Default: all.
         part: runs: without the page. page: the page of the runs so far, without training.
         slurm: Submit jobs to SLURM instead: one for each configuration that is not done, then one for the page.
+        budget_from: Name of a configuration to train first. All others get the number of steps that it took; see
+            callbacks.StopWhenFlat.
     """
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
@@ -54,10 +58,12 @@ def study(
     _trust_classes_of(every)
     failures: list[str] = []
     with interruptible("the same command goes on from here"):
-        if part != "page" and (problems := [problem for e in chosen if (problem := e.problem())]):
-            raise ValueError("\n".join(problems))
+        if part != "page":
+            if budget_from is not None:
+                chosen = _with_budget(_choose(every, [budget_from])[0], chosen, train=not slurm)
+            _refuse_problems(chosen)
         if slurm:
-            _submit(folder, config or [], runs, chosen, part)
+            _submit(folder, config or [], budget_from, runs, chosen, part)
             return
         if part != "page":
             failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
@@ -67,6 +73,26 @@ def study(
         raise ValueError("\n\n".join(failures))
 
 
+def _refuse_problems(chosen: Sequence[Experiment]) -> None:
+    if problems := [problem for e in chosen if (problem := e.problem())]:
+        raise ValueError("\n".join(problems))
+
+
+def _with_budget(leader: Experiment, chosen: Sequence[Experiment], train: bool) -> list[Experiment]:
+    """The leader, trained if need be, and the other experiments with its number of steps.
+
+    Raises:
+        ValueError: it failed, or it is not trained and must not be trained here.
+    """
+    others = [e for e in chosen if e is not leader]
+    if train and next_step(leader.find()) != "nothing":
+        # a mistake in another one is found now, and not after this training
+        _refuse_problems([leader, *(e for e in others if next_step(e.find()) == "train")])
+        if failure := _carry_out(leader, f"{leader.name} (sets the number of steps)"):
+            raise ValueError(failure)
+    return [leader, *(e.for_as_long(leader) for e in others)]
+
+
 def _trust_classes_of(every: Sequence[Experiment]) -> None:
     """Trust the classes in the user's configurations: the page loads checkpoints that name them."""
     for file in dict.fromkeys(file for experiment in every for file in experiment.files):
@@ -74,12 +100,15 @@ def _trust_classes_of(every: Sequence[Experiment]) -> None:
             trust_classes_of(read_yaml(file))
 
 
-def _submit(folder: str, overlays: Sequence[str], runs: Path, chosen: Sequence[Experiment], part: Part) -> None:
+def _submit(
+    folder: str, overlays: Sequence[str], budget_from: str | None, runs: Path, chosen: Sequence[Experiment], part: Part
+) -> None:
     from lit_vae.tools.cluster.slurm import submit_study
 
     left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
     laid_over = [argument for overlay in overlays for argument in ("--config", overlay)]
-    arguments = [folder, *laid_over, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
+    budget = [] if budget_from is None else ["--budget_from", budget_from]
+    arguments = [folder, *laid_over, *budget, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
     submit_study(left, arguments, runs / SLURM_LOGS, page=part != "runs")
 
 
@@ -89,8 +118,6 @@ def read_folder(folder: Path, overlays: Sequence[Path], runs: Path, checkpoint: 
     Raises:
         ValueError: there is no such folder, or there is nothing in it.
     """
-    from lit_vae.tools.configurations import configurations_in
-
     if not folder.is_dir():
         raise ValueError(f"lit-vae study: {folder} is no folder. Give one with a configuration (.yaml) for each run.")
     found = configurations_in(folder)

@@ -1,6 +1,7 @@
 """What a study does next, what it compares, what it holds while it does it."""
 
 import itertools
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lit_vae.run.lock import locked
 from lit_vae.tools.study.experiments import Experiment, Found, differences, next_step
@@ -99,6 +101,25 @@ def test_a_folder_gives_its_configurations_in_order(tmp_path: Path) -> None:
     found = read_folder(tmp_path, [Path("o.yaml")], Path("runs"), "best")
     assert [(e.name, e.run) for e in found] == [("a", Path("runs/a")), ("b", Path("runs/b"))]
     assert found[0].files == (tmp_path / "a.yaml", Path("o.yaml"))
+
+
+def test_a_base_is_no_experiment_and_lies_under_each(tmp_path: Path) -> None:
+    for name in ("base.yaml", "a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("")
+    found = read_folder(tmp_path, [Path("o.yaml")], Path("runs"), "last")
+    assert [e.name for e in found] == ["a", "b"]
+    assert found[0].files == (tmp_path / "base.yaml", tmp_path / "a.yaml", Path("o.yaml"))
+
+
+def test_an_experiment_gets_as_many_steps_as_another_took(tmp_path: Path) -> None:
+    leader, other = (Experiment(Path(f"{name}.yaml"), (Path("o.yaml"),), tmp_path / name, "last") for name in "ab")
+    with pytest.raises(ValueError, match="a has not finished, so the number of steps of the others is not known"):
+        other.for_as_long(leader)
+    leader.run.mkdir()
+    (leader.run / "run.json").write_text(json.dumps({"status": "finished", "step": 700}))
+    changed = other.for_as_long(leader)
+    assert changed.files == (Path("b.yaml"), Path("o.yaml"), tmp_path / "budget.yaml")
+    assert yaml.safe_load((tmp_path / "budget.yaml").read_text()) == {"trainer": {"max_steps": 700}}
 
 
 def test_a_folder_without_configurations_is_an_error(tmp_path: Path) -> None:

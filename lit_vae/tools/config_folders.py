@@ -1,0 +1,26 @@
+"""Folders of configurations that share a base."""
+
+from pathlib import Path
+
+BASE = "base.yaml"
+"""The file that each configuration beside it is laid over: what a comparison keeps equal."""
+
+
+def with_base(config: Path) -> tuple[Path, ...]:
+    """A configuration after the ``base.yaml`` beside it, if there is one."""
+    base = config.with_name(BASE)
+    return (base, config) if base.is_file() and config.name != BASE else (config,)
+
+
+def configurations_in(folder: Path) -> list[Path]:
+    """The configurations of a folder, by name, without its ``base.yaml`` and those in its subfolders.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = [path for path in sorted(folder.glob("*.yaml")) if path.name != BASE]
+    if not found:
+        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+        remedy = f"There are some in {', '.join(inside)}: give one of these." if inside else "Give another folder."
+        raise ValueError(f"there is no configuration (*.yaml) in {folder}. {remedy}")
+    return found
