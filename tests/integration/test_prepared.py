@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from data_helpers import write_mnist
 from two_stages_helpers import TwoStages
@@ -76,14 +77,20 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "config.yaml", tmp_path / "fid.yaml"
 
 
-def child(tmp_path: Path, *arguments: Any, offline: str) -> subprocess.CompletedProcess[str]:
+def environment(tmp_path: Path, offline: str) -> dict[str, str]:
+    """Return the variables of a process that has no network; W&B would be online."""
     (tmp_path / "path").mkdir(exist_ok=True)
     (tmp_path / "path" / "sitecustomize.py").write_text(NO_NETWORK)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"PYTHONPATH": f"{tmp_path}/path:{ROOT}", "ATTEMPTS": str(tmp_path / "attempts")}
-    environment |= {"LIT_VAE_OFFLINE": offline, "WANDB_API_KEY": "0" * 40}  # W&B would be online
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    kept |= {"PYTHONPATH": f"{tmp_path}/path:{ROOT}", "ATTEMPTS": str(tmp_path / "attempts")}
+    return kept | {"LIT_VAE_OFFLINE": offline, "WANDB_API_KEY": "0" * 40}
+
+
+def command_without_network(
+    tmp_path: Path, module: str, *arguments: Any, offline: str
+) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return warm.run(command, env=environment(tmp_path, offline), cwd=tmp_path, capture_output=True)
 
 
 @pytest.mark.slow
@@ -96,7 +103,9 @@ def test_a_run_that_was_prepared_touches_no_network(
     prepare([str(files[0])], config=[str(files[1])])
     references = sorted((tmp_path / "cache").rglob("*.pt"))
     assert len(references) == 2
-    done = child(tmp_path, "-c", FIT_AND_TEST, *files, tmp_path / "run", offline="1")
+    command = [sys.executable, "-c", FIT_AND_TEST, *map(str, files), str(tmp_path / "run")]  # imports touch none either
+    variables = environment(tmp_path, offline="1")
+    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     attempts = tmp_path / "attempts"
     assert not attempts.exists(), attempts.read_text()
@@ -110,8 +119,8 @@ def test_a_run_that_was_prepared_touches_no_network(
 @pytest.mark.slow
 def test_without_files_and_network_it_is_one_error(files: tuple[Path, Path], tmp_path: Path) -> None:
     config, overlay = files
-    arguments = ["-m", "lit_vae.tools", "prepare", config, "--config", overlay]
-    done = child(tmp_path, *arguments, offline="0")
+    arguments = ["prepare", config, "--config", overlay]
+    done = command_without_network(tmp_path, "lit_vae.tools", *arguments, offline="0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     mnist = done.stderr.splitlines()[-2]
@@ -120,7 +129,8 @@ def test_without_files_and_network_it_is_one_error(files: tuple[Path, Path], tmp
     attempts = (tmp_path / "attempts").read_text()
     assert "socket.getaddrinfo ossci-datasets.s3.amazonaws.com" in attempts  # what the other test would see
     (tmp_path / "attempts").unlink()
-    fit = child(tmp_path, "-m", "lit_vae.cli", "fit", "--config", config, "--run_dir", tmp_path / "run", offline="1")
+    arguments = ["fit", "--config", config, "--run_dir", tmp_path / "run"]
+    fit = command_without_network(tmp_path, "lit_vae.cli", *arguments, offline="1")
     assert fit.returncode == 1
     assert (
         "LIT_VAE_OFFLINE (=1) forbids downloads. Run  lit-vae prepare CONFIG  on a machine with internet" in fit.stderr

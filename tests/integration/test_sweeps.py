@@ -5,14 +5,12 @@ import itertools
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -33,6 +31,8 @@ def extremes(parameter: dict[str, Any]) -> list[Any]:
 
 def command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """What an agent runs for these values, by W&B's own functions."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # takes a second
+
     args = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})["args"]
     macros = {"${env}": ["/usr/bin/env"], "${args}": args}
     return [part for given in create_sweep_command(list(sweep["command"])) for part in macros.get(given, [given])]
@@ -70,17 +70,23 @@ def test_every_value_of_a_sweep_reaches_the_configuration(
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_a_run_of_a_sweep_logs_what_is_compared(path: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_sweep_logs_what_is_compared(
+    path: Path, lightning: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script in the place of ``lightning`` writes down how the agent's shell calls it; then that is run."""
     sweep = yaml.safe_load(path.read_text())
     values = {name: extremes(parameter)[0] for name, parameter in sweep["parameters"].items()}
     short = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=2"]
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    lightning = tmp_path / "bin" / "lightning"  # of this source, whatever is installed
-    lightning.parent.mkdir()
-    lightning.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m lit_vae.cli "$@"\n')
-    lightning.chmod(0o755)
-    environment = {**os.environ, "WANDB_RUN_ID": "abc123", "PATH": f"{lightning.parent}:{os.environ['PATH']}"}
-    subprocess.run([*command(sweep, values), *short], cwd=tmp_path, env=environment, check=True)
+    script = tmp_path / "bin" / "lightning"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{tmp_path}/called\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    subprocess.run([*command(sweep, values), *short], check=True)
+    lightning(*(tmp_path / "called").read_text().removesuffix("\0").split("\0"))
     with (tmp_path / "runs" / "sweeps" / path.stem / "abc123" / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert math.isfinite(float(last[sweep["metric"]["name"]]))

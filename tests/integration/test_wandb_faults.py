@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from exact_helpers import STEPS, final_state, rows
 from fake_wandb import FakeWandb, fake_wandb
@@ -41,11 +42,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fit(config: Path, run: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), SELDOM]
-    return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, capture_output=True, text=True, check=False
-    )
+def fit(config: Path, run: Path, *more: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), SELDOM, *more]
+    return warm.run(command, env={**os.environ, **variables}, capture_output=True)
 
 
 def assert_warned_and_finished(code: int, said: str, run: Path, what: str) -> None:
@@ -100,8 +99,8 @@ def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path
     wait_until_quiet(server)
     assert final_state(run)["global_step"] + 3 < last_on(server)
     steps = last_on(server) + 20
-    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), seldom, f"--trainer.max_steps={steps}"]
-    subprocess.run(command, env={**os.environ, **online(server.address)}, check=True, capture_output=True)
+    resumed = fit(config, run, seldom, f"--trainer.max_steps={steps}", **online(server.address))
+    assert resumed.returncode == 0, resumed.stderr
     assert_server_has_each_step_once(run, server)
     assert len(rows(run)) == steps
 
@@ -109,15 +108,15 @@ def test_killed_when_wandb_was_ahead_it_has_no_seam(config: Path, tmp_path: Path
 @pytest.mark.slow
 def test_killed_offline_and_resumed_online_the_server_has_all(config: Path, tmp_path: Path, server: FakeWandb) -> None:
     """And offline once more, with an upload before and after: an upload in between sends nothing twice."""
-    run, longer = tmp_path / "run", ["--trainer.max_steps=60"]
+    run = tmp_path / "run"
     with training([*arguments(config, run), SELDOM], run, **OFFLINE) as process:
         process.kill()
         process.wait()
     assert not server.rows
     assert fit(config, run, **online(server.address)).returncode == 0
     assert_server_has_each_step_once(run, server)
-    command = [sys.executable, "-m", "lit_vae.cli", *arguments(config, run), *longer]
-    subprocess.run(command, env={**os.environ, **OFFLINE}, check=True, capture_output=True)
+    longer = fit(config, run, "--trainer.max_steps=60", **OFFLINE)
+    assert longer.returncode == 0, longer.stderr
     assert len(rows(run)) == 60
     with pytest.MonkeyPatch.context() as patch:
         for name, value in online(server.address).items():
