@@ -104,6 +104,7 @@ def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: 
     config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
     config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
     config["trainer"].update(SHORT)
+    config["trainer"]["callbacks"] = narrowed(config["trainer"]["callbacks"])
     if name(path) in HEAVY:  # and 5120 codes are not drawn one by one in a test
         config["trainer"] |= {"callbacks": [], **ONE_BATCH}
         config["data"]["init_args"]["batch_size"] = 1
@@ -156,7 +157,7 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
 
 
 def narrowed(tree: Any) -> Any:
-    """The configuration with small networks of the same kinds, and small pictures."""
+    """Return the configuration, or a part of it, with small networks of the same kinds and small pictures."""
     if isinstance(tree, list):
         return [narrowed(part) for part in tree]
     if not isinstance(tree, dict):
@@ -206,6 +207,7 @@ def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) 
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": {**init_args, **few}}
     config["trainer"].update(SHORT)
     config["trainer"].pop("val_check_interval", None)
+    config["trainer"]["callbacks"] = narrowed(config["trainer"]["callbacks"])
     if name(path) in HEAVY:
         kept = [c for c in config["trainer"]["callbacks"] if c["class_path"] != "callbacks.Draws"]
         config["trainer"] |= {"callbacks": kept, **ONE_BATCH}

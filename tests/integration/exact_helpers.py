@@ -11,13 +11,15 @@ COMMON = ["--trainer.log_every_n_steps=1", "--trainer.max_epochs=-1", f"--traine
 
 
 def schedule_and_ema(config: Path, tmp_path: Path, val_every: int) -> Path:
-    """The quickstart with a KL warm-up, a learning-rate schedule, EMA and dequantisation noise."""
+    """Write the quickstart with small networks, a KL warm-up, a schedule of the rate, EMA and dequantisation noise."""
     import yaml
 
     data = yaml.safe_load(config.read_text())
     data["trainer"]["callbacks"] = [{"class_path": "callbacks.EMA", "init_args": {"decay": 0.9}}]
     data["trainer"]["check_val_every_n_epoch"] = val_every
     init = data["model"]["init_args"]
+    for network in ("encoder", "decoder"):
+        init[network]["init_args"]["hidden"] = [32]
     warmup = {"class_path": "lit_vae.schedules.LinearWarmup", "init_args": {"steps": 30}}
     init["objective"] = {"class_path": "lit_vae.objectives.ELBO", "init_args": {"beta": warmup}}
     init["lr_scheduler"] = {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": STEPS}}

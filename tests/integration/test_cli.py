@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 import torch
 import yaml
 
+from lit_vae.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 Lightning = Callable[..., None]
 LEARNED_GAUSSIAN = "lit_vae.likelihoods.LearnedGaussian\n      init_args: {initial_variance: 0.1}"
 FAST = [
@@ -21,6 +26,22 @@ FAST = [
     "--trainer.log_every_n_steps=1",
     "--trainer.check_val_every_n_epoch=1",
 ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of the quickstart. Tests do not write into it."""
+    run, config = tmp_path_factory.mktemp("trained") / "run", ROOT / "configs" / "vae" / "digits.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lightning", "fit", f"--config={config}", f"--run_dir={run}", *FAST])
+        main()
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the short run, to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def variant(config: Path, tmp_path: Path, old: str, new: str) -> Path:
@@ -69,21 +90,14 @@ def test_a_run_keeps_everything_in_its_directory(
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_the_saved_configuration_starts_the_run_again(
-    lightning: Lightning, digits_config: Path, tmp_path: Path
-) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    lightning("fit", "--config", digits_config, "--run_dir", first, *FAST)
-    lightning("fit", "--config", first / "config.yaml", "--run_dir", second)
-    assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
-    assert (first / "metrics.csv").read_text() == (second / "metrics.csv").read_text()
+def test_the_saved_configuration_starts_the_run_again(lightning: Lightning, trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    lightning("fit", "--config", trained / "config.yaml", "--run_dir", again)
+    assert (trained / "config.yaml").read_text() == (again / "config.yaml").read_text()
+    assert (trained / "metrics.csv").read_text() == (again / "metrics.csv").read_text()
 
 
-def test_a_test_writes_its_numbers_and_their_protocol(
-    lightning: Lightning, digits_config: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+def test_a_test_writes_its_numbers_and_their_protocol(lightning: Lightning, run: Path) -> None:
     lightning("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
     record = json.loads((run / "test_metrics.json").read_text())
     assert record["data"] == "Digits"
@@ -92,9 +106,7 @@ def test_a_test_writes_its_numbers_and_their_protocol(
     )
 
 
-def test_predictions_are_written(lightning: Lightning, digits_config: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
+def test_predictions_are_written(lightning: Lightning, run: Path) -> None:
     lightning("predict", "--config", run / "config.yaml", "--ckpt_path", "last")
     with np.load(run / "predictions" / "rank_0.npz") as arrays:
         assert arrays["z"].shape == (180, 8)
@@ -104,10 +116,8 @@ def test_predictions_are_written(lightning: Lightning, digits_config: Path, tmp_
 
 
 def test_a_finished_run_is_not_written_over(
-    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lightning: Lightning, digits_config: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     message = fails(lightning, ["fit", "--config", digits_config, "--run_dir", run, *FAST], capsys)
     assert "already contains a run. Add --ckpt_path last" in message
@@ -192,10 +202,8 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(
 
 
 def test_a_truncated_checkpoint_is_an_error(
-    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lightning: Lightning, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     message = fails(lightning, ["test", "--config", run / "config.yaml", "--ckpt_path", "last"], capsys)
@@ -203,10 +211,8 @@ def test_a_truncated_checkpoint_is_an_error(
 
 
 def test_a_checkpoint_of_another_model_is_an_error(
-    lightning: Lightning, digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lightning: Lightning, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    lightning("fit", "--config", digits_config, "--run_dir", run, *FAST)
     args = ["test", "--config", run / "config.yaml", "--ckpt_path", "last", "--model.encoder.hidden", "[7]"]
     assert "4 of another shape: encoder.layers.0.weight" in fails(lightning, args, capsys)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from fake_configs import ROOT, Lightning, on_fake_data
+from fake_configs import ROOT, Lightning, narrowed, on_fake_data
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 pytestmark = [
@@ -70,9 +70,10 @@ class RanksAgree(Callback):
 
 
 def prepared(name: str, tmp_path: Path, lightning: Lightning, feature_net: Path, **trainer: Any) -> Path:
-    """The configuration on a few fake images, for some steps, without what draws numbers within networks."""
+    """Write the configuration with small networks on a few fake images, without what draws numbers within networks."""
     path = on_fake_data(ROOT / "configs" / f"{name}.yaml", tmp_path, lightning, feature_net)
     config = without_drawing_networks(yaml.safe_load(path.read_text()))
+    config["model"] = narrowed(config["model"])
     config["data"]["init_args"].pop("batch_size")
     config["trainer"].update({"callbacks": [], "max_epochs": 2, **trainer})
     prepared = tmp_path / "prepared.yaml"
