@@ -37,6 +37,7 @@ from lit_vae.run.errors import (
 )
 from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import CountOperations, set_threads
+from lit_vae.run.lightning_internals import skip_idle_hooks
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import exclusive_training, is_first_process
 from lit_vae.run.loggers import place_loggers
@@ -160,7 +161,9 @@ class LitCLI(LightningCLI):
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves in a signal handler: ranks deadlock
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        skip_idle_hooks(trainer)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Raise all problems between model and data together, before any data is read; set threads."""
