@@ -13,6 +13,8 @@ from lit_vae.models.module import Model
 from lit_vae.ranks import rank
 from lit_vae.run.checkpoints import CHECKPOINTS, AtomicCheckpointIO
 from lit_vae.run.errors import TrainingStopped
+from lit_vae.run.finite import not_finite
+from lit_vae.run.weights import some
 
 NAMED = 5  # parameters named in a message
 IMAGES, LOSS = "the images themselves", "loss of the batch"
@@ -84,10 +86,8 @@ class NaNGuard(Callback):
         terms = dict(sorted(terms.items(), key=lambda item: item[0] in SUMS))
         on = {name: _on_ranks(of_ranks[:, names.index(name)]) for name in terms}
         parts = [f"{name} ({count} of {num_images} images{on[name]})" for name, count in terms.items()]
-        gradients = _not_finite({name: p.grad for name, p in pl_module.named_parameters()})
-        if gradients:
-            more = f" and {len(gradients) - NAMED} more" if len(gradients) > NAMED else ""
-            parts.append(f"gradients of {', '.join(gradients[:NAMED])}{more}")
+        if gradients := not_finite((n, p.grad) for n, p in pl_module.named_parameters() if p.grad is not None):
+            parts.append(f"gradients of {some(gradients, NAMED)}")
         if not terms and LOSS in names and counts[names.index(LOSS)]:
             parts.insert(0, "the loss, but none of its per-image terms: a penalty on the networks")
         raise TrainingStopped(
@@ -113,13 +113,6 @@ def _on_ranks(counts: Tensor) -> str:
     return f", on rank {' and '.join(ranks)}" if len(counts) > 1 else ""
 
 
-def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors with a value that is not finite; other objects are ignored."""
-    return [
-        name for name, value in tensors.items() if isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
-    ]
-
-
 def _resume_hint(trainer: Trainer) -> str:
     """A sentence with the run's newest checkpoint that has finite weights."""
     folder = Path(trainer.default_root_dir) / CHECKPOINTS
@@ -128,7 +121,7 @@ def _resume_hint(trainer: Trainer) -> str:
         if not path.is_file():
             continue
         content = AtomicCheckpointIO().load_checkpoint(path)
-        if not _not_finite({**content["state_dict"], **content.get("current_model_state", {})}):
+        if not not_finite({**content["state_dict"], **content.get("current_model_state", {})}.items()):
             return f"{path} of step {content['global_step']} has finite weights: resume with --ckpt_path {path}."
         spoilt.append(path.name)
     return f"No checkpoint to resume from in {folder}{': not finite are ' + ', '.join(spoilt) if spoilt else ''}."

@@ -13,7 +13,7 @@ from lit_vae.data.base import Part, Split, hold_out
 from lit_vae.data.checks import Problem, check_held_out
 from lit_vae.data.decode import Decoder, colour_problem
 from lit_vae.data.folders import Folder, LeftOut, Walk, class_order, in_no_split, no_folder, split_folders, subfolders
-from lit_vae.data.inspection import Report, inspect, some
+from lit_vae.data.inspection import Report, inspect
 from lit_vae.data.loader import Source
 from lit_vae.data.opened import Refused
 from lit_vae.data.pictures import Crop, Geometry, PictureDataModule, Pictures
@@ -22,6 +22,7 @@ from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
 from lit_vae.run.needs import Need
 from lit_vae.run.staging import staged
+from lit_vae.run.weights import some
 
 _REPORT_FILE = "image_files.txt"  # in the run directory
 _SHARE = 0.1  # of the images, held out for validation and for test by default
@@ -184,7 +185,7 @@ class ImageFolder(PictureDataModule):
         if strange:
             raise ValueError(
                 f"{self._component}: labels (='folders') needs each image in one of the {len(number)} class folders of "
-                f"training, but {base} has also {some(strange)}. Move these, or set data.init_args.labels to null."
+                f"training, but {base} has also {some(strange, 3)}. Move these, or set data.init_args.labels to null."
             )
         return [number[name] for name in names]
 

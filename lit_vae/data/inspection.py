@@ -15,6 +15,7 @@ from lit_vae.data.formats import UNREAD_FORMAT, is_image_name, is_unread_name
 from lit_vae.data.opened import Opened, Unreadable, allow_large_images, opened
 from lit_vae.data.pictures import Geometry
 from lit_vae.run.threads import cores
+from lit_vae.run.weights import some
 
 MAX_CUT = 0.8
 """The share of a picture that the crop may remove without a note."""
@@ -63,13 +64,13 @@ class Report:
         kinds: dict[str, list[str]] = defaultdict(list)
         for path, kind, _ in self.left_out:
             kinds[kind].append(str(path.relative_to(root)))
-        return "; ".join(f"{len(paths)} {kind}: {some(paths)}" for kind, paths in kinds.items())
+        return "; ".join(f"{len(paths)} {kind}: {some(paths, _NAMED)}" for kind, paths in kinds.items())
 
     def sentences(self, root: Path) -> Iterator[str]:
         """A sentence about each kind of note."""
         for kind, files in self.notes.items():
             words = [f"{path.relative_to(root)}{f' ({word})' if word else ''}" for path, word in files]
-            yield f"{len(files)} files {_SENTENCES[kind]}: {some(words)}."
+            yield f"{len(files)} files {_SENTENCES[kind]}: {some(words, _NAMED)}."
 
     def lines(self, root: Path) -> list[str]:
         """A line for each file that is skipped or noted, with the reason, for a file in the run directory."""
@@ -103,12 +104,6 @@ def inspect(files: Iterable[Path], decoder: Decoder, geometry: Geometry) -> Repo
     report.left_out += [LeftOut(path, UNREAD_FORMAT, "convert it to JPEG or PNG") for path in unread]
     report.left_out += [LeftOut(path, "not an image", "by its name") for path in others]
     return report
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _look(path: Path, decoder: Decoder, geometry: Geometry) -> dict[str, str] | Unreadable:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_vae.features.base import (
     Frozen,
@@ -26,27 +26,70 @@ HOW = (
 """How to get a checkpoint."""
 
 
-class FeatureNetDistance(PerceptualDistance):
-    """``mean_l mean_hw sum_c (y_lc - y_hat_lc)^2`` over a FeatureNet's maps, each of unit length over its channels.
-
-    LPIPS without heads (Zhang et al. 2018, eq. 1 with w = 1), and with the *mean* over layers instead of the sum. It is
-    at most 2, since the maps are not negative. Compare it only between models that were measured with the same
-    checkpoint. It is logged as ``lpips_featurenet``. Grey images are repeated for a FeatureNet of colour images.
+class _OfFeatureNet(nn.Module):
+    """Reads images as a trained FeatureNet does.
 
     Args:
         checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
     """
-
-    name = "lpips_featurenet"
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
         self.checkpoint = checkpoint
         self.seen_by = Frozen(partial(load_network, checkpoint))
 
+    @property
+    def network(self) -> FeatureNetwork:
+        """The network; the first access loads it."""
+        network = self.seen_by.network
+        assert isinstance(network, FeatureNetwork)
+        return network
+
+    def weights(self) -> dict[str, str]:
+        """The hash of the checkpoint."""
+        from lit_vae.run.loading import identity
+
+        return {"weights_sha256": identity(Path(self.checkpoint))}
+
+    def needs(self) -> Iterable[Need]:
+        """The checkpoint."""
+        return [NeededFile("FeatureNet", self.checkpoint, HOW)]
+
+    def problems(self, image_shape: Shape) -> list[str]:
+        """A missing checkpoint, or images that do not fit its network."""
+        component = type(self).__name__
+        try:
+            network = self.network
+        except ValueError as error:
+            return [f"{component}: {error}"]
+        channels, height, width = image_shape
+        found = []
+        if channels not in (1, network.in_channels):
+            found.append(
+                f"{component}: its FeatureNet takes images with {network.in_channels} channels, but these have"
+                f" {channels}. Train one on images like these."
+            )
+        if min(height, width) < (least := network.smallest_size):
+            found.append(
+                f"{component}: its FeatureNet needs images of at least {least} x {least} pixels, not"
+                f" {height} x {width}. Train one with fewer widths."
+            )
+        return found
+
+
+class FeatureNetDistance(_OfFeatureNet, PerceptualDistance):
+    """``mean_l mean_hw sum_c (y_lc - y_hat_lc)^2`` over a FeatureNet's maps, each of unit length over its channels.
+
+    LPIPS without heads (Zhang et al. 2018, eq. 1 with w = 1), and with the *mean* over layers instead of the sum. It is
+    at most 2, since the maps are not negative. Compare it only between models that were measured with the same
+    checkpoint. It is logged as ``lpips_featurenet``. Grey images are repeated for a FeatureNet of colour images.
+    """
+
+    name = "lpips_featurenet"
+
     def embed(self, x: Tensor) -> list[Tensor]:
         """See `PerceptualDistance`."""
-        network = _network(self.seen_by)
+        network = self.network
         return [unit_length(h) for h in network.maps(_to_network_input(x, network))]
 
     def distance(self, target: Sequence[Tensor], x_hat: Tensor) -> Tensor:
@@ -56,57 +99,33 @@ class FeatureNetDistance(PerceptualDistance):
 
     def provenance(self) -> dict[str, str]:
         """See `PerceptualDistance`."""
-        return {"network": "FeatureNet, all maps", **_weights(self.checkpoint)}
-
-    def needs(self) -> Iterable[Need]:
-        """The checkpoint."""
-        return [NeededFile("FeatureNet", self.checkpoint, HOW)]
-
-    def problems(self, image_shape: Shape) -> list[str]:
-        """A missing checkpoint, or images that do not fit its network."""
-        return _problems("FeatureNetDistance", self.seen_by, image_shape)
+        return {"network": "FeatureNet, all maps", **self.weights()}
 
 
-class FeatureNetFeatures(ImageFeatures):
+class FeatureNetFeatures(_OfFeatureNet, ImageFeatures):
     """The largest value of each channel of a FeatureNet's last map, from which it classifies.
 
     Numbers are named ``fd_featurenet``, ``rfd_featurenet``. They are not FIDs; compare them only between runs with the
     same checkpoint.
-
-    Args:
-        checkpoint: a ``.ckpt`` file of a FeatureNet, such as ``runs/feature_net/mnist/checkpoints/best.ckpt``.
     """
 
     name = "featurenet"
 
-    def __init__(self, checkpoint: str) -> None:
-        super().__init__()
-        self.checkpoint = checkpoint
-        self.seen_by = Frozen(partial(load_network, checkpoint))
-
     @property
     def num_features(self) -> int:
         """Length d of the vectors."""
-        return _network(self.seen_by).num_features
+        return self.network.num_features
 
     def forward(self, u: Tensor) -> Tensor:
         """See `ImageFeatures`."""
-        network = _network(self.seen_by)
+        network = self.network
         with full_float32():
             h = network.pooled(_to_network_input(from_uint8(u), network))
         return h.to(torch.promote_types(h.dtype, torch.float32))
 
     def provenance(self) -> dict[str, str]:
         """See `ImageFeatures`."""
-        return {"features": "FeatureNet, largest of each channel of its last map", **_weights(self.checkpoint)}
-
-    def needs(self) -> Iterable[Need]:
-        """The checkpoint."""
-        return [NeededFile("FeatureNet", self.checkpoint, HOW)]
-
-    def problems(self, image_shape: Shape) -> list[str]:
-        """A missing checkpoint, or images that do not fit its network."""
-        return _problems("FeatureNetFeatures", self.seen_by, image_shape)
+        return {"features": "FeatureNet, largest of each channel of its last map", **self.weights()}
 
 
 def load_network(checkpoint: str) -> FeatureNetwork:
@@ -130,38 +149,6 @@ def load_network(checkpoint: str) -> FeatureNetwork:
     return network
 
 
-def _weights(checkpoint: str) -> dict[str, str]:
-    from lit_vae.run.loading import identity
-
-    return {"weights_sha256": identity(Path(checkpoint))}
-
-
-def _network(frozen: Frozen) -> FeatureNetwork:
-    network = frozen.network
-    assert isinstance(network, FeatureNetwork)
-    return network
-
-
 def _to_network_input(x: Tensor, network: FeatureNetwork) -> Tensor:
     """Images in the network's precision, grey ones repeated to its channels."""
     return x.to(next(network.parameters()).dtype).expand(-1, network.in_channels, -1, -1)
-
-
-def _problems(component: str, frozen: Frozen, image_shape: Shape) -> list[str]:
-    try:
-        network = _network(frozen)
-    except ValueError as error:
-        return [f"{component}: {error}"]
-    channels, height, width = image_shape
-    found = []
-    if channels not in (1, network.in_channels):
-        found.append(
-            f"{component}: its FeatureNet takes images with {network.in_channels} channels, but these have {channels}."
-            " Train one on images like these."
-        )
-    if min(height, width) < network.smallest_size:
-        found.append(
-            f"{component}: its FeatureNet needs images of at least {network.smallest_size} x {network.smallest_size}"
-            f" pixels, not {height} x {width}. Train one with fewer widths."
-        )
-    return found

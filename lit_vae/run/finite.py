@@ -8,8 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_vae.run.errors import TrainingStopped
-
-_NAMED = 3
+from lit_vae.run.weights import some
 
 
 def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -20,12 +19,6 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     # the largest absolute value: a sum of squares may overflow although each value is finite
     finite = torch.stack([n.float() for n in torch._foreach_norm(list(tensors.values()), torch.inf)]).isfinite()
     return [] if bool(finite.all()) else [n for n, ok in zip(tensors, finite.tolist(), strict=True) if not ok]
-
-
-def shortened(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 class FiniteNumbers(Callback):
@@ -89,7 +82,7 @@ class FiniteNumbers(Callback):
     def _check(self, trainer: Trainer, model: LightningModule) -> None:
         self._check_loss(trainer)
         if names := not_finite(model.named_parameters()):
-            raise self._stopped(trainer, f"weights are not finite: {shortened(names)}")
+            raise self._stopped(trainer, f"weights are not finite: {some(names, 3)}")
 
     def _check_loss(self, trainer: Trainer) -> None:
         """A collective operation: a bad loss of one rank stops all ranks."""

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from lit_vae.images import Shape
 
-_SHOWN = 8
-
 
 def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
     """Weights that are missing, unexpected or of another shape, in one line; empty if there are none."""
@@ -23,10 +21,10 @@ def differences(given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> st
     return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names)
 
 
-def some(names: list[str]) -> str:
+def some(names: list[str], most: int = 8) -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
