@@ -48,6 +48,18 @@ HEAVY = {  # seconds a step on a processor
     "vae/image_folder.yaml",
     "vqvae2/imagenet256.yaml",
 }
+WIDE = {  # seconds a test on a processor
+    "compare/cifar10/learned_variance.yaml",
+    "compare/mnist/perceptual_gan.yaml",
+    "compare/mnist/vq_perceptual_gan.yaml",
+    "kl_autoencoder/mnist.yaml",
+    "pixelcnn/mnist_binary.yaml",
+    "pixelvae/mnist_binary.yaml",
+    "prior/mnist_transformer.yaml",
+    "prior/vqvae2_cifar10.yaml",
+    "vqvae/image_folder.yaml",
+    "vqvae2/celeba.yaml",
+}
 NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}
 NARROW |= {"num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
 """The most of each setting of a network or a panel that is made small."""
@@ -99,8 +111,10 @@ def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: 
     config = read(path)
     if config["data"]["class_path"] != "lit_vae.data.Codes":
         return on_fake_images(path, tmp_path, feature_net)
+    if name(path) in HEAVY | WIDE:
+        config["model"] = narrowed(config["model"])
     if name(path) in HEAVY:
-        config["model"] = quartered(narrowed(config["model"]))
+        config["model"] = quartered(config["model"])
     config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
     config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
     config["trainer"].update(SHORT)
@@ -208,6 +222,8 @@ def on_fake_images(path: Path, tmp_path: Path, feature_net: Path | None = None) 
     config["trainer"].update(SHORT)
     config["trainer"].pop("val_check_interval", None)
     config["trainer"]["callbacks"] = narrowed(config["trainer"]["callbacks"])
+    if name(path) in WIDE:
+        config["model"] = narrowed(config["model"])
     if name(path) in HEAVY:
         kept = [c for c in config["trainer"]["callbacks"] if c["class_path"] != "callbacks.Draws"]
         config["trainer"] |= {"callbacks": kept, **ONE_BATCH}

@@ -11,6 +11,7 @@ import yaml
 from fake_configs import (
     HEAVY,
     ROOT,
+    WIDE,
     Lightning,
     configurations,
     covering,
@@ -59,9 +60,9 @@ def test_a_configuration_trains_draws_and_tests(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in CONFIGS if name(path) in HEAVY], ids=name)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if name(path) in HEAVY | WIDE], ids=name)
 def test_the_networks_of_a_large_configuration_fit_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are: above they are made small. Of tensors without values, which cost nothing."""
+    """At their full size: the test above makes them small. Tensors without values cost nothing."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for such tensors
     with torch.device("meta"):
         assert build_components(with_base(path)).model.check_networks() == []
