@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
+from fake_configs import configurations
 from lightning.pytorch import Callback, LightningDataModule
 
 from lit_vae.cli import Parser, quieten_lightning
@@ -43,16 +44,17 @@ def optional_settings(part: Any, key: Key) -> Iterator[tuple[type, str, Key]]:
 
 
 def cases() -> list[Any]:
-    """One configuration for each such argument."""
+    """Return one configuration for each such argument. A row of a comparison needs its base, and sets nothing else."""
     found = {}
-    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
-        if path.parent.name not in ("overlays", "sweeps"):
-            config = yaml.safe_load(path.read_text())
-            for section in ("model", "data"):
-                for cls, argument, key in optional_settings(config[section], (section,)):
-                    found.setdefault((cls, argument), (path, key))
-            for cls, argument, key in optional_settings(config["trainer"]["callbacks"], ("trainer", "callbacks")):
+    for path in configurations():
+        config = yaml.safe_load(path.read_text())
+        if not {"model", "data"} <= config.keys():
+            continue
+        for section in ("model", "data"):
+            for cls, argument, key in optional_settings(config[section], (section,)):
                 found.setdefault((cls, argument), (path, key))
+        for cls, argument, key in optional_settings(config["trainer"]["callbacks"], ("trainer", "callbacks")):
+            found.setdefault((cls, argument), (path, key))
     return [pytest.param(*case, id=f"{cls.__name__}.{argument}") for (cls, argument), case in found.items()]
 
 
