@@ -111,7 +111,27 @@ class Bernoulli(Likelihood):
         return D.Bernoulli(parameters)
 
 
-class FixedGaussian(Likelihood):
+class _OneVariance(Likelihood):
+    """``N(x_hat, v I)``, with one variance ``v`` for all values."""
+
+    bits_per_dim_values = "dequantized"
+    log_var: Tensor
+
+    @property
+    def temperature(self) -> Tensor:
+        """Twice the variance."""
+        return 2.0 * self.log_var.clamp(*D.LOG_SCALES).exp()
+
+    def num_parameters(self, channels: int) -> int:
+        """One mean for each value."""
+        return channels
+
+    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
+        """``(..., C, H, W)`` means."""
+        return D.DiagonalGaussian(parameters, self.log_var, event_ndim=3)
+
+
+class FixedGaussian(_OneVariance):
     """``N(x_hat, variance I)``: the squared error divided by ``2 variance``, plus a normaliser.
 
     With ``variance: 0.5`` the distortion is the squared error summed over pixels, plus a constant. A beta-VAE with this
@@ -122,30 +142,14 @@ class FixedGaussian(Likelihood):
     tensor([6.2895])
     """
 
-    bits_per_dim_values = "dequantized"
-    log_var: Tensor
-
     @checked
     def __init__(self, variance: Variance = 0.5) -> None:
         super().__init__()
         log_var = torch.tensor(math.log(variance))
         self.register_buffer("log_var", log_var, persistent=False)  # a setting that a checkpoint must not override
 
-    @property
-    def temperature(self) -> Tensor:
-        """Twice the variance."""
-        return 2.0 * self.log_var.clamp(*D.LOG_SCALES).exp()
 
-    def num_parameters(self, channels: int) -> int:
-        """One mean for each value."""
-        return channels
-
-    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
-        """``(..., C, H, W)`` means."""
-        return D.DiagonalGaussian(parameters, self.log_var, event_ndim=3)
-
-
-class LearnedGaussian(Likelihood):
+class LearnedGaussian(_OneVariance):
     """``N(x_hat, v I)`` with one learned variance ``v``: no weight between rate and distortion needs tuning.
 
     The optimal v is the mean squared error (Rybkin et al., "Simple and Effective VAE Training with Calibrated
@@ -155,25 +159,10 @@ class LearnedGaussian(Likelihood):
     tensor(0.2000, grad_fn=<MulBackward0>)
     """
 
-    bits_per_dim_values = "dequantized"
-
     @checked
     def __init__(self, initial_variance: Variance = 1.0) -> None:
         super().__init__()
         self.log_var = nn.Parameter(torch.tensor(math.log(initial_variance)))
-
-    @property
-    def temperature(self) -> Tensor:
-        """Twice the variance."""
-        return 2.0 * self.log_var.clamp(*D.LOG_SCALES).exp()
-
-    def num_parameters(self, channels: int) -> int:
-        """One mean for each value."""
-        return channels
-
-    def forward(self, parameters: Tensor) -> D.DiagonalGaussian:
-        """``(..., C, H, W)`` means."""
-        return D.DiagonalGaussian(parameters, self.log_var, event_ndim=3)
 
 
 class PixelGaussian(Likelihood):
