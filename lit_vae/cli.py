@@ -80,9 +80,13 @@ class LitCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's subcommands, without the arguments that this command line sets itself."""
+        """Lightning's subcommands, without the arguments that this command line sets itself.
+
+        If the command names one of them, only that one: each costs 30 ms.
+        """
         decided = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
-        return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
+        every = {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
+        return {name: every[name] for name in sys.argv[1:2] if name in every} or every
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Expand ``~``, check all ranges of numbers, and trust the classes of the configuration in checkpoints."""

@@ -182,6 +182,7 @@ def test_all_problems_are_said_at_once(
         (["fit", "--ckpt_path", "last"], "--ckpt_path last: which run? Give --run_dir RUN"),
         (["fit", "--ckpt_path", "nope.ckpt"], "there is no file nope.ckpt"),
         (["test"], "untrained weights would be used. Give --ckpt_path"),
+        (["fi"], "predict"),  # all that there are
         ([], "subcommand"),
     ],
 )
