@@ -40,7 +40,7 @@ from lit_vae.run.hardware import CountOperations, set_threads
 from lit_vae.run.lightning_internals import skip_idle_hooks
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import exclusive_training, is_first_process
-from lit_vae.run.loggers import place_loggers
+from lit_vae.run.loggers import WandB, place_loggers
 from lit_vae.run.loop_state import LoopState
 from lit_vae.run.offline import keep_others_offline
 from lit_vae.run.other_ranks import OtherRanks, print_traceback_on_signal
@@ -167,6 +167,9 @@ class LitCLI(LightningCLI):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves in a signal handler: ranks deadlock
         trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         skip_idle_hooks(trainer)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandB):
+                logger.describe(yaml.safe_load(self.continuation.config))
         return trainer
 
     def after_instantiate_classes(self) -> None:

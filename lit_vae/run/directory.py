@@ -21,6 +21,7 @@ from lit_vae.run.files import CONFIG_FILE, METRICS_FILE, TEST_METRICS_FILE, repl
 from lit_vae.run.loading import identity
 from lit_vae.run.loggers import MetricsCSV, WandB
 from lit_vae.run.protocols import protocols
+from lit_vae.run.wandb_reopened import send_numbers
 
 
 def choose_run_dir(run_dir: str | None, config_files: list[Path], ckpt_path: str | None, fit: bool) -> Path:
@@ -221,12 +222,13 @@ class RunDirectory(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``test_metrics.json`` and print its table."""
+        """Write ``test_metrics.json``, print its table, and send the numbers to W&B."""
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
         directory = Path(trainer.default_root_dir)
         _print_table(f"test  {type(pl_module).__name__}  {directory}", metrics)
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         write_json(directory / TEST_METRICS_FILE, {**self._protocol(trainer), "metrics": known})
+        send_numbers(directory)
 
     def _protocol(self, trainer: Trainer) -> dict[str, Any]:
         datamodule: Any = getattr(trainer, "datamodule", None)

@@ -15,6 +15,7 @@ CONFIG_FILE = "config.yaml"
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.csv"
 TEST_METRICS_FILE = "test_metrics.json"
+EVALUATION_FILE = "evaluation.json"
 """Files of a run directory that both commands read."""
 
 _watched: dict[Path, tuple[int, int]] = {}

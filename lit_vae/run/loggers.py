@@ -19,9 +19,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_vae.ranks import rank
 from lit_vae.run.files import METRICS_FILE, DirectoryMoved, refuse_moved, replacing
-from lit_vae.run.wandb_logger import WandB, wandb_mode
+from lit_vae.run.wandb_logger import WandB
 
-__all__ = ["MetricsCSV", "TensorBoard", "WandB", "place_loggers", "wandb_mode"]
+__all__ = ["MetricsCSV", "TensorBoard", "WandB", "place_loggers"]
 
 
 DEFAULT = ({"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit_vae.run.loggers.WandB"})

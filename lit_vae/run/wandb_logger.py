@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE, replacing
-from lit_vae.run.offline import is_offline
 from lit_vae.run.panels import caption_of, pictures_by_step
+from lit_vae.run.wandb_settings import ID_FILE, SETTINGS, SETTINGS_FILE, group_of, tags_of, wandb_mode, wandb_project
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
 """Time limits of W&B in seconds: to start a run, to take a row, to finish the run, and to exit after a failure."""
@@ -29,12 +29,6 @@ UPLOADING = 600.0
 
 STEP = "trainer/global_step"
 """Lightning's name for the step of a row. W&B's own step, ``_step``, has the same value."""
-
-SETTINGS_FILE = Path("wandb") / "settings.yaml"
-"""The project, name, group, tags and configuration of the W&B run, for an upload on another machine."""
-
-SETTINGS = ("project", "entity", "name", "group", "tags", "notes", "job_type")
-"""The arguments of ``wandb.init`` that `SETTINGS_FILE` keeps."""
 
 
 class WandB(WandbLogger):
@@ -56,8 +50,8 @@ class WandB(WandbLogger):
 
     Args:
         project: W&B project; null: ``lit_vae``.
-        group: runs that belong together.
-        tags: labels of the run.
+        group: runs that belong together; null: the folders between ``runs`` and the run, such as ``compare/mnist``.
+        tags: labels of the run, besides those of its configuration: the family and the parts of its objective.
         name: of the run; null: the last two folders of the run directory.
         entity: user or team that the project belongs to.
         run_dir: given by the command line.
@@ -74,7 +68,7 @@ class WandB(WandbLogger):
     ) -> None:
         mode = wandb_mode()
         self._run_dir = Path(run_dir or ".")
-        id_file = self._run_dir / "wandb" / "run_id"
+        id_file = self._run_dir / ID_FILE
         run_id, failure = os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex(), None
         try:
             if getattr(rank_zero_only, "rank", 0) == 0 and mode != "disabled":
@@ -91,20 +85,29 @@ class WandB(WandbLogger):
             save_dir=str(self._run_dir),
             id=run_id,
             resume="allow",
-            group=group or variable("WANDB_RUN_GROUP"),
+            group=group or variable("WANDB_RUN_GROUP") or group_of(self._run_dir),
             tags=variable("WANDB_TAGS", "").split(",") if tags is None and variable("WANDB_TAGS") else tags,
             entity=entity or variable("WANDB_ENTITY"),
             notes=variable("WANDB_NOTES"),
             job_type=variable("WANDB_JOB_TYPE"),
             mode=mode,
-            settings={} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": STARTING / 3},
+            # offline, W&B would advise `wandb sync`
+            settings={"quiet": True, "silent": mode == "offline"}
+            | ({} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": STARTING / 3}),
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning's; W&B warns of it
+        self._config: dict[str, Any] | None = None
         self._finishing = FINISHING
         self._lost = False  # whether it has failed
         self._row: dict[str, Any] = {}
         self._row_step = self._sent = -1  # of the row that is being filled, and of the last one that W&B has
         if failure is not None:
             self._give_up("making its directory", failure)
+
+    def describe(self, config: dict[str, Any]) -> None:
+        """Give it the complete configuration of the run, before W&B is asked for."""
+        self._config = config
+        self._wandb_init["tags"] = list(dict.fromkeys([*(self._wandb_init["tags"] or ()), *tags_of(config)]))
 
     @property
     @rank_zero_experiment
@@ -128,11 +131,12 @@ class WandB(WandbLogger):
         import wandb
 
         warnings.warn(
-            f"W&B cannot be reached ({in_a_line(error)}): training continues offline, and lit-vae sync {self._run_dir}"
-            " uploads the run later.",
+            f"W&B cannot be reached ({in_a_line(error)}): it is offline now, and lit-vae sync {self._run_dir} uploads"
+            " the run later.",
             stacklevel=3,
         )
         self._wandb_init["mode"] = "offline"
+        self._wandb_init["settings"]["silent"] = True
         wandb.teardown()  # or the id of the run counts as in use
 
     def _attempt(self, what: str, function: Callable[[], Any], seconds: float = LOGGING) -> None:
@@ -182,14 +186,14 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Send the configuration, and keep it for an upload."""
-        given = params if isinstance(params, dict) else vars(params)
+        """Send the configuration, and keep it for an upload: the complete one, if it has been given."""
+        given = self._config or (params if isinstance(params, dict) else vars(params))
         plain = json.loads(json.dumps(given, skipkeys=True, default=str))
         settings = {name: self._wandb_init[name] for name in SETTINGS}
         with suppress(OSError), replacing(self._run_dir / SETTINGS_FILE) as partial:  # training meets the error, too
             partial.write_text(yaml.safe_dump({**settings, "config": plain}, sort_keys=False))
         _ = self.experiment
-        self._attempt("sending the configuration", lambda: super(WandB, self).log_hyperparams(params))
+        self._attempt("sending the configuration", lambda: super(WandB, self).log_hyperparams(given))
 
     @rank_zero_only
     def send(self, before: int | None = None) -> None:
@@ -243,6 +247,8 @@ class WandB(WandbLogger):
         run, self._row_step = self._experiment, -1
         self._attempt("finishing", lambda: self._finish(run, int(status == "failed")), self._finishing)
         self._experiment = None  # who trains on begins it again
+        if self._wandb_init["mode"] == "offline" and not self._lost:
+            print(f"W&B was offline; where there is internet, this uploads the run: lit-vae sync {self._run_dir}")
 
     def _finish(self, run: Any, exit_code: int) -> None:
         run.finish(exit_code=exit_code)
@@ -261,26 +267,3 @@ def send_file(run: Any, panel: str, path: str | Path, step: int) -> None:
 def in_a_line(error: Exception) -> str:
     """The kind of an error and its message, without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
-def wandb_project() -> str:
-    """``WANDB_PROJECT`` if set, else ``lit_vae``."""
-    return os.environ.get("WANDB_PROJECT") or "lit_vae"
-
-
-def wandb_mode() -> str:
-    """``WANDB_MODE`` if set; ``online`` where the user is logged in and there is a network; else ``offline``."""
-    return os.environ.get("WANDB_MODE") or ("online" if logged_in() and not is_offline() else "offline")
-
-
-def logged_in() -> bool:
-    """Whether there is an API key for W&B's server: in a variable or ``~/.netrc``."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import netrc
-
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False

@@ -90,16 +90,3 @@ class Latents(Form):
     std: list[float]
     num_images: int
     split: str
-
-
-class WandbSettings(Form):
-    """``wandb/settings.yaml``."""
-
-    project: str
-    entity: str | None = None
-    name: str | None = None
-    group: str | None = None
-    tags: list[str] | None = None
-    notes: str | None = None
-    job_type: str | None = None
-    config: dict[str, Any]

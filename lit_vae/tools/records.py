@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
+from lit_vae.run.files import CONFIG_FILE, EVALUATION_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
 from lit_vae.run.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from lit_vae.run.forms import Form
 
 PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
-EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)

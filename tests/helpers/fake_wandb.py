@@ -15,6 +15,7 @@ class FakeWandb:
 
     Attributes:
         rows: of each run, by its id, as they came; an offset in the middle writes over what is there, as W&B's does.
+        summaries: of each run.
         files: of each run, by their names.
         runs: what each run was last said to be: project, name, group, tags, notes, job type and configuration.
         fails: ids of runs that are refused.
@@ -25,6 +26,7 @@ class FakeWandb:
     def __init__(self) -> None:
         self.address = ""
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
         self.fails: set[str] = set()
@@ -36,7 +38,7 @@ class FakeWandb:
         bucket = {
             "id": run, "name": run, "displayName": run, "description": None, "config": "{}", "sweepName": None,
             "project": {"id": "p", "name": "lit_vae", "entity": {"id": "e", "name": "me"}},
-            "historyLineCount": len(self.rows.get(run, [])),
+            "historyLineCount": len(self.rows.get(run, [])), "summaryMetrics": json.dumps(self.summaries.get(run, {})),
         }  # fmt: skip
         if "mutation UpsertBucket" in query:
             if run in self.fails:
@@ -54,7 +56,7 @@ class FakeWandb:
             found = bucket | {
                 "projectId": "1", "tags": [], "state": "finished", "user": {"name": "me", "username": "me"},
                 "historyKeys": {"lastStep": last[0]["_step"] if last else -1, "keys": {}}, "systemMetrics": "{}",
-                "summaryMetrics": "{}", "readOnly": False, "createdAt": "2026-01-01T00:00:00",
+                "readOnly": False, "createdAt": "2026-01-01T00:00:00",
             }  # fmt: skip
             return {"data": {"project": {"run": found if run in self.rows else None}}}
         if "RunResumeStatus" in query:
@@ -81,15 +83,17 @@ class FakeWandb:
             return None
         tail = [json.dumps(row) for row in self.rows[run][-1:]]
         return bucket | {
-            "summaryMetrics": "{}", "logLineCount": 0, "eventsLineCount": 0, "historyTail": json.dumps(tail),
+            "logLineCount": 0, "eventsLineCount": 0, "historyTail": json.dumps(tail),
             "eventsTail": "[]", "tags": [], "wandbConfig": '{"t": 1}',
         }  # fmt: skip
 
     def stream(self, run: str, sent: dict[str, Any]) -> None:
-        history = (sent.get("files") or {}).get("wandb-history.jsonl")
-        if history:
+        files = sent.get("files") or {}
+        if history := files.get("wandb-history.jsonl"):
             rows = [json.loads(line) for line in history["content"]]
             self.rows[run][history["offset"] :] = rows
+        if summary := files.get("wandb-summary.json"):
+            self.summaries[run] = json.loads(summary["content"][-1])
 
     def put(self, path: str, content: bytes) -> None:
         _, _, run, name = path.split("/", 3)

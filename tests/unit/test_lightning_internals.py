@@ -138,7 +138,7 @@ def test_no_other_module_reads_a_private_name():
             continue
         classes = {key: value for key, value in vars(importlib.import_module(name)).items() if isinstance(value, type)}
         said = complaints(source, classes, own)
-        if name in ("lit_vae.run.wandb_logger", "lit_vae.tools.upload.wandb_upload"):
+        if name in ("lit_vae.run.wandb_logger", "lit_vae.run.wandb_reopened", "lit_vae.tools.upload.wandb_upload"):
             said = [one for one in said if one.rpartition(" ")[2] not in OF_A_LOGGER]
         found += [f"{name} {one}" for one in said]
     assert not found, "\n".join(found)

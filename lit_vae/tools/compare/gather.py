@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_vae.run.files import METRICS_FILE, TEST_METRICS_FILE
+from lit_vae.run.files import EVALUATION_FILE, METRICS_FILE, TEST_METRICS_FILE
 from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
-from lit_vae.tools.records import EVALUATION_FILE, PRIOR_RECORD_FILE, Records, read_records
+from lit_vae.tools.records import PRIOR_RECORD_FILE, Records, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
 
 MIXTURE = "@gmm"

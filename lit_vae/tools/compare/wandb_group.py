@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.run.wandb_logger import wandb_mode, wandb_project
+from lit_vae.run.wandb_settings import wandb_mode, wandb_project
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Group, Pictures, psnr
 from lit_vae.tools.compare.sheets import coloured, to_picture

@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_vae.run.files import write_json
+from lit_vae.run.files import EVALUATION_FILE, write_json
 from lit_vae.tools.output import print_numbers, progress_bar
 from lit_vae.tools.priors.fitted import PRIOR_FILE, load_prior, mixture_draw
-from lit_vae.tools.records import EVALUATION_FILE, read_record
+from lit_vae.tools.records import read_record
 from lit_vae.tools.runs import (
     Checkpoint,
     Split,
@@ -65,6 +65,7 @@ def evaluate(
     from callbacks.periodic import untouched
     from callbacks.sample_quality import measure_samples
     from lit_vae.metrics import DensityCoverage, Frechet, Kernel, PrecisionRecall
+    from lit_vae.run.wandb_reopened import send_numbers
     from lit_vae.tools.record_forms import Evaluation
 
     check_arguments("evaluate", {"num_images": (num_images, 2), "seed": (seed, 0)})
@@ -90,6 +91,7 @@ def evaluate(
     write_json(path, _merged(record, prior, found, metrics, of))
     print_numbers(f"evaluate  {type(model).__name__}  {found.directory}  prior: {prior}", metrics)
     print(path)
+    send_numbers(found.directory)
 
 
 def _images_and_draw(

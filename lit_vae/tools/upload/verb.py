@@ -20,7 +20,7 @@ def sync(runs: list[str], dry_run: bool = False) -> None:
         runs: Run directories, or folders above them.
         dry_run: List the runs, without a connection.
     """
-    from lit_vae.run.wandb_logger import SETTINGS_FILE, logged_in
+    from lit_vae.run.wandb_settings import SETTINGS_FILE, logged_in
 
     if is_offline() and not dry_run:
         raise ValueError(

@@ -81,7 +81,7 @@ def test_a_run_is_uploaded_once_however_often_it_is_continued(
         f"{run}: what the server lacks would be uploaded, up to step 5\n{nothing}"
     )
     assert not server.rows
-    assert tools("sync", tmp_path) == f"{run}: uploaded up to step 5 (rows: 6, pictures: 2)\n{nothing}"
+    assert tools("sync", tmp_path) == f"{run}: uploaded up to step 5 (rows: 6, pictures: 2, numbers: 0)\n{nothing}"
     assert_whole(server, run, 6, (2, 5))
     keep("a", 8, (2, 5, 7))
     with locked(run / "run.lock"):
@@ -89,7 +89,7 @@ def test_a_run_is_uploaded_once_however_often_it_is_continued(
     with locked(run / "wandb" / "sync.lock"):
         assert f"{run}: is being uploaded already" in tools("sync", tmp_path)
     assert_whole(server, run, 6, (2, 5))
-    assert tools("sync", run) == f"{run}: uploaded up to step 7 (rows: 2, pictures: 1)\n"
+    assert tools("sync", run) == f"{run}: uploaded up to step 7 (rows: 2, pictures: 1, numbers: 0)\n"
     assert_whole(server, run, 8, (2, 5, 7))
     assert not list((run / "wandb").glob("run-*"))  # W&B's own copy is gone
 
@@ -117,12 +117,12 @@ def test_what_an_upload_or_a_lost_connection_left_behind_arrives_once(
     """It was killed in mid-history. Of the files of rows that are there, one never arrived, and one is empty."""
     run, whole = keep("a", 6, (0, 1, 4)), keep("b", 2, (1,))
     tools("sync", tmp_path)
-    del server.rows["a"][3:]
+    del server.rows["a"][3:], server.summaries["a"]  # which come together
     first, second, _ = sorted(name for name in server.files["a"] if name.startswith("media/"))
     del server.files["a"][first]
     server.files["a"][second] = b""
     said = tools("sync", tmp_path)
-    assert said == f"{run}: uploaded up to step 5 (rows: 3, pictures: 2)\n{whole}: is uploaded already\n"
+    assert said == f"{run}: uploaded up to step 5 (rows: 3, pictures: 2, numbers: 0)\n{whole}: is uploaded already\n"
     assert_whole(server, run, 6, (0, 1, 4))
     assert_whole(server, whole, 2, (1,))
     server.runs.clear()
@@ -135,7 +135,7 @@ def test_the_last_row_of_an_unfinished_run_waits_for_its_validation(
     tools: Tools, keep: Keep, server: FakeWandb, status: str
 ) -> None:
     run = keep("a", 3, (0, 2), status)
-    assert tools("sync", run) == f"{run}: uploaded up to step 1 (rows: 2, pictures: 1)\n"
+    assert tools("sync", run) == f"{run}: uploaded up to step 1 (rows: 2, pictures: 1, numbers: 0)\n"
     assert_whole(server, run, 2, (0,))
     keep("a", 4, (0, 2))
     (run / "metrics.csv").write_text("step,epoch,x,val\n0,0,0.5,\n1,0,1.5,\n2,0,2.5,7.0\n3,0,3.5,\n")
@@ -167,7 +167,7 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     server.fails = set()
     keep("b", 2)
     said = tools("sync", tmp_path)
-    assert said.count("uploaded up to step 1 (rows: 2, pictures: 0)") == 2
+    assert said.count("uploaded up to step 1 (rows: 2, pictures: 0, numbers: 0)") == 2
     assert f"{other}: is uploaded already" in said
     assert_whole(server, refused, 2)
     assert_whole(server, damaged, 2)
@@ -193,10 +193,25 @@ def test_a_damaged_file_is_named(
     assert not server.rows
 
 
+def test_numbers_that_are_measured_later_are_in_the_summary_of_the_same_run(
+    tools: Tools, keep: Keep, server: FakeWandb
+) -> None:
+    run = keep("a", 2)
+    tools("sync", run)
+    (run / "test_metrics.json").write_text(json.dumps({"metrics": {"test/psnr": 12.25, "test/fid": None}}))
+    evaluation = {"model": {"metrics": {"test/kid": 0.1}}, "gmm": {"metrics": {"test/kid": 0.3}}}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert tools("sync", run) == f"{run}: uploaded up to step 1 (rows: 0, pictures: 0, numbers: 3)\n"
+    measured = {name: value for name, value in server.summaries["a"].items() if name.startswith("test/")}
+    assert measured == {"test/psnr": 12.25, "test/kid": 0.1, "test/kid_gmm": 0.3}
+    assert tools("sync", run) == f"{run}: is uploaded already\n"
+    assert_whole(server, run, 2)
+
+
 def test_a_panel_may_have_any_name(tools: Tools, keep: Keep, server: FakeWandb) -> None:
     run = keep("a", 2, (1,))
     (run / "media" / "samples").rename(run / "media" / "p\xe4nel 1_3 50%")
-    assert "(rows: 2, pictures: 1)" in tools("sync", run)
+    assert "(rows: 2, pictures: 1, numbers: 0)" in tools("sync", run)
     assert tools("sync", run) == f"{run}: is uploaded already\n"
     assert "media/p\xe4nel 1_3 50%" in server.rows["a"][1]
 
@@ -221,7 +236,7 @@ def test_files_that_get_lost_on_their_way_are_a_failure(
     server.drops_files = True
     assert f"not uploaded: {run}." in fails(1, "sync", run)
     server.drops_files = False
-    assert tools("sync", run) == f"{run}: uploaded up to step 2 (rows: 0, pictures: 2)\n"
+    assert tools("sync", run) == f"{run}: uploaded up to step 2 (rows: 0, pictures: 2, numbers: 0)\n"
     assert_whole(server, run, 3, (1, 2))
 
 

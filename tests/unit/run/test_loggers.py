@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import warm
 
-from lit_vae.run.loggers import MetricsCSV, WandB, wandb_mode
+from lit_vae.run.loggers import MetricsCSV, WandB
+from lit_vae.run.wandb_settings import wandb_mode
 
 
 def read(run: Path) -> list[dict[str, str]]:
@@ -208,7 +209,8 @@ def test_wandbs_own_variables_hold_where_the_configuration_says_nothing(
     run = tmp_path / "study" / "vae"
     found = settings_of(WandB(run_dir=str(run)), monkeypatch)
     assert (found["project"], found["name"]) == ("lit_vae", "study/vae")
-    assert [found[name] for name in ("entity", "group", "tags", "notes", "job_type")] == [None] * 5
+    assert found["group"] == "study"
+    assert [found[name] for name in ("entity", "tags", "notes", "job_type")] == [None] * 4
     variables = {
         "PROJECT": "p", "NAME": "n", "ENTITY": "e", "TAGS": "a,b", "RUN_GROUP": "g", "NOTES": "why", "JOB_TYPE": "j",
     }  # fmt: skip

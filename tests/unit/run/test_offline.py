@@ -9,8 +9,8 @@ from torchvision import datasets
 
 from lit_vae.data import MNIST
 from lit_vae.features.weights import fetch
-from lit_vae.run.loggers import wandb_mode
 from lit_vae.run.offline import is_offline, keep_others_offline
+from lit_vae.run.wandb_settings import wandb_mode
 
 OTHERS = ("WANDB_MODE", "WANDB_ERROR_REPORTING", "HF_HUB_OFFLINE")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import lit_vae
 from lit_vae.run.wandb_logger import STEP, WandB
+from lit_vae.run.wandb_settings import group_of, tags_of
 
 ROWS = [{"step": str(step), "epoch": "0", "x": f"{step}.5"} for step in range(6)]
 
@@ -111,6 +112,46 @@ def test_an_upload_finds_what_wandb_was_started_with(
         "project": "lit_vae", "entity": None, "name": "n", "group": "g", "tags": ["a", "b"], "notes": "why",
         "job_type": None, "config": {**config, "path": str(tmp_path), "prior": {"init_args": {"shape": [8]}}},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "group"),
+    [
+        ("runs/compare/mnist/gan", "compare/mnist"),
+        ("/scratch/me/runs/compare/mnist/gan", "compare/mnist"),
+        ("/scratch/runs/old/runs/study/vae", "study"),
+        ("study/vae", "study"),
+        ("runs/vae", None),
+        ("vae", None),
+    ],
+)
+def test_the_group_is_the_study(run: str, group: str | None) -> None:
+    assert group_of(Path(run)) == group
+
+
+@pytest.mark.parametrize(
+    ("config", "tags"),
+    [
+        ("compare/mnist/mse", ["VAE", "FixedGaussian", "ELBO"]),
+        ("compare/bsds/perceptual_gan", ["KLAutoencoder", "FixedGaussian", "ELBO", "Perceptual", "Adversary"]),
+        ("vqvae/mnist", ["VQVAE", "LearnedGaussian"]),
+        ("study/pca", ["PCA"]),
+    ],
+)
+def test_the_tags_are_family_and_objective(config: str, tags: list[str]) -> None:
+    path = Path(lit_vae.__file__).parents[1] / "configs" / f"{config}.yaml"
+    assert tags_of(yaml.safe_load(path.read_text())) == tags
+
+
+def test_the_tags_of_the_configuration_join_those_of_the_user(tmp_path: Path, begun: Begun) -> None:
+    """And the complete configuration is kept, whatever Lightning knows of it."""
+    logger = WandB(run_dir=str(tmp_path), tags=["baseline", "PCA"])
+    config = {"seed_everything": 1, "model": {"class_path": "lit_vae.models.PCA"}}
+    logger.describe(config)
+    logger.log_hyperparams({"lr": 0.1})
+    kept = yaml.safe_load((tmp_path / "wandb" / "settings.yaml").read_text())
+    assert (kept["tags"], kept["config"]) == (["baseline", "PCA"], config)
+    assert begun.settings[0]["tags"] == ["baseline", "PCA"]
 
 
 def test_what_is_kept_for_an_upload_does_not_depend_on_wandb(
