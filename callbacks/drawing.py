@@ -47,7 +47,7 @@ def sheet(
     """Images ``(rows, columns, C, H, W)`` in [-1, 1] on white, as a grey or RGB picture.
 
     Values are clamped and rounded to eight-bit levels, never rescaled. Small images are enlarged by an integer factor
-    (nearest neighbour).
+    (nearest neighbour). ``info["cells"]`` of the picture has the box of each image: left, upper, right, lower.
 
     Args:
         images: images of one or three channels.
@@ -74,6 +74,7 @@ def sheet(
         for column, x in enumerate(xs):
             canvas[y : y + height * factor, x : x + width * factor] = levels[row, column]
     picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
+    picture.info["cells"] = [[(x, y, x + width * factor, y + height * factor) for x in xs] for y in ys]
     draw = ImageDraw.Draw(picture)
     ink = 0 if channels == 1 else (0, 0, 0)
     for y, label in zip(ys, row_labels, strict=False):

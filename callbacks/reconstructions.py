@@ -1,5 +1,7 @@
 """Pictures of reconstructions."""
 
+from itertools import chain
+
 import torch
 from PIL import Image
 
@@ -7,6 +9,7 @@ from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, to_model
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, SmallCount, checked
+from lit_vae.run.panels import PARTS
 
 
 class Reconstructions(Panel):
@@ -29,9 +32,13 @@ class Reconstructions(Panel):
         self.num_examples, self.columns = num_images, columns
 
     def draw(self, model: Autoencoder, images: Images) -> Image.Image:
-        """Pairs of rows."""
+        """Pairs of rows. W&B gets each pair as a picture, so that runs are compared image by image."""
         x, y = to_model(images.example_batch(self.num_examples), model)
         columns = min(self.columns, len(x))
         pairs = [arrange(x, columns), arrange(model.reconstruct(x, y).to(x), columns)]
         rows = torch.stack(pairs, 1).flatten(0, 1)
-        return sheet(rows, wide_after_rows=range(1, len(rows), 2))
+        picture = sheet(rows, wide_after_rows=range(1, len(rows), 2))
+        cells = picture.info["cells"]
+        couples = zip(chain(*cells[::2]), chain(*cells[1::2]), strict=True)
+        picture.info[PARTS] = [(*upper[:2], *lower[2:]) for upper, lower in couples][: len(x)]
+        return picture

@@ -1,5 +1,6 @@
 """Writes pictures: a PNG file in the run directory, and to loggers that take images."""
 
+import json
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -10,6 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 from lit_vae.run.files import replacing
 
 MEDIA = "media"
+PARTS = "Parts"
+"""Key of a picture's ``info``: boxes ``(left, upper, right, lower)`` that W&B also shows one by one."""
 
 
 def pictures_by_step(run_dir: Path) -> dict[int, list[tuple[str, Path, int]]]:
@@ -27,8 +30,21 @@ def caption_of(picture: Path) -> str:
         return str(image.info.get("Description", ""))
 
 
+def parts_of(picture: str | Path) -> list[Image.Image]:
+    """The `PARTS` of a picture."""
+    with Image.open(picture) as image:
+        return [image.crop(box) for box in json.loads(image.info.get(PARTS, "[]"))]
+
+
+def key_of_parts(panel: str) -> str:
+    """``media/reconstructions`` -> ``images/reconstructions``."""
+    return panel.replace(MEDIA, "images", 1)
+
+
 def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = "", step: int | None = None) -> None:
     """Write ``<run_dir>/media/<name>/step_<n>.png`` and send it to W&B and TensorBoard as ``media/<name>``.
+
+    W&B also gets the `PARTS` of the picture, one by one, as ``images/<name>``.
 
     Only rank 0 writes; other ranks need not call it, and a ``fast_dev_run`` writes nothing. The file is written
     completely or not at all, with the caption in its metadata.
@@ -47,6 +63,8 @@ def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = ""
     metadata = PngInfo()
     if caption:
         metadata.add_itxt("Description", caption)
+    if parts := image.info.get(PARTS):
+        metadata.add_text(PARTS, json.dumps(parts))
     with replacing(path) as partial:
         image.save(partial, format="PNG", pnginfo=metadata)
     for logger in trainer.loggers:

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE, replacing
-from lit_vae.run.panels import caption_of, pictures_by_step
+from lit_vae.run.panels import caption_of, key_of_parts, parts_of, pictures_by_step
 from lit_vae.run.wandb_settings import ID_FILE, SETTINGS, SETTINGS_FILE, group_of, tags_of, wandb_mode, wandb_project
 
 STARTING, LOGGING, FINISHING, LEAVING = 90.0, 30.0, 60.0, 5.0
@@ -174,15 +174,18 @@ class WandB(WandbLogger):
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Add pictures that were drawn after ``step`` steps, to the row of the last of them, which is ``step - 1``.
 
-        If W&B has that row, the files are sent again: a killed process may have sent the row and not its files.
+        If W&B has that row, the files are sent again: a killed process may have sent the row and not its files. The
+        parts of a picture's file are added under a key of their own.
         """
         run = self.experiment
         row = None if step is None else max(step - 1, 0)
         if row is None or row > self._sent:
             self._attempt("keeping a picture", lambda: super(WandB, self).log_image(key, images, row, **kwargs))
-            return
-        for path in images:
-            self._attempt("sending a picture again", partial(send_file, run, key, path, row))
+        else:
+            for image in images:
+                self._attempt("sending a picture again", partial(_send_file, run, key, image, row))
+        if parts := [part for image in images if isinstance(image, str) for part in parts_of(image)]:
+            self.log_image(key_of_parts(key), parts, step, caption=[str(n + 1) for n in range(len(parts))])
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -257,11 +260,11 @@ class WandB(WandbLogger):
             raise FileNotFoundError(f"its folder {folder} is gone")
 
 
-def send_file(run: Any, panel: str, path: str | Path, step: int) -> None:
-    """Upload the picture of a row that W&B has. The name has a hash of the content, so nothing arrives twice."""
+def _send_file(run: Any, panel: str, image: Any, step: int) -> None:
+    """Upload a picture of a row that W&B has. Its name has a hash of the content, so nothing arrives twice."""
     import wandb
 
-    wandb.Image(str(path)).bind_to_run(run, panel, step)
+    wandb.Image(image).bind_to_run(run, panel, step)
 
 
 def in_a_line(error: Exception) -> str:

@@ -1,8 +1,12 @@
 """The W&B run of a training that has ended: opened again, so that numbers which are measured later are in it, too."""
 
+import hashlib
 import math
+import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,8 +17,12 @@ from lit_vae.run.forms import Form, fitting
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.loggers import read_metrics
 from lit_vae.run.wandb_logger import WandB, in_a_line
+from lit_vae.run.wandb_panels import PANELS_FILE, panels_of
 from lit_vae.run.wandb_settings import SETTINGS, SETTINGS_FILE, wandb_mode
 from lit_vae.run.yaml_files import read_yaml
+
+SENDING = 300.0
+"""Time limit in seconds for tables and pictures."""
 
 
 class WandbSettings(Form):
@@ -49,10 +57,13 @@ class Reopened(WandB):
             "console": "off", "x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False,
         }  # fmt: skip
         self._finished = read_json(run_dir / RECORD_FILE).get("status") == "finished"
-        metrics = run_dir / METRICS_FILE
-        rows = read_metrics(metrics)[1] if metrics.exists() else []
+        metrics, self._panels = run_dir / METRICS_FILE, run_dir / PANELS_FILE
+        rows = read_metrics(metrics)[1] if metrics.exists() and not self._panels.exists() else []
         self._rows = rows if self._finished else rows[:-1]
-        self._numbers: dict[str, Any] = numbers_of(run_dir)
+        self._numbers: dict[str, Any] = {**numbers_of(run_dir)}
+        if self._panels.exists():
+            self._finished, self._finishing = True, SENDING
+            self._numbers["compare/sha256"] = hashlib.sha256(self._panels.read_bytes()).hexdigest()
 
     def send_all(self) -> None:
         """Send what W&B lacks, and end W&B's run.
@@ -65,13 +76,17 @@ class Reopened(WandB):
             if self._wandb_init["mode"] == "online":  # nobody needs W&B's own copy
                 self._wandb_init["dir"] = folder
             self.log_hyperparams(self._config or {})
-            self._send_contents(self.experiment)
+            run = self.experiment
+            with _staging(Path(self._wandb_init["dir"]) / "wandb"):
+                self._send_contents(run)
             self.finalize("success" if self._finished else "failed")
 
     def _send_contents(self, run: Any) -> None:
-        """Send rows, pictures, and the numbers of tests."""
+        """Send rows, pictures, panels, and the numbers of tests."""
         self.catch_up(self._rows)
         self.send()
+        if self._panels.exists():
+            self._attempt("sending panels", lambda: run.log(panels_of(self._run_dir)), SENDING)
         self._attempt("sending numbers", lambda: run.summary.update(self._numbers))
 
     def _go_offline(self, error: Exception) -> None:
@@ -81,6 +96,18 @@ class Reopened(WandB):
     def _give_up(self, what: str, error: Exception) -> NoReturn:
         kind = TimeoutError if isinstance(error, TimeoutError) else RuntimeError
         raise kind(f"{what}: {in_a_line(error)}") from error
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """W&B keeps the pictures of tables there until they are uploaded, and not in the user's home."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+        os.environ |= {} if before is None else {"WANDB_DATA_DIR": before}
 
 
 def numbers_of(run_dir: Path) -> dict[str, float]:

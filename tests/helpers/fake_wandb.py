@@ -16,7 +16,7 @@ class FakeWandb:
     Attributes:
         rows: of each run, by its id, as they came; an offset in the middle writes over what is there, as W&B's does.
         summaries: of each run.
-        files: of each run, by their names.
+        files: of each run, by their names; and of each table that was logged as an artifact.
         runs: what each run was last said to be: project, name, group, tags, notes, job type and configuration.
         fails: ids of runs that are refused.
         drops_files: whether files get lost on their way.
@@ -37,7 +37,7 @@ class FakeWandb:
         run = variables.get("name") or ""
         bucket = {
             "id": run, "name": run, "displayName": run, "description": None, "config": "{}", "sweepName": None,
-            "project": {"id": "p", "name": "lit_vae", "entity": {"id": "e", "name": "me"}},
+            "project": {"id": "p", "name": variables.get("project") or "lit_vae", "entity": {"id": "e", "name": "me"}},
             "historyLineCount": len(self.rows.get(run, [])), "summaryMetrics": json.dumps(self.summaries.get(run, {})),
         }  # fmt: skip
         if "mutation UpsertBucket" in query:
@@ -67,7 +67,34 @@ class FakeWandb:
                 {"name": name, "uploadUrl": f"{self.address}/put/{run}/{quote(name)}"} for name in variables["files"]
             ]
             return {"data": {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}}
-        return {"data": {}}
+        return {"data": self._artifact(query, variables)}
+
+    def _artifact(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Answers while an artifact is uploaded: its id is its name."""
+        given = variables.get("input") or {}
+        if "mutation CreateArtifact (" in query:
+            name = given["artifactCollectionName"]
+            sequence = {"id": name, "latestArtifact": None}
+            return {"createArtifact": {"artifact": {"id": name, "state": "PENDING", "artifactSequence": sequence}}}
+        if "ArtifactManifest (" in query:
+            mutation = "createArtifactManifest" if "mutation Create" in query else "updateArtifactManifest"
+            owner = variables.get("artifactID") or variables["artifactManifestID"]
+            file = {"id": owner, "name": "m", "displayName": "m", **self._upload(owner, "manifest.json")}
+            return {mutation: {"artifactManifest": {"id": owner, "file": file}}}
+        if "mutation CreateArtifactFiles" in query:
+            nodes = [
+                {"id": file["name"], "name": file["name"], "displayName": file["name"], "storagePath": file["name"],
+                 "uploadMultipartUrls": None, "artifact": {"id": file["artifactID"]},
+                 **self._upload(file["artifactID"], file["name"])}
+                for file in given["artifactFiles"]
+            ]  # fmt: skip
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if "mutation CommitArtifact" in query:
+            return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
+        return {"project": {"artifact": None}} if "query ArtifactType(" in query else {}
+
+    def _upload(self, owner: str, name: str) -> dict[str, Any]:
+        return {"uploadUrl": f"{self.address}/put/{owner}/{quote(name)}", "uploadHeaders": []}
 
     def _files(self, run: str) -> dict[str, Any]:
         nodes = [
@@ -96,7 +123,7 @@ class FakeWandb:
             self.summaries[run] = json.loads(summary["content"][-1])
 
     def put(self, path: str, content: bytes) -> None:
-        _, _, run, name = path.split("/", 3)
+        _, _, run, name = path.split("/", 3)  # a run, or an artifact
         self.files.setdefault(run, {})[unquote(name)] = b"" if self.drops_files else content
 
 

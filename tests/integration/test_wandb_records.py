@@ -7,10 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
-from wandb_files import ended, starts
+from PIL import Image
+from wandb_files import ended, rows_of, starts
 from wandb_helpers import assert_wandb_has_each_step_once
+
+from lit_vae.images import to_uint8
+from lit_vae.tools.runs import find_run, load_data, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = [
@@ -68,13 +74,37 @@ def test_a_test_and_an_evaluation_add_their_numbers_to_the_same_run(trained: tup
     assert len({start.name.rpartition("-")[2] for start in starts(run)}) == 1
     of_test = json.loads((run / "test_metrics.json").read_text())["metrics"]
     of_samples = json.loads((run / "evaluation.json").read_text())["model"]["metrics"]
-    assert len(of_test) > 5
+    assert len(of_test) == 5
     assert len(of_samples) == 1
     assert not summary_of(fitted).keys() & of_test.keys()
     assert {name: value for name, value in summary_of(tested).items() if name.startswith("test/")} == of_test
     found = {name: value for name, value in summary_of(evaluated).items() if name.startswith("test/")}
     assert found == {**of_test, **of_samples}
     assert_wandb_has_each_step_once(run)
+
+
+@pytest.mark.slow
+def test_reconstructions_are_there_image_by_image(
+    trained: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the pixel: the original above its reconstruction, each enlarged eight times, with a line between."""
+    run, _ = trained
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    found = find_run(str(run), "last")
+    model = load_model(found, torch.device("cpu"))
+    x, y = load_data(found, model, None, ["val"]).example_batch(5, "val")
+    with torch.no_grad():
+        pairs = list(zip(to_uint8(x)[:, 0].numpy(), to_uint8(model.reconstruct(x, y))[:, 0].numpy(), strict=True))
+    for start in starts(run):
+        rows = [row for row in rows_of(start) if "images/reconstructions/count" in row]
+        assert [row["_step"] for row in rows] == [2, 5]
+        files = rows[-1]["images/reconstructions/filenames"]
+        assert len(files) == 5
+        for file, (original, reconstruction) in zip(files, pairs, strict=True):
+            pixels = np.asarray(Image.open(start / "files" / file))
+            assert pixels.shape == (130, 64)
+            assert np.array_equal(pixels[:64:8, ::8], original)
+            assert np.array_equal(pixels[66::8, ::8], reconstruction)
 
 
 @pytest.mark.slow

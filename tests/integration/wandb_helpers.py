@@ -1,14 +1,17 @@
 """What W&B has of a run, beside what ``metrics.csv`` and ``media`` have."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from exact_helpers import rows
 from fake_wandb import FakeWandb, fake_wandb
+from PIL import Image
 from wandb_files import rows_of, starts
 
+from lit_vae.run.panels import parts_of
 from lit_vae.run.wandb_logger import STEP
 from lit_vae.tools.upload import sync
 
@@ -38,10 +41,18 @@ def assert_server_has_each_step_once(run: Path, server: FakeWandb) -> None:
     (found,) = server.rows.values()
     assert_each_step_once(run, found)
     (files,) = server.files.values()
-    arrived = sorted(content for name, content in files.items() if name.startswith("media/"))
-    assert arrived == sorted(path.read_bytes() for path in (run / "media").glob("*/*.png"))
+    sheets = [content for name, content in files.items() if name.startswith("media/images/media/")]
+    pictures = list((run / "media").glob("*/*.png"))
+    assert sorted(sheets) == sorted(path.read_bytes() for path in pictures)
+    parts = {key(Image.open(BytesIO(files[name]))) for name in files if name.startswith("media/images/images/")}
+    assert parts == {key(part) for path in pictures for part in parts_of(path)}
     shown = {name for row in found for value in row.values() if isinstance(value, dict) for name in value["filenames"]}
     assert shown == {name for name in files if name.startswith("media/")}
+
+
+def key(image: Image.Image) -> tuple[str, tuple[int, int], bytes]:
+    """The pixels of an image, to compare."""
+    return image.mode, image.size, image.tobytes()
 
 
 def assert_each_step_once(run: Path, theirs: Sequence[dict[str, Any]]) -> None:

@@ -49,7 +49,7 @@ def compare(
         data_root: Folder of the data, for runs whose own folder has moved since training. Nothing is downloaded.
         seed: Seed of the samples.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
-        wandb: Also log it to Weights & Biases, as one group of runs (offline unless you are logged in).
+        wandb: Also log it to Weights & Biases, as one run in the group of the trainings (offline unless logged in).
     """
     check_arguments("compare", {"num_images": (num_images, 1), "seed": (seed, 0)})
     folder = Path(out)
@@ -59,7 +59,7 @@ def compare(
     comparison = compare_runs(Path(os.path.abspath(folder)).name, request)
     write(comparison, folder)
     if wandb:
-        from lit_vae.tools.compare.wandb_group import log_to_wandb
+        from lit_vae.tools.compare.wandb_run import log_to_wandb
 
         log_to_wandb(comparison, folder)
 

@@ -61,13 +61,13 @@ def _sync_run(run: Path, dry_run: bool) -> str:
     if is_held(run / LOCK_FILE):
         return "is being trained; run the command again after the training has ended"
     upload = Upload(run)
-    if upload.last_step < 0:
+    if upload.is_empty:
         return "has no finished step"
     if dry_run:
-        return f"what the server lacks would be uploaded, up to step {upload.last_step}"
+        return f"what the server lacks would be uploaded{upload.extent}"
     try:
         with locked(run / SYNC_LOCK_FILE):
             sent = upload.send_lacking()
     except BlockingIOError as error:
         return f"is being uploaded already ({error})"
-    return f"uploaded up to step {upload.last_step} ({sent})" if any(sent) else "is uploaded already"
+    return f"uploaded{upload.extent} ({sent})" if any(sent) else "is uploaded already"

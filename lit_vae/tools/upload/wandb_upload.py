@@ -1,14 +1,15 @@
 """A run directory, sent to W&B's server: the rows, pictures and numbers that the server lacks."""
 
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lit_vae.run.bounded import within
 from lit_vae.run.files import METRICS_FILE
-from lit_vae.run.panels import pictures_by_step
-from lit_vae.run.wandb_logger import LEAVING, send_file
+from lit_vae.run.panels import key_of_parts, parts_of, pictures_by_step
+from lit_vae.run.wandb_logger import LEAVING
 from lit_vae.run.wandb_reopened import Reopened
 
 ANSWERING = 60.0
@@ -32,6 +33,10 @@ class Lacking(NamedTuple):
 class Upload(Reopened):
     """The W&B run of a directory, online.
 
+    Attributes:
+        is_empty: whether there is nothing to upload.
+        extent: up to which step it goes, in words.
+
     Raises:
         ValueError: a file is damaged; it names the file.
     """
@@ -40,9 +45,12 @@ class Upload(Reopened):
         super().__init__(run_dir)
         self._wandb_init["mode"] = "online"
         self._wandb_init["settings"]["silent"] = True
-        self.last_step = int(self._rows[-1]["step"]) if self._rows else -1
+        last_step = int(self._rows[-1]["step"]) if self._rows else -1
+        self.is_empty = not self._rows and not self._numbers
+        self.extent = f" up to step {last_step}" if self._rows else ""
         drawn = pictures_by_step(run_dir).items()
-        self._pictures = [(step, *one[:2]) for step, some in drawn for one in some if step <= self.last_step]
+        self._pictures = [(step, *one[:2]) for step, some in drawn for one in some if step <= last_step]
+        self._awaited = {picture: _files_of(*picture) for picture in self._pictures}
         self._files: list[tuple[int, str, Path]] = []
 
     def send_lacking(self) -> Lacking:
@@ -72,7 +80,7 @@ class Upload(Reopened):
         on_server = self._sent
         for step, panel, path in self._files:
             if step <= on_server:  # the row is there, and its file is not
-                send_file(run, panel, path, step)
+                self.log_image(panel, [str(path)], step + 1)
         super()._send_contents(run)
 
     def _verify(self) -> None:
@@ -86,8 +94,8 @@ class Upload(Reopened):
     def _ask(self) -> Lacking:
         last_step, numbers, files = within(ANSWERING, self._on_server)
         rows = [int(row["step"]) for row in self._rows if int(row["step"]) > last_step]
-        prefixes = {name.rpartition("_")[0] for name in files}  # W&B adds a hash of the content to the name
-        pictures = [one for one in self._pictures if f"media/images/{one[1]}_{one[0]}" not in prefixes]
+        arrived = Counter(name.rpartition("_")[0] for name in files)  # W&B adds a hash of the content to the name
+        pictures = [one for one, awaited in self._awaited.items() if not awaited <= arrived]
         return Lacking(rows, pictures, [name for name, value in self._numbers.items() if numbers.get(name) != value])
 
     def _on_server(self) -> tuple[int, dict[str, Any], list[str]]:
@@ -107,3 +115,10 @@ class Upload(Reopened):
 
     def _go_offline(self, error: Exception) -> NoReturn:
         raise error
+
+
+def _files_of(step: int, panel: str, picture: Path) -> Counter[str]:
+    """The files that W&B makes of a picture: how many, by the beginnings of their names. Equal parts are one file."""
+    parts = {part.tobytes() for part in parts_of(picture)}
+    names = {panel: 1, key_of_parts(panel): len(parts)}
+    return Counter({f"media/images/{name}_{step}": count for name, count in names.items()})

@@ -78,7 +78,7 @@ def test_a_run_is_uploaded_once_however_often_it_is_continued(
     run, empty = keep("a", 6, (2, 5)), keep("b", 0)
     nothing = f"{empty}: has no finished step\n"
     assert tools("sync", tmp_path, "--dry_run", "true") == (
-        f"{run}: what the server lacks would be uploaded, up to step 5\n{nothing}"
+        f"{run}: what the server lacks would be uploaded up to step 5\n{nothing}"
     )
     assert not server.rows
     assert tools("sync", tmp_path) == f"{run}: uploaded up to step 5 (rows: 6, pictures: 2, numbers: 0)\n{nothing}"

@@ -132,8 +132,8 @@ def test_the_group_is_the_study(run: str, group: str | None) -> None:
 @pytest.mark.parametrize(
     ("config", "tags"),
     [
-        ("compare/mnist/mse", ["VAE", "FixedGaussian", "ELBO"]),
-        ("compare/bsds/perceptual_gan", ["KLAutoencoder", "FixedGaussian", "ELBO", "Perceptual", "Adversary"]),
+        ("vae/mnist", ["VAE", "LearnedGaussian", "ELBO"]),
+        ("kl_autoencoder/kl_f8", ["KLAutoencoder", "Laplace", "ELBO", "Perceptual", "Adversary"]),
         ("vqvae/mnist", ["VQVAE", "LearnedGaussian"]),
         ("study/pca", ["PCA"]),
     ],
