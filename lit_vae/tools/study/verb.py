@@ -10,6 +10,7 @@ from typing import IO, Literal
 
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
+from lit_vae.run.wandb_settings import SETTINGS_FILE
 from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.config_folders import configurations_in
 from lit_vae.tools.runs import Checkpoint
@@ -38,8 +39,9 @@ def study(
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
-    Runs go to OUT/<configuration>, the page to OUT/comparison. The same command continues where the last one ended: it
-    skips runs that are trained and tested, and resumes interrupted ones. A run that fails does not stop the others.
+    Runs go to OUT/<configuration>, the page to OUT/comparison, and to W&B if the runs log to it. The same command
+    continues where the last one ended: it skips runs that are trained and tested, and resumes interrupted ones. A run
+    that fails does not stop the others.
 
     Args:
         folder: Folder of configurations; subfolders are ignored.
@@ -209,8 +211,9 @@ def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) 
         _say(f"{PAGE}: not done are {', '.join(not_done)}")
     from lit_vae.tools.compare import compare
 
+    wandb = any((experiment.run / SETTINGS_FILE).is_file() for experiment in begun)  # where the trainings are, too
     try:
-        compare(runs=[str(experiment.run) for experiment in begun], out=str(page), checkpoint=checkpoint)
+        compare(runs=[str(experiment.run) for experiment in begun], out=str(page), checkpoint=checkpoint, wandb=wandb)
     except (ValueError, OSError) as error:
         return f"{page}: {error}"
     return None
