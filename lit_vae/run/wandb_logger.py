@@ -6,9 +6,10 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -100,6 +101,7 @@ class WandB(WandbLogger):
         self._finishing = FINISHING
         self._lost = False  # whether it has failed
         self._row: dict[str, Any] = {}
+        self._with_parts: dict[str, str] = {}  # pictures of the row, by the keys of their parts
         self._row_step = self._sent = -1  # of the row that is being filled, and of the last one that W&B has
         if failure is not None:
             self._give_up("making its directory", failure)
@@ -178,14 +180,14 @@ class WandB(WandbLogger):
         parts of a picture's file are added under a key of their own.
         """
         run = self.experiment
+        files = [image for image in images if isinstance(image, str)]
         row = None if step is None else max(step - 1, 0)
         if row is None or row > self._sent:
             self._attempt("keeping a picture", lambda: super(WandB, self).log_image(key, images, row, **kwargs))
-        else:
-            for image in images:
-                self._attempt("sending a picture again", partial(_send_file, run, key, image, row))
-        if parts := [part for image in images if isinstance(image, str) for part in parts_of(image)]:
-            self.log_image(key_of_parts(key), parts, step, caption=[str(n + 1) for n in range(len(parts))])
+            self._with_parts |= {key_of_parts(key): file for file in files}
+            return
+        for file in files:
+            self._attempt("sending a picture again", partial(_send_file, run, key, file, row))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -204,8 +206,16 @@ class WandB(WandbLogger):
         if not self._row or (before is not None and self._row_step >= before):
             return
         row, self._row, self._sent = {**self._row, STEP: self._row_step}, {}, self._row_step
+        files, self._with_parts = self._with_parts, {}
         step, run = self._row_step, self.experiment
-        self._attempt(f"logging step {step}", lambda: run.log(row, step=step, commit=True))
+
+        def log() -> None:
+            with ExitStack() as temporary:
+                parts = {key: shown for key, file in files.items() if (shown := _parts(file, temporary))}
+                run.log({}, step=step, commit=False)  # or files have the step after the last row in their names
+                run.log(row | parts, step=step, commit=True)
+
+        self._attempt(f"logging step {step}", log)
 
     @rank_zero_only
     def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -246,7 +256,7 @@ class WandB(WandbLogger):
             return
         if status in ("success", "finished"):
             self.send()
-        self._row = {}
+        self._row, self._with_parts = {}, {}
         run, self._row_step = self._experiment, -1
         self._attempt("finishing", lambda: self._finish(run, int(status == "failed")), self._finishing)
         self._experiment = None  # who trains on begins it again
@@ -260,11 +270,26 @@ class WandB(WandbLogger):
             raise FileNotFoundError(f"its folder {folder} is gone")
 
 
-def _send_file(run: Any, panel: str, image: Any, step: int) -> None:
-    """Upload a picture of a row that W&B has. Its name has a hash of the content, so nothing arrives twice."""
+def _parts(picture: str, temporary: ExitStack) -> list[Any]:
+    """The parts of a picture as W&B takes them, in files of our own: W&B's folder for them may be gone."""
     import wandb
 
-    wandb.Image(image).bind_to_run(run, panel, step)
+    folder = Path(temporary.enter_context(TemporaryDirectory()))
+    shown = []
+    for number, part in enumerate(parts_of(picture), 1):
+        part.save(folder / f"{number}.png")
+        shown.append(wandb.Image(str(folder / f"{number}.png"), caption=str(number)))
+    return shown
+
+
+def _send_file(run: Any, panel: str, picture: str, step: int) -> None:
+    """Upload a picture of a row that W&B has, and its parts. Their names have hashes, so nothing arrives twice."""
+    import wandb
+
+    wandb.Image(picture).bind_to_run(run, panel, step)
+    with ExitStack() as temporary:
+        for part in _parts(picture, temporary):
+            part.bind_to_run(run, key_of_parts(panel), step)
 
 
 def in_a_line(error: Exception) -> str:

@@ -154,6 +154,16 @@ def test_pictures_between_two_rows_are_rows_of_their_own(tools: Tools, keep: Kee
     ]  # fmt: skip
 
 
+def test_pictures_of_rows_far_apart_are_found_again(tools: Tools, keep: Keep, server: FakeWandb) -> None:
+    """W&B names their files by a step of its own."""
+    run = keep("a", 30, (9, 29))
+    header, *rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text(header + "".join(rows[9::10]))
+    assert "(rows: 3, pictures: 2, numbers: 0)" in tools("sync", run)
+    assert tools("sync", run) == f"{run}: is uploaded already\n"
+    assert [row["_step"] for row in server.rows["a"] if "media/samples" in row] == [9, 29]
+
+
 def test_one_that_fails_is_named_and_the_others_go_on(
     tools: Tools, fails: Fails, keep: Keep, server: FakeWandb, tmp_path: Path
 ) -> None:

@@ -39,7 +39,8 @@ class Begun:
 
     def log(self, row: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
         assert step is not None
-        self.rows.append((step, row))
+        if row:
+            self.rows.append((step, row))
 
 
 @pytest.fixture

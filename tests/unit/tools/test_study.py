@@ -15,7 +15,7 @@ import yaml
 from lit_vae.run.lock import locked
 from lit_vae.tools.study.experiments import Experiment, Found, differences, next_step
 from lit_vae.tools.study.processes import interruptible, run_logged
-from lit_vae.tools.study.verb import _runs_folder, read_folder
+from lit_vae.tools.study.verb import _make_page, _runs_folder, read_folder
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,22 @@ def test_an_experiment_gets_as_many_steps_as_another_took(tmp_path: Path) -> Non
     changed = other.for_as_long(leader)
     assert changed.files == (Path("b.yaml"), Path("o.yaml"), tmp_path / "budget.yaml")
     assert yaml.safe_load((tmp_path / "budget.yaml").read_text()) == {"trainer": {"max_steps": 700}}
+
+
+def test_its_comparison_is_in_wandb_where_a_training_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lit_vae.tools import compare
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(compare, "compare", lambda **given: asked.append(given))
+    every = [Experiment(Path(f"{name}.yaml"), (), tmp_path / name, "last") for name in "ab"]
+    for experiment in every:
+        (experiment.run / "checkpoints").mkdir(parents=True)
+        (experiment.run / "checkpoints" / "last.ckpt").write_text("weights")
+    assert _make_page(every, tmp_path / "comparison", "last") is None
+    (every[1].run / "wandb").mkdir()
+    (every[1].run / "wandb" / "settings.yaml").write_text("project: p")
+    assert _make_page(every, tmp_path / "comparison", "last") is None
+    assert [given["wandb"] for given in asked] == [False, True]
 
 
 def test_a_folder_without_configurations_is_an_error(tmp_path: Path) -> None:
