@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lit_vae.run.files import replacing, write_json
+from lit_vae.run.forms import fitting
 from lit_vae.run.wandb_panels import PANELS_FILE
 from lit_vae.run.wandb_settings import ID_FILE, SETTINGS_FILE, wandb_mode, wandb_project
 from lit_vae.run.yaml_files import read_yaml
@@ -57,8 +58,10 @@ def log_to_wandb(comparison: "Comparison", folder: Path) -> None:
 
 def _settings(comparison: "Comparison", folder: Path) -> dict[str, Any]:
     """Where its run goes: to those of the trainings, if they are together."""
+    from lit_vae.run.wandb_reopened import WandbSettings
+
     files = [entry.records.directory / SETTINGS_FILE for entry in comparison.entries]
-    theirs = [read_yaml(file) if file.is_file() else {} for file in files]
+    theirs = [fitting(read_yaml(file), WandbSettings, file) if file.is_file() else {} for file in files]
 
     def common(name: str) -> str | None:
         values = {settings.get(name) for settings in theirs}

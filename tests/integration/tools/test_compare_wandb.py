@@ -124,7 +124,7 @@ def test_images_are_in_rows_and_decoders_in_columns(
             assert error.shape == (8, 8, 3)
             assert row[6 + run] == pytest.approx(float(decibels[n]), abs=1e-3)
     assert all(path.is_relative_to(out) for path in logged.uploads.values())
-    assert not (tmp_path / "home").exists()
+    assert not list((tmp_path / "home").rglob("*.png"))
 
 
 def test_the_page_its_pictures_and_all_numbers_are_there(out: Path) -> None:
@@ -212,4 +212,15 @@ def test_a_failure_of_wandb_is_one_error_after_the_page(
     message = fails(1, "compare", runs["VAE"], runs["AE"], "--out", out, "--num_images", 1, "--wandb", "true")
     assert "--wandb true: starting: CommError: permission denied. The page is written" in message
     assert message.endswith(f"Upload it later with: lit-vae sync {out}\n")
+    assert (out / "index.html").is_file()
+
+
+def test_damaged_settings_of_a_training_are_one_error_after_the_page(
+    fails: Fails, copies: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = copies["AE"] / "wandb" / "settings.yaml"
+    settings.write_text("- a\n")
+    out = tmp_path / "out"
+    message = fails(1, "compare", *copies.values(), "--out", out, "--num_images", 1, "--wandb", "true")
+    assert f"{settings}: contains a list" in message
     assert (out / "index.html").is_file()
