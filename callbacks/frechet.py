@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -65,8 +66,8 @@ class ReconstructionFrechet(Measurement):
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Add the features of a batch and of its reconstructions."""
-        self.real.update(self.features.of(batch.x, self.values))
-        self.fake.update(self.features.of(model.reconstruct(batch.x, batch.y), self.values))
+        self.real.update(self.features.of(batch.x, self.values), self.index)
+        self.fake.update(self.features.of(model.reconstruct(batch.x, batch.y), self.values), self.index)
 
     def compute(self) -> dict[str, Tensor]:
         """The distance."""
@@ -74,4 +75,5 @@ class ReconstructionFrechet(Measurement):
         name = self.features.called("rfd")
         provenance = {"num_images": real.num_images, "reference": "the same images", **self.features.provenance()}
         self.protocols = {name: provenance}
-        return {name: frechet_distance(real, fake)}
+        sets = [(real, fake), *zip(real.without_each, fake.without_each, strict=True)]
+        return {name: torch.stack([frechet_distance(*pair) for pair in sets])}

@@ -48,7 +48,7 @@ class ImageQuality(Measurement):
         """Compare a batch with its reconstructions."""
         x_hat = model.reconstruct(batch.x, batch.y)
         for metric in self.metrics:
-            metric.update(x_hat, batch.x)
+            metric.update(x_hat, batch.x, self.index)
 
     def compute(self) -> dict[str, Tensor]:
         """The means and the ratios."""

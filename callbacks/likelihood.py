@@ -6,15 +6,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from callbacks.periodic import Measurement, data_spec
 from lit_vae.images import Batch, ImageSpec
+from lit_vae.metrics import SplitMean
 from lit_vae.models.abilities import HasBound
 from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import PositiveInt, checked
-from lit_vae.ranks import RankPositions
 
 SEED = 2**31 - 19
 
@@ -68,14 +67,13 @@ class ImportanceSampledNLL(Measurement):
                 f"{type(self).__name__}: the likelihood is not a probability of these images; no nll is logged."
             )
         self._bits = model.likelihood.bits_per_dim
-        self._positions = RankPositions()
-        self._mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(model.device)
+        self._mean = SplitMean().to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Draw ``num_samples`` for each image."""
         if not self._meaningful:
             return
-        indices = self._positions.indices(len(batch.x), batch.x.device)
+        indices = self.index
         if self.max_images is not None:
             indices = indices[indices < self.max_images]
         if not len(indices):
@@ -84,13 +82,13 @@ class ImportanceSampledNLL(Measurement):
         draws = Draws(SEED, FIXED, indices)
         assert isinstance(model, HasBound)  # by `check_model`
         nll = model.importance_weighted_nll(x, y, self.num_samples, self.chunk, draws)
-        self._mean.update(nll)
+        self._mean.update(nll, len(x), indices)
 
     def compute(self) -> dict[str, Tensor]:
         """Nats per image, and bits per dimension."""
         if not self._meaningful:
             return {}
-        nll = self._mean.compute()
+        nll = self._mean.estimates()
         bits = None if self._spec is None else self._bits(nll, self._spec)
         name = f"iw{self.num_samples}"
         return {f"nll_{name}": nll} | ({} if bits is None else {f"bits_per_dim_{name}": bits})

@@ -9,7 +9,7 @@ from torch import Tensor
 from callbacks.periodic import Measurement
 from lit_vae import features
 from lit_vae.images import Batch
-from lit_vae.metrics.perceptual import PerceptualDistanceMetric
+from lit_vae.metrics import SplitMean
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.needs import Need
@@ -43,13 +43,15 @@ class PerceptualDistance(Measurement):
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start a new mean."""
-        self.metric = PerceptualDistanceMetric(self.distance).to(model.device)
+        self.distance.to(model.device)
+        self.mean = SplitMean().to(model.device)
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Compare a batch with its reconstructions."""
-        self.metric.update(model.reconstruct(batch.x, batch.y), batch.x)
+        distances = self.distance(batch.x, model.reconstruct(batch.x, batch.y))
+        self.mean.update(distances, len(batch.x), self.index)
 
     def compute(self) -> dict[str, Tensor]:
         """The mean."""
         self.protocols = {self.distance.name: self.distance.provenance()}
-        return {self.distance.name: self.metric.compute()}
+        return {self.distance.name: self.mean.estimates()}

@@ -14,6 +14,7 @@ from lit_vae.images import Batch, ImageSpec
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, checked
+from lit_vae.ranks import RankPositions
 
 
 class Periodic(Callback):
@@ -83,6 +84,12 @@ class Measurement(Periodic, ABC):
     protocols: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (replaced, never changed)
     """Protocol of each number beyond data and split, by name; saved in ``run.json`` and ``test_metrics.json``."""
 
+    index: Tensor
+    """In `update`: positions ``(B,)`` of the images of the batch in the split, over all ranks."""
+
+    replicates: dict[str, list[float]] = {}  # noqa: RUF012  (replaced, never changed)
+    """Of the numbers of the last evaluation, by name: see `lit_vae.metrics.jackknife`."""
+
     @abstractmethod
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Reset; called before the first batch."""
@@ -93,13 +100,24 @@ class Measurement(Periodic, ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The numbers by name, over all ranks."""
+        """The numbers by name, over all ranks: ``()``, or ``(1 + G,)`` with those without each group of images."""
 
     def report(self, trainer: Trainer, split: str) -> None:
         """Draw pictures of the numbers just computed; by default none."""
 
+    def _start(self, trainer: Trainer, model: LightningModule) -> None:
+        self._positions = RankPositions()
+        self.start(trainer, _autoencoder(model))
+
+    def _update(self, model: LightningModule, batch: Any) -> None:
+        x, y = batch
+        self.index = self._positions.indices(len(x), x.device)
+        self.update(_autoencoder(model), Batch(x, y))
+
     def _finish(self, trainer: Trainer, model: LightningModule, split: str) -> None:
-        values = {f"{split}/{name}": value.float() for name, value in self.compute().items()}
+        rows = {name: value.reshape(-1) for name, value in self.compute().items()}
+        self.replicates = {name: row[1:].tolist() for name, row in rows.items()}
+        values = {f"{split}/{name}": row[0].float() for name, row in rows.items()}
         # the values are equal on all ranks; sync_dist only avoids Lightning's warning
         model.log_dict(values, sync_dist=True)
         self.report(trainer, split)
@@ -107,7 +125,7 @@ class Measurement(Periodic, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `start`."""
         if self.due(trainer):
-            self.start(trainer, _autoencoder(pl_module))
+            self._start(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -120,7 +138,7 @@ class Measurement(Periodic, ABC):
     ) -> None:
         """See `update`."""
         if self.due(trainer):
-            self.update(_autoencoder(pl_module), Batch(*batch))
+            self._update(pl_module, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log ``val/<name>``."""
@@ -129,7 +147,7 @@ class Measurement(Periodic, ABC):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `start`."""
-        self.start(trainer, _autoencoder(pl_module))
+        self._start(trainer, pl_module)
 
     def on_test_batch_end(
         self,
@@ -141,7 +159,7 @@ class Measurement(Periodic, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """See `update`."""
-        self.update(_autoencoder(pl_module), Batch(*batch))
+        self._update(pl_module, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log ``test/<name>``."""

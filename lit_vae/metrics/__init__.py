@@ -19,7 +19,6 @@ from lit_vae.metrics.latents import (
     log_aggregate_posterior,
     summarize_posteriors,
 )
-from lit_vae.metrics.perceptual import PerceptualDistanceMetric
 from lit_vae.metrics.set_distances import DensityCoverage, Frechet, Kernel, PrecisionRecall, SetDistance
 from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
 from lit_vae.metrics.split_mean import SplitMean
@@ -36,7 +35,6 @@ __all__ = [
     "LatentChannels",
     "LatentMoments",
     "LatentSummary",
-    "PerceptualDistanceMetric",
     "PosteriorStatistics",
     "PrecisionRecall",
     "SetDistance",

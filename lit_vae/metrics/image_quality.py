@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lit_vae.metrics.split_mean import SplitMean
 
 GAUSSIAN_WINDOW = 11
 UNIFORM_WINDOW = 7
@@ -106,36 +107,28 @@ def _similarity(x_hat: Tensor, x: Tensor, window: Window, **also: bool) -> tuple
     )
 
 
-class ImageQualityMetric(Metric):
-    """Means over images of ``mse``, ``psnr``, the SSIM of `ssim_window` and ``ms_ssim``.
+class ImageQualityMetric(SplitMean):
+    """Means over images of ``mse``, ``psnr``, the SSIM of `ssim_window` and ``ms_ssim``, in the order of ``names``.
 
     ``psnr`` is the mean of the images' PSNRs, not the PSNR of the mean error. Every image has the same weight.
     """
 
-    full_state_update = False
-    sums: Tensor
-    count: Tensor
-
     def __init__(self, height: int, width: int) -> None:
-        super().__init__()
         self.window = ssim_window(height, width)
         self.has_scales = has_scales(height, width)
-        names = ["mse", "psnr"] + ([self.window.name] if self.window else []) + ["ms_ssim"] * self.has_scales
-        self.add_state("sums", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.names = names
+        self.names = ["mse", "psnr"] + ([self.window.name] if self.window else []) + ["ms_ssim"] * self.has_scales
+        super().__init__((len(self.names),))
 
-    def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Add reconstructions and originals ``(B, C, H, W)`` in [-1, 1]."""
+    def update(self, x_hat: Tensor, x: Tensor, index: Tensor | None = None) -> None:  # type: ignore[override]
+        """Add reconstructions and originals ``(B, C, H, W)`` in [-1, 1]; ``index`` as in `SplitMean`."""
         mse = mse_per_image(x_hat, x)
         terms = [mse, psnr_per_image(mse)]
         if self.window:
             terms.append(ssim_per_image(x_hat, x, self.window).double())
         if self.has_scales:
             terms.append(ms_ssim_per_image(x_hat, x).double())
-        self.sums += torch.stack(terms).sum(1)
-        self.count += len(x)
+        super().update(torch.stack(terms, 1), len(x), index)
 
-    def compute(self) -> dict[str, Tensor]:
-        """The means by name, over all ranks."""
-        return dict(zip(self.names, (self.sums / self.count).unbind(), strict=True))
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """The means by name, each as the rows of `SplitMean`."""
+        return dict(zip(self.names, super().compute().unbind(1), strict=True))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_vae.metrics.jackknife import GROUPS, sums_by_group, without_each
+
 SMALLEST_SIZE = 4
 """Smallest height and width of an image, in pixels."""
 
@@ -50,19 +52,29 @@ class SharpnessMetric(Metric):
     full_state_update = False
     reconstructed: Tensor
     original: Tensor
+    counts: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         for name in ("reconstructed", "original"):
-            self.add_state(name, torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(GROUPS, 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(GROUPS, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Add reconstructions and originals ``(B, C, H, W)`` with sides of at least `SMALLEST_SIZE` pixels."""
+    def update(self, x_hat: Tensor, x: Tensor, index: Tensor | None = None) -> None:
+        """Add reconstructions and originals ``(B, C, H, W)`` with sides of at least `SMALLEST_SIZE` pixels.
+
+        Args:
+            x_hat: reconstructions.
+            x: originals.
+            index: positions ``(B,)`` of the images in the split, for the ratios without each group of images.
+        """
         for name, images in (("reconstructed", x_hat), ("original", x)):
-            sums = torch.stack([high_frequency_energy(images).sum(), laplacian_variance(images).sum()])
-            setattr(self, name, getattr(self, name) + sums)
+            energies = torch.stack([high_frequency_energy(images), laplacian_variance(images)], 1)
+            setattr(self, name, getattr(self, name) + sums_by_group(energies, index))
+        self.counts += sums_by_group(x.new_ones(len(x)), index)
 
     def compute(self) -> dict[str, Tensor]:
-        """Both ratios by name."""
-        sharpness, laplacian_ratio = (self.reconstructed / self.original).unbind()
-        return dict(zip(self.names, (sharpness, laplacian_ratio), strict=True))
+        """Both ratios by name, each with that without each group: ``(1 + GROUPS,)`` or ``(1,)``."""
+        reconstructed, _ = without_each(self.reconstructed, self.counts)
+        original, _ = without_each(self.original, self.counts)
+        return dict(zip(self.names, (reconstructed / original).unbind(1), strict=True))

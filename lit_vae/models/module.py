@@ -55,6 +55,7 @@ class Model(Optimized, ABC):
         self._positions = RankPositions()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
+        self.replicates: dict[str, list[float]] = {}  # of the last evaluation: see lit_vae.metrics.jackknife
         self._means_of_step: tuple[int, list[Tensor]] = (-1, [])
 
     @abstractmethod
@@ -253,22 +254,33 @@ class Model(Optimized, ABC):
     def _evaluation_step(self, split: str, batch: Any) -> None:
         _, y = batch
         # same noise for an image in every evaluation and on any number of ranks: only weights change the numbers
-        draws = Draws(EVALUATION_SEED, FIXED, self._positions.indices(len(y), self.device))
-        for name, value in self.evaluation_terms(batch, draws).items():
-            self.epoch_means[split][name].update(value, len(y))  # type: ignore[index]
+        index = self._positions.indices(len(y), self.device)
+        for name, value in self.evaluation_terms(batch, Draws(EVALUATION_SEED, FIXED, index)).items():
+            of_images = index if len(value) == len(y) else None
+            self.epoch_means[split][name].update(value, len(y), of_images)  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
-        means = {name: metric.compute() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
+        estimates = {name: metric.estimates() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
         for metric in self.epoch_means[split].values():  # type: ignore[operator]
             metric.reset()
+        rows = min(map(len, estimates.values())) if split == "test" else 1
+        numbers, *without_each = (
+            self._numbers_of({name: means[i] for name, means in estimates.items()}, split) for i in range(rows)
+        )
+        self.replicates = {name: [float(other[name]) for other in without_each] for name in numbers}
+        # the means are over all ranks already; sync_dist only avoids Lightning's warning
+        self.log_dict(
+            {f"{split}/{name}": value.float() for name, value in numbers.items()},
+            prog_bar=split == "val",
+            sync_dist=True,
+        )
+
+    def _numbers_of(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+        """What is logged, from means over images."""
         of_batch = {name: means.pop(name) for name in self.batch_terms}
         for name, value in self.batch_losses(of_batch).items():
             means[name] = means[name] + value
-        spec = self.data_spec
-        means = self._reported(self._with_derived(means, split, spec), spec)
-        values = {f"{split}/{name}": value.float() for name, value in means.items()}
-        # the means are over all ranks already; sync_dist only avoids Lightning's warning
-        self.log_dict(values, prog_bar=split == "val", sync_dist=True)
+        return self._reported(self._with_derived(means, split, self.data_spec), self.data_spec)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The per-image terms of an evaluation. Families with latents return latents instead."""

@@ -20,7 +20,7 @@ from lit_vae.run.continuing import CONFIG_KEY, Continuation, is_of
 from lit_vae.run.files import CONFIG_FILE, METRICS_FILE, TEST_METRICS_FILE, replacing, write_json
 from lit_vae.run.loading import identity
 from lit_vae.run.loggers import MetricsCSV, WandB
-from lit_vae.run.protocols import protocols
+from lit_vae.run.protocols import protocols, replicates
 from lit_vae.run.wandb_reopened import send_numbers
 
 
@@ -227,7 +227,8 @@ class RunDirectory(Callback):
         directory = Path(trainer.default_root_dir)
         _print_table(f"test  {type(pl_module).__name__}  {directory}", metrics)
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        write_json(directory / TEST_METRICS_FILE, {**self._protocol(trainer), "metrics": known})
+        record = {**self._protocol(trainer), "metrics": known, "replicates": replicates(trainer, "test")}
+        write_json(directory / TEST_METRICS_FILE, record)
         send_numbers(directory)
 
     def _protocol(self, trainer: Trainer) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lit_vae.metrics import (
     Kernel,
     PosteriorStatistics,
     PrecisionRecall,
+    frechet_distance,
 )
 
 N = 40
@@ -32,12 +33,14 @@ def compute(index: torch.Tensor) -> dict[str, torch.Tensor]:
     real, fake, moments = FeatureStatistics(9, keep=True), FeatureStatistics(9, keep=True), FeatureStatistics(9)
     for batch in index.split(7):
         latents.update(DiagonalGaussian(means[batch], log_vars[batch]), DiagonalGaussian(zeros[batch], zeros[batch]))
-        quality.update(x_hat[batch], x[batch])
-        real.update(x[batch, 0, :3, :3].flatten(1))
-        fake.update(x_hat[batch, 0, :3, :3].flatten(1))
+        quality.update(x_hat[batch], x[batch], batch)
+        real.update(x[batch, 0, :3, :3].flatten(1), batch)
+        fake.update(x_hat[batch, 0, :3, :3].flatten(1), batch)
         moments.update(x[batch, 0, :3, :3].flatten(1))
     summary = latents.compute()._asdict()
-    distances = {"of moments": Frechet()(moments.compute(), fake.compute())["fd"]}
+    sets = zip(real.compute().without_each, fake.compute().without_each, strict=True)
+    distances = {"without each": torch.stack([frechet_distance(*pair) for pair in sets])}
+    distances |= {"of moments": Frechet()(moments.compute(), fake.compute())["fd"]}
     for distance in (Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()):
         distances |= distance(real.compute(), fake.compute())
     return {k: torch.as_tensor(v) for k, v in summary.items()} | quality.compute() | distances
