@@ -57,6 +57,7 @@ class TestMetrics(_Measured):
     num_images: int | None = None
     data_fingerprint: str | None = None
     protocols: Protocols = Field(default_factory=dict)
+    replicates: dict[str, list[float]] = Field(default_factory=dict)
 
 
 class PriorRecord(_Measured):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_vae.tools.compare.differences import ComparedNumbers, Groups, image_differences
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.numbers import format_number, metric, ordered
+from lit_vae.tools.compare.metric_table import metric, ordered
+from lit_vae.tools.compare.numbers import format_number
 
 if TYPE_CHECKING:
     from PIL import Image

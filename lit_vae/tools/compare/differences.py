@@ -1,11 +1,12 @@
 """What compares: numbers (and which is the best of them), images, configurations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.numbers import Metric, Number, metric, ordered
+from lit_vae.tools.compare.metric_table import Metric, metric, ordered
+from lit_vae.tools.compare.numbers import Difference, Number, paired
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels", "images"))
 """Keys of a recorded protocol that are not part of the protocol: results, time, seeds, descriptions."""
@@ -21,11 +22,20 @@ Groups = Sequence[int | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, whether it is the best of those that compare, and the index of its footnote if it does not compare."""
+    """A number of a run.
+
+    Args:
+        number: the number.
+        best: whether it is the best of those that compare.
+        footnote: index of its footnote if it does not compare.
+        tied: whether it is not the best, but other images of the same kind could make it so: the interval of its
+            difference to the best holds zero.
+    """
 
     number: Number
     best: bool = False
     footnote: int | None = None
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,13 @@ class Column:
     metric: Metric
     cells: tuple[Cell | None, ...]
     reference: int
+
+    def difference(self, i: int, to: int) -> Difference | None:
+        """The number of one run minus that of another, on the same images; None if it is not known."""
+        mine, theirs = self.cells[i], self.cells[to]
+        if i not in self.comparable or to not in self.comparable or mine is None or theirs is None:
+            return None
+        return paired(mine.number, theirs.number)
 
     @property
     def comparable(self) -> list[int]:
@@ -155,12 +172,19 @@ def _reference(numbers: Sequence[Number | None], groups: Groups) -> int:
 
 def _with_best(cells: Sequence[Cell | None], of: Metric) -> tuple[Cell | None, ...]:
     """The cells with the best ones marked; nothing is marked if fewer than two compare."""
-    scores = {i: of.score(c.number.value) for i, c in enumerate(cells) if c and c.footnote is None and of.score}
-    best = max(scores.values()) if len(scores) > 1 else None
-    return tuple(
-        Cell(cell.number, scores.get(i) == best, cell.footnote) if cell and best is not None else cell
-        for i, cell in enumerate(cells)
-    )
+    score = of.score
+    compared = [cell for cell in cells if cell and cell.footnote is None]
+    if score is None or len(compared) < 2:
+        return tuple(cells)
+    best = max((cell.number for cell in compared), key=lambda number: score(number.value))
+
+    def marked(cell: Cell) -> Cell:
+        if cell.footnote is not None or score(cell.number.value) == score(best.value):
+            return replace(cell, best=cell.footnote is None)
+        difference = paired(cell.number, best, score)
+        return replace(cell, tied=difference is not None and not difference.is_certain)
+
+    return tuple(cell and marked(cell) for cell in cells)
 
 
 def plain(value: Any) -> str:

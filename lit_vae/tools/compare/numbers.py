@@ -1,106 +1,15 @@
-"""The numbers of a run: the table of all metrics, where numbers are read from, and how they are shown."""
+"""The numbers of a run: where they are read from, how two of them compare, and how they are shown."""
 
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_vae.metrics.jackknife import GROUPS, half_width
+from lit_vae.tools.compare.metric_table import LIKELIHOOD, SAMPLES, metric
 from lit_vae.tools.records import Records
-
-GROUPS = ("reconstruction", "samples", "likelihood", "latents", "codes", "cost", "other")
-SAMPLES, LIKELIHOOD = "samples", "likelihood"
-
-Score = Callable[[float], float]
-"""A function of a value; larger results are better."""
-
-
-def _high(value: float) -> float:
-    return value
-
-
-def _low(value: float) -> float:
-    return -value
-
-
-def _near_one(value: float) -> float:
-    return -abs(value - 1.0)
-
-
-class Metric(NamedTuple):
-    """One line of the table below."""
-
-    pattern: str
-    group: str
-    score: Score | None
-    """None: no value is better than another."""
-
-    words: str
-
-    @property
-    def direction(self) -> str:
-        """Which value is better, in words; blank if none is."""
-        return {_high: "higher is better", _low: "lower is better", _near_one: "best at 1"}.get(self.score, "")  # type: ignore[arg-type]
-
-
-_TABLE = (
-    Metric("psnr", "reconstruction", _high, "peak signal-to-noise ratio, dB"),
-    Metric("ssim*", "reconstruction", _high, "structural similarity"),
-    Metric("ms_ssim", "reconstruction", _high, "structural similarity over five scales"),
-    Metric("mse", "reconstruction", _low, "squared error of a value in [-1, 1]"),
-    Metric("lpips*", "reconstruction", _low, "perceptual distance to the original"),
-    Metric("rfid", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals, Inception"),
-    Metric("rfd_*", "reconstruction", _low, "Fréchet distance of the reconstructions to the originals"),
-    Metric("sharpness", "reconstruction", _near_one, "energy of high frequencies beside that of the originals"),
-    Metric("laplacian_ratio", "reconstruction", _near_one, "variance of the Laplacian beside that of the originals"),
-    Metric("fid", "samples", _low, "Fréchet distance of samples to images, Inception"),
-    Metric("fd_*", "samples", _low, "Fréchet distance of samples to images"),
-    Metric("kid*", "samples", _low, "kernel distance of samples to images"),
-    Metric("kd_*", "samples", _low, "kernel distance of samples to images"),
-    Metric("precision*", "samples", _high, "share of samples that lie among the images"),
-    Metric("recall*", "samples", _high, "share of images that lie among the samples"),
-    Metric("density*", "samples", _high, "how densely images lie around samples"),
-    Metric("coverage*", "samples", _high, "share of images that have a sample near them"),
-    Metric("elbo", "likelihood", _high, "lower bound of log p(x), nats per image"),
-    Metric("bits_per_dim*", "likelihood", _low, "bits per value of an image"),
-    Metric("nll*", "likelihood", _low, "-log p(x), nats per image"),
-    Metric("rate*", "likelihood", None, "information in the latent, nats per image"),
-    Metric("distortion", "likelihood", None, "-log p(x | z), nats per image"),
-    Metric("active_units", "latents", None, "dimensions of the latent that images move"),
-    Metric("mutual_information", "latents", None, "between image and latent, nats"),
-    Metric("aggregate_kl", "latents", None, "of the aggregate posterior to the prior, nats"),
-    Metric("kl_per_dim*", "latents", None, "rate of a dimension of the latent, nats"),
-    Metric("latent*", "latents", None, "of the channels of the latent"),
-    Metric("perplexity*", "codes", None, "how many codes are in use, evenly counted"),
-    Metric("code_usage*", "codes", None, "share of the codes that occur"),
-    Metric("bits_per_code", "codes", None, "length of a code"),
-    Metric("commitment*", "codes", None, "distance of latents to their codes"),
-    Metric("quantization*", "codes", None, "distance of latents to their codes"),
-    Metric("seconds", "cost", None, "of training, by the clock"),
-    Metric("parameters", "cost", None, "of the autoencoder, without a discriminator"),
-    Metric("peak_memory_bytes", "cost", None, "the most that training took"),
-)
-
-
-def metric(name: str) -> Metric:
-    """The first line of the table whose pattern fits. Unknown metrics are in the group "other"; they have no best."""
-    return next((line for line in _TABLE if fnmatchcase(name, line.pattern)), Metric(name, "other", None, ""))
-
-
-def ordered(names: set[str]) -> list[str]:
-    """Names in the order of the table above."""
-    lines = [line.pattern for line in _TABLE]
-
-    def place(name: str) -> tuple[int, int, str]:
-        known = metric(name)
-        return GROUPS.index(known.group), lines.index(known.pattern) if known.pattern in lines else 0, name
-
-    return sorted(names, key=place)
-
-
-# ---- a run's own -----------------------------------------------------------------------------------------------------
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """``(step, value)`` by name."""
@@ -124,6 +33,7 @@ class Number:
         data: what is known of the images. Older runs record less: a missing key is no difference.
         protocol: how it was measured. A missing key is a difference.
         words: text to show instead of the digits.
+        replicates: the number without each group of images, see `lit_vae.metrics.jackknife`; empty if not known.
     """
 
     value: float
@@ -131,6 +41,32 @@ class Number:
     data: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
+    replicates: tuple[float, ...] = ()
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the 95 % interval over images; None if it is not known."""
+        return half_width(self.replicates) if len(self.replicates) == GROUPS else None
+
+
+class Difference(NamedTuple):
+    """Of two numbers of the same images: its value, and half of its 95 % interval over images."""
+
+    value: float
+    half_width: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether zero lies outside of the interval."""
+        return abs(self.value) > self.half_width
+
+
+def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -> Difference | None:
+    """``of(mine) - of(theirs)`` on the same images; None without replicates of both."""
+    if len(mine.replicates) != GROUPS or len(theirs.replicates) != GROUPS:
+        return None
+    replicates = [of(a) - of(b) for a, b in zip(mine.replicates, theirs.replicates, strict=True)]
+    return Difference(of(mine.value) - of(theirs.value), half_width(replicates))
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -190,9 +126,11 @@ def read_numbers(records: Records, curves: Curves, mixture: bool) -> dict[str, N
 def _of_test(records: Records) -> Iterable[tuple[str, Number]]:
     data = {**_images(records, records.test), "num_images": records.test.get("num_images")}
     protocols = _without_split(records.test.get("protocols", {}))
+    replicates = _without_split(records.test.get("replicates", {}))
     for name, value in _without_split(records.test.get("metrics", {})).items():
         if value is not None:
-            yield name, Number(value, "test", data, protocols.get(name, {}))
+            of_groups = tuple(replicates.get(name, ()))
+            yield name, Number(value, "test", data, protocols.get(name, {}), replicates=of_groups)
 
 
 def _of_validation(records: Records, curves: Curves) -> Iterable[tuple[str, Number]]:
@@ -245,6 +183,16 @@ def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> d
         else:
             merged[name] = number
     return merged
+
+
+def with_error(value: float, half_width: float) -> tuple[str, str]:
+    """A number and half of its interval, to the second digit of the latter.
+
+    >>> with_error(24.43774, 0.0519)
+    ('24.438', '0.052')
+    """
+    digits = 1 - math.floor(math.log10(half_width)) if half_width > 0.0 else 4
+    return f"{value:.{max(digits, 0)}f}", f"{half_width:.{max(digits, 0)}f}"
 
 
 def format_number(name: str, value: float) -> str:

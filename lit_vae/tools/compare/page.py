@@ -19,7 +19,7 @@ from markupsafe import Markup
 from lit_vae.tools.compare.charts import style, svg
 from lit_vae.tools.compare.differences import Column, image_differences, protocol_words
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.numbers import format_number
+from lit_vae.tools.compare.numbers import Difference, format_number, with_error
 from lit_vae.tools.compare.pictures import Crop, Group, psnr
 from lit_vae.tools.compare.sheets import coloured, png, to_picture
 
@@ -173,7 +173,12 @@ def _outline(crop: Crop, x: "Tensor") -> str:
 def _numbers(comparison: "Comparison") -> dict[str, Any]:
     columns, entries = comparison.numbers.columns, comparison.entries
     return {
-        "column_groups": [(name, list(some)) for name, some in groupby(columns, lambda column: column.metric.group)],
+        "column_groups": [
+            (name, sorted(some, key=lambda column: not column.metric.decides))
+            for name, some in groupby(columns, lambda column: column.metric.group)
+        ],
+        "with_error": with_error,
+        "against_first": _differences_to_first(columns, len(entries)),
         "arrows": _ARROWS,
         "footnotes": comparison.numbers.footnotes,
         "letter": lambda i: ascii_lowercase[i] if i < 26 else str(i + 1),
@@ -181,6 +186,12 @@ def _numbers(comparison: "Comparison") -> dict[str, Any]:
         "protocols": _names_by_words(columns, protocol_words),
         "meanings": _names_by_words(columns, lambda column: column.metric.words),
     }
+
+
+def _differences_to_first(columns: Sequence[Column], runs: int) -> list[tuple[Column, list[Difference | None]]]:
+    """The deciding numbers, and by how much each other run differs from the first in them."""
+    found = [(column, [column.difference(i, 0) for i in range(1, runs)]) for column in columns if column.metric.decides]
+    return [(column, differences) for column, differences in found if any(differences)]
 
 
 def _names_by_words(columns: Sequence[Column], words: Callable[[Column], str]) -> dict[str, list[str]]:

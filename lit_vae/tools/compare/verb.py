@@ -168,6 +168,7 @@ def _write_csv(comparison: Comparison, path: Path) -> None:
                     "model": entry.records.model,
                     "metric": column.name,
                     "value": repr(number.value),
+                    "half_width_95": "" if number.half_width is None else repr(number.half_width),
                     "split": number.split,
                     "comparable": "no" if note else "yes",
                     "best": "yes" if cell.best else "",

@@ -1,10 +1,11 @@
 """The page of ``lit-vae compare`` in headless Chromium: what a user sees and does, on a phone and at a desk."""
 
+import json
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,38 @@ def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
         (copy / "metrics.csv").write_text(
             f"step,val/psnr,val/rate,val/distortion\n9,{10 + i},{5 - i},1\n19,{12 - i},6,{i}\n"
         )
+    return compared(folder, copies)
+
+
+def compared(folder: Path, copies: Sequence[Path]) -> Path:
+    """The page of these runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             sys, "argv", ["lit-vae", "compare", *map(str, copies), "--out", str(folder / "out"), "--num_images=2"]
         )
         main()
     return folder / "out" / "index.html"
+
+
+MEASURED = {
+    "psnr": 24.43774, "ssim": 0.91234, "mse": 0.01234, "lpips_featurenet": 0.12345, "rfd_featurenet": 12.345,
+    "sharpness": 0.61234, "laplacian_ratio": 0.51234, "elbo": -1234.5, "distortion": 1111.1, "rate": 123.4,
+    "bits_per_dim": 5.4321,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def measured(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs with as many measured numbers as the rows of a comparison have."""
+    folder = tmp_path_factory.mktemp("measured")
+    copies = [Path(shutil.copytree(runs["VAE"], folder / name)) for name in ("mse", "perceptual", "perceptual_gan")]
+    for i, copy in enumerate(copies):
+        values = {f"test/{name}": value * (1 + 0.001 * i) for name, value in MEASURED.items()}
+        replicates = {name: [value * (1 + 0.0001 * (-1) ** g) for g in range(20)] for name, value in values.items()}
+        of = {"data": "Digits", "image_shape": [1, 8, 8], "values": "dequantized", "num_images": 180}
+        record = {**of, "checkpoint": "best.ckpt", "metrics": values, "replicates": replicates}
+        (copy / "test_metrics.json").write_text(json.dumps(record))
+    return compared(folder, copies)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +88,7 @@ Open = Callable[..., Any]
 def opened(browser: Any, page: Path) -> Open:
     """The page at a width, in a colour scheme, with or without scripts."""
 
-    def open_page(width: int = DESK, scheme: str = "light", scripts: bool = True) -> Any:
+    def open_page(width: int = DESK, scheme: str = "light", scripts: bool = True, of: Path = page) -> Any:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         preferences = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
@@ -69,7 +96,7 @@ def opened(browser: Any, page: Path) -> Open:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         browser.get_log("browser")
-        browser.get(page.as_uri())
+        browser.get(of.as_uri())
         return browser
 
     return open_page
@@ -86,10 +113,11 @@ def press(browser: Any, *keys: str) -> None:
 def column(browser: Any, name: str) -> list[str]:
     """The text of a column's cells, from top to bottom."""
     script = """
-        const heads = [...document.querySelectorAll(".numbers th[aria-sort]")];
+        const heads = [...document.querySelectorAll("#numbers-table th[aria-sort]")];
         const head = heads.find((th) => th.textContent.trim().startsWith(arguments[0]));
         const i = [...head.parentElement.children].indexOf(head);
-        return [...document.querySelectorAll(".numbers tbody tr")].map((row) => row.children[i].dataset.value ?? "");
+        const rows = [...document.querySelectorAll("#numbers-table tbody tr")];
+        return rows.map((row) => row.children[i].dataset.value ?? "");
     """
     return browser.execute_script(script, name)
 
@@ -151,6 +179,7 @@ def test_text_can_be_read_on_its_ground(opened: Open, scheme: str) -> None:
 
 def test_a_click_sorts_the_better_end_first_and_then_the_other(opened: Open) -> None:
     browser = opened()
+    browser.find_element("css selector", "#show-all").click()
     given = column(browser, "psnr")
     assert given == ["12.0", "11.0", "10.0"]
     button = sort_button(browser, "distortion")
@@ -258,3 +287,58 @@ def test_what_is_missing_is_said_where_one_looks_for_it(opened: Open) -> None:
     assert "No samples: no checkpoint yet." in text
     assert len(browser.find_elements("css selector", "#curves svg:not(.glyph)")) == 3
     assert len(browser.find_elements("css selector", "#trade-offs svg:not(.glyph)")) == 2
+
+
+def visible_heads(browser: Any) -> list[str]:
+    """The names in the head of the table of numbers that a user sees without scrolling sideways."""
+    script = """
+        const region = document.querySelector("#numbers-table").parentElement.getBoundingClientRect();
+        return [...document.querySelectorAll("#numbers-table th[aria-sort]")]
+            .filter((th) => th.offsetParent && th.getBoundingClientRect().right <= region.right + 1)
+            .map((th) => th.querySelector("button").firstChild.textContent.trim());
+    """
+    return browser.execute_script(script)
+
+
+@pytest.mark.parametrize("width", [DESK, 1440])
+def test_the_numbers_that_decide_fit_a_laptop_and_the_others_come_with_a_switch(
+    opened: Open, measured: Path, width: int
+) -> None:
+    browser = opened(width, of=measured)
+    names = [name for name in MEASURED if name not in {"ssim", "mse", "laplacian_ratio", "distortion"}]
+    assert sorted(visible_heads(browser)) == sorted(["run", *names])
+    browser.find_element("css selector", "#show-all").click()
+    script = """
+        const heads = [...document.querySelectorAll("#numbers-table th[aria-sort]")];
+        return heads.filter((head) => head.offsetParent).length;
+    """
+    assert browser.execute_script(script) > len(MEASURED)  # those, and what training cost
+
+
+def test_the_names_of_runs_stay_in_view_on_a_phone(opened: Open, measured: Path) -> None:
+    browser = opened(PHONE, of=measured)
+    script = """
+        const region = document.querySelector("#numbers-table").parentElement;
+        region.scrollLeft = 10000;
+        const [name, , ...cells] = document.querySelectorAll("#numbers-table tbody tr:first-child > *");
+        const shown = cells.filter((cell) => cell.offsetParent);
+        const edge = name.getBoundingClientRect();
+        const last = shown.at(-1).getBoundingClientRect();
+        const names = [...document.querySelectorAll("#numbers-table tbody .run")];
+        const overflow = Math.max(...names.map((run) => run.scrollWidth - run.clientWidth));
+        return [edge.left - region.getBoundingClientRect().left, last.left - edge.right, overflow];
+    """
+    left, gap, overflow = browser.execute_script(script)
+    assert overflow <= 0
+    assert abs(left) <= 1
+    assert gap >= 0  # the last number is beside the name, not below it
+
+
+def test_numbers_and_differences_show_their_intervals(opened: Open, measured: Path) -> None:
+    """Half of an interval is 2.093 sqrt(19) times the deviation; alike in both runs, all but a thousandth cancels."""
+    browser = opened(DESK, of=measured)
+    row = browser.find_element("css selector", '#numbers-table tr:has([data-value="mse"])')
+    assert "24.438 ±0.022" in row.text
+    differences = browser.find_elements("css selector", "#differences-table tbody tr")
+    assert [row.text.split()[0] for row in differences] == ["perceptual", "perceptual_gan"]
+    assert "+0.024438 ±0.000022" in differences[0].text

@@ -1,12 +1,16 @@
 """Which numbers compare, and which of them is the best."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from compare_helpers import entry, number
 
+from lit_vae.metrics.jackknife import GROUPS
 from lit_vae.tools.compare.differences import ComparedNumbers, compare_numbers, differences, protocol_words
-from lit_vae.tools.compare.numbers import ordered
+from lit_vae.tools.compare.metric_table import ordered
+from lit_vae.tools.compare.numbers import Number, with_error
 
 
 def compared(name: str, *numbers: Any, groups: list[int | None] | None = None) -> ComparedNumbers:
@@ -129,3 +133,51 @@ def test_a_protocol_in_words() -> None:
     assert protocol_words(comparison.columns[0]) == (
         "1,800 test images of Digits, 1 x 8 x 8, uint8, data_seed 0, resize 299"
     )
+
+
+def with_replicates(value: float, *deviations: float) -> Number:
+    """A number whose replicates deviate from it by these, over and over."""
+    return replace(number(value), replicates=tuple(value + deviations[i % len(deviations)] for i in range(GROUPS)))
+
+
+def test_a_number_is_tied_with_the_best_if_other_images_could_make_it_so() -> None:
+    """Half of the interval of deviations +-a is 2.093 sqrt(19) a = 9.12 a; where both deviate alike, it is zero."""
+    near, alike, far = 25.0 - 0.9, 25.0 - 0.9, 25.0 - 1.0
+    (column,) = compared(
+        "psnr",
+        with_replicates(25.0, 0.1, -0.1),
+        with_replicates(near, -0.0, 0.0),
+        with_replicates(alike, 0.1, -0.1),
+        with_replicates(far, 0.0),
+        number(24.99),
+    ).columns
+    cells = [cell for cell in column.cells if cell is not None]
+    assert [cell.best for cell in cells] == [True, False, False, False, False]
+    assert [cell.tied for cell in cells] == [False, True, False, False, False]
+    assert cells[0].number.half_width == pytest.approx(2.093 * math.sqrt(19) * 0.1)
+    assert cells[4].number.half_width is None
+    difference = column.difference(1, 0)
+    assert difference is not None
+    assert (difference.value, difference.half_width) == pytest.approx((-0.9, 2.093 * math.sqrt(19) * 0.1))
+    assert not difference.is_certain
+    assert column.difference(4, 0) is None
+
+
+def test_nearest_to_one_is_tied_by_its_distance_to_one() -> None:
+    (column,) = compared("sharpness", with_replicates(0.9, 0.002, -0.002), with_replicates(1.11, 0.0)).columns
+    assert [cell is not None and cell.tied for cell in column.cells] == [False, True]  # 0.01 of 0.018
+
+
+def test_numbers_of_other_images_have_no_difference() -> None:
+    other = replace(with_replicates(1.0, 0.1), data={"data": "MNIST"})
+    first = replace(with_replicates(2.0, 0.1), data={"data": "Digits"})
+    (column,) = compared("psnr", first, other).columns
+    assert column.difference(1, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "words"),
+    [(24.43774, 0.0519, ("24.438", "0.052")), (-800.123, 12.3, ("-800", "12")), (0.61, 0.0, ("0.6100", "0.0000"))],
+)
+def test_a_number_is_shown_to_the_second_digit_of_its_error(value: float, half: float, words: tuple[str, str]) -> None:
+    assert with_error(value, half) == words
