@@ -9,6 +9,8 @@ import yaml
 from fake_configs import SHORT, Lightning, covering, name, on_fake_data
 from test_configs import CONFIGS
 
+from lit_vae.metrics.jackknife import GROUPS
+
 OF_A_BATCH = {"vae/mnist_binary_cyclical.yaml", "vqvae/digits_gradient.yaml", "vqvae/digits_lfq.yaml"}
 """Free bits, and the entropy penalties: of these training minimises what only a batch has."""
 
@@ -43,11 +45,18 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(
     config = on_fake_data(path, tmp_path, lightning, feature_net)
     if name(path) in OF_A_BATCH:  # their own terms alone: what callbacks measure is tried in the slow set
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"trainer": {**SHORT, "callbacks": []}}))
-    run, found = tmp_path / "run", []
+    run, found, without_each = tmp_path / "run", [], []
     lightning("fit", "--config", config, "--run_dir", run)
     for batch_size in (7, 1):
         whole = ["--trainer.limit_test_batches=1.0", "--trainer.precision=64-true"]
         given = ["--ckpt_path", "last", f"--data.init_args.batch_size={batch_size}", *whole]
         lightning("test", "--config", run / "config.yaml", *given)
-        found.append(json.loads((run / "test_metrics.json").read_text())["metrics"])
+        record = json.loads((run / "test_metrics.json").read_text())
+        found.append(record["metrics"])
+        without_each.append(record["replicates"])
     assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-5)
+    assert without_each[0].keys() == without_each[1].keys()
+    for metric, replicates in without_each[0].items():
+        assert len(replicates) == GROUPS
+        assert without_each[1][metric] == pytest.approx(replicates, rel=1e-5, abs=1e-5)
+        assert sum(replicates) / GROUPS == pytest.approx(found[0][metric], rel=0.2, abs=0.2)
