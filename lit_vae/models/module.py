@@ -256,18 +256,22 @@ class Model(Optimized, ABC):
         # same noise for an image in every evaluation and on any number of ranks: only weights change the numbers
         index = self._positions.indices(len(y), self.device)
         for name, value in self.evaluation_terms(batch, Draws(EVALUATION_SEED, FIXED, index)).items():
-            of_images = index if len(value) == len(y) else None
+            of_images = None if name in self.batch_terms else index  # those may be sums over the batch
             self.epoch_means[split][name].update(value, len(y), of_images)  # type: ignore[index]
 
     def _evaluation_epoch_end(self, split: str) -> None:
         estimates = {name: metric.estimates() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
         for metric in self.epoch_means[split].values():  # type: ignore[operator]
             metric.reset()
+        added = self.batch_losses({name: estimates.pop(name)[0] for name in self.batch_terms})
         rows = min(map(len, estimates.values())) if split == "test" else 1
         numbers, *without_each = (
-            self._numbers_of({name: means[i] for name, means in estimates.items()}, split) for i in range(rows)
+            self._numbers_of({name: means[i] + added.get(name, 0.0) for name, means in estimates.items()}, split)
+            for i in range(rows)
         )
-        self.replicates = {name: [float(other[name]) for other in without_each] for name in numbers}
+        self.replicates = {
+            name: [float(other[name]) for other in without_each] for name in numbers if name not in added
+        }
         # the means are over all ranks already; sync_dist only avoids Lightning's warning
         self.log_dict(
             {f"{split}/{name}": value.float() for name, value in numbers.items()},
@@ -277,9 +281,6 @@ class Model(Optimized, ABC):
 
     def _numbers_of(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
         """What is logged, from means over images."""
-        of_batch = {name: means.pop(name) for name in self.batch_terms}
-        for name, value in self.batch_losses(of_batch).items():
-            means[name] = means[name] + value
         return self._reported(self._with_derived(means, split, self.data_spec), self.data_spec)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
