@@ -1,9 +1,12 @@
 """Means over the images of a split."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_vae.images import Shape
 from lit_vae.metrics.jackknife import GROUPS, sums_by_group, without_each
 
 
@@ -52,3 +55,31 @@ class SplitMean(Metric):
         """See `estimates`."""
         sums, counts = without_each(self.sums, self.counts)
         return sums / counts.view(-1, *[1] * (sums.ndim - 1))
+
+
+class TermMeans(nn.Module):
+    """Means over a split of the terms of an evaluation.
+
+    Args:
+        names: of the terms of an image.
+        of_batch: shapes, by name, of tensors that may be sums over a batch.
+    """
+
+    def __init__(self, names: Iterable[str], of_batch: Mapping[str, Shape]) -> None:
+        super().__init__()
+        self.of_batch = frozenset(of_batch)
+        shapes = {**dict.fromkeys(names, ()), **of_batch}
+        self.means = nn.ModuleDict({name: SplitMean(shape) for name, shape in shapes.items()})
+
+    def update(self, terms: Mapping[str, Tensor], index: Tensor) -> None:
+        """Add all terms of a batch, of images at the positions ``index (B,)`` of the split."""
+        for name, value in terms.items():
+            self.means[name].update(value, len(index), None if name in self.of_batch else index)  # type: ignore[operator]
+
+    def take(self) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """The means of the terms, over all images and without each group; those of the tensors of a batch. Resets."""
+        rows = {name: mean.estimates() for name, mean in self.means.items()}  # type: ignore[operator]
+        for mean in self.means.values():
+            mean.reset()  # type: ignore[operator]
+        of_batch = {name: rows.pop(name)[0] for name in self.of_batch}
+        return [{name: row[i] for name, row in rows.items()} for i in range(min(map(len, rows.values())))], of_batch

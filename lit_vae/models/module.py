@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lit_vae.metrics.split_mean import SplitMean
+from lit_vae.metrics.split_mean import TermMeans
 from lit_vae.models.optimized import Optimized
 from lit_vae.noise import FIXED, Draws, key
 from lit_vae.objectives.step import Step
@@ -46,10 +46,7 @@ class Model(Optimized, ABC):
         # components, which a checkpoint for weights_only=True cannot hold.
         if is_built_from_configuration():
             self.save_hyperparameters()
-        shapes = {**dict.fromkeys(self.term_names, ()), **self.batch_terms}
-        self.epoch_means = nn.ModuleDict(
-            {split: nn.ModuleDict({k: SplitMean(shape) for k, shape in shapes.items()}) for split in ("val", "test")}
-        )
+        self.epoch_means = nn.ModuleDict({s: TermMeans(self.term_names, self.batch_terms) for s in ("val", "test")})
         self.noise_seed: int | None = None
         self._batch_index = 0
         self._positions = RankPositions()
@@ -252,36 +249,24 @@ class Model(Optimized, ABC):
         return means
 
     def _evaluation_step(self, split: str, batch: Any) -> None:
-        _, y = batch
         # same noise for an image in every evaluation and on any number of ranks: only weights change the numbers
-        index = self._positions.indices(len(y), self.device)
-        for name, value in self.evaluation_terms(batch, Draws(EVALUATION_SEED, FIXED, index)).items():
-            of_images = None if name in self.batch_terms else index  # those may be sums over the batch
-            self.epoch_means[split][name].update(value, len(y), of_images)  # type: ignore[index]
+        index = self._positions.indices(len(batch[1]), self.device)
+        terms = self.evaluation_terms(batch, Draws(EVALUATION_SEED, FIXED, index))
+        self.epoch_means[split].update(terms, index)  # type: ignore[operator]
 
     def _evaluation_epoch_end(self, split: str) -> None:
-        estimates = {name: metric.estimates() for name, metric in self.epoch_means[split].items()}  # type: ignore[operator]
-        for metric in self.epoch_means[split].values():  # type: ignore[operator]
-            metric.reset()
-        added = self.batch_losses({name: estimates.pop(name)[0] for name in self.batch_terms})
-        rows = min(map(len, estimates.values())) if split == "test" else 1
-        numbers, *without_each = (
-            self._numbers_of({name: means[i] + added.get(name, 0.0) for name, means in estimates.items()}, split)
-            for i in range(rows)
-        )
-        self.replicates = {
-            name: [float(other[name]) for other in without_each] for name in numbers if name not in added
-        }
+        rows, of_batch = self.epoch_means[split].take()  # type: ignore[operator]
+        rows = rows if split == "test" else rows[:1]
+        added, spec = self.batch_losses(of_batch), self.data_spec
+        sums = ({n: mean + added.get(n, 0.0) for n, mean in means.items()} for means in rows)
+        numbers, *without_each = (self._reported(self._with_derived(m, split, spec), spec) for m in sums)
+        self.replicates = {n: [float(other[n]) for other in without_each] for n in numbers if n not in added}
         # the means are over all ranks already; sync_dist only avoids Lightning's warning
         self.log_dict(
             {f"{split}/{name}": value.float() for name, value in numbers.items()},
             prog_bar=split == "val",
             sync_dist=True,
         )
-
-    def _numbers_of(self, means: dict[str, Tensor], split: str) -> dict[str, Tensor]:
-        """What is logged, from means over images."""
-        return self._reported(self._with_derived(means, split, self.data_spec), self.data_spec)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The per-image terms of an evaluation. Families with latents return latents instead."""
