@@ -88,7 +88,7 @@ class Measurement(Periodic, ABC):
     """In `update`: positions ``(B,)`` of the images of the batch in the split, over all ranks."""
 
     replicates: dict[str, list[float]] = {}  # noqa: RUF012  (replaced, never changed)
-    """Of the numbers of the last evaluation, by name: see `lit_vae.metrics.jackknife`."""
+    """Of the numbers of the last evaluation, by name: see `lit_vae.intervals`."""
 
     @abstractmethod
     def start(self, trainer: Trainer, model: Autoencoder) -> None:

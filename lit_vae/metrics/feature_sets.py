@@ -7,7 +7,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lit_vae.metrics.jackknife import GROUPS, without_each
+from lit_vae.intervals import GROUPS
+from lit_vae.metrics.jackknife import without_each
 
 MOST_IN_GROUPS = 256
 """Features up to this length are summed by group of images, too: with those of Inception, 20 x 32 MB would be kept."""
@@ -29,7 +30,7 @@ class FeatureSet(NamedTuple):
     """Features ``(n, d)`` of all or some images, if kept; in any order."""
 
     without_each: "tuple[FeatureSet, ...]" = ()
-    """The set without each group of images, see `lit_vae.metrics.jackknife`; empty if that is not known."""
+    """The set without each group of images, see `lit_vae.intervals`; empty if that is not known."""
 
 
 class FeatureStatistics(Metric):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_vae.metrics.jackknife import GROUPS, sums_by_group, without_each
+from lit_vae.intervals import GROUPS
+from lit_vae.metrics.jackknife import sums_by_group, without_each
 
 SMALLEST_SIZE = 4
 """Smallest height and width of an image, in pixels."""

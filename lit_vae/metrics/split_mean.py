@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_vae.images import Shape
-from lit_vae.metrics.jackknife import GROUPS, sums_by_group, without_each
+from lit_vae.intervals import GROUPS
+from lit_vae.metrics.jackknife import sums_by_group, without_each
 
 
 class SplitMean(Metric):
     """Mean of a tensor over all images of all ranks, in float64; NaN if any value is NaN.
 
-    If the positions of the images are known, and each group of `lit_vae.metrics.jackknife` has some, `estimates` has
+    If the positions of the images are known, and each group of `lit_vae.intervals` has some, `estimates` has
     the mean without each group, too.
 
     Args:

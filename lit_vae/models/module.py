@@ -52,7 +52,7 @@ class Model(Optimized, ABC):
         self._positions = RankPositions()
         self.last_logged: tuple[int, dict[str, Any]] = (-1, {})
         self.last_terms: dict[str, Tensor] = {}
-        self.replicates: dict[str, list[float]] = {}  # of the last evaluation: see lit_vae.metrics.jackknife
+        self.replicates: dict[str, list[float]] = {}  # of the last evaluation: see lit_vae.intervals
         self._means_of_step: tuple[int, list[Tensor]] = (-1, [])
 
     @abstractmethod

@@ -15,7 +15,7 @@ def protocols(trainer: Trainer, split: str) -> dict[str, dict[str, Any]]:
 
 
 def replicates(trainer: Trainer, split: str) -> dict[str, list[float]]:
-    """The replicates of the numbers ``<split>/<name>``, from the model and callbacks: `lit_vae.metrics.jackknife`."""
+    """The replicates of the numbers ``<split>/<name>``, from the model and callbacks: `lit_vae.intervals`."""
     parts = (trainer.lightning_module, *trainer.callbacks)  # type: ignore[attr-defined]
     found = {f"{split}/{name}": values for part in parts for name, values in getattr(part, "replicates", {}).items()}
     return {name: values for name, values in sorted(found.items()) if values and all(map(math.isfinite, values))}

@@ -9,7 +9,7 @@ import yaml
 from fake_configs import SHORT, Lightning, covering, name, on_fake_data
 from test_configs import CONFIGS
 
-from lit_vae.metrics.jackknife import GROUPS
+from lit_vae.intervals import GROUPS
 
 OF_A_BATCH = {"vae/mnist_binary_cyclical.yaml", "vqvae/digits_gradient.yaml", "vqvae/digits_lfq.yaml"}
 """Free bits, and the entropy penalties: of these training minimises what only a batch has."""

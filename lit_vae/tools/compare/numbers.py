@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_vae.metrics.jackknife import GROUPS, half_width
+from lit_vae.intervals import GROUPS, half_width
 from lit_vae.tools.compare.metric_table import LIKELIHOOD, SAMPLES, metric
 from lit_vae.tools.records import Records
 
@@ -33,7 +33,7 @@ class Number:
         data: what is known of the images. Older runs record less: a missing key is no difference.
         protocol: how it was measured. A missing key is a difference.
         words: text to show instead of the digits.
-        replicates: the number without each group of images, see `lit_vae.metrics.jackknife`; empty if not known.
+        replicates: the number without each group of images, see `lit_vae.intervals`; empty if not known.
     """
 
     value: float

@@ -21,7 +21,7 @@ from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.compare.charts import Chart
 from lit_vae.tools.compare.differences import Cell, ComparedNumbers
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.numbers import format_number
+from lit_vae.tools.compare.numbers import format_number, with_error
 from lit_vae.tools.compare.pictures import Group, psnr
 from lit_vae.tools.compare.sheets import coloured, png, to_picture
 
@@ -151,6 +151,8 @@ def _words(name: str, cell: Cell | None, numbers: ComparedNumbers) -> str:
     if cell is None:
         return ""
     said = cell.number.words or format_number(name, cell.number.value)
+    if half := cell.number.half_width:
+        said = " ± ".join(with_error(cell.number.value, half))
     why_not = "" if cell.footnote is None else f" (does not compare: {numbers.footnotes[cell.footnote]})"
     return f"{said}{' (best)' if cell.best else ''}{why_not}"
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_vae.intervals import GROUPS, T_QUANTILE, half_width, standard_error
 from lit_vae.metrics import FeatureStatistics, ImageQualityMetric, SharpnessMetric, SplitMean, frechet_distance
 from lit_vae.metrics.feature_sets import MOST_IN_GROUPS
-from lit_vae.metrics.jackknife import GROUPS, T_QUANTILE, half_width, standard_error
 
 N = 70
 

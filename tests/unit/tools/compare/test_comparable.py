@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from compare_helpers import entry, number
 
-from lit_vae.metrics.jackknife import GROUPS
+from lit_vae.intervals import GROUPS
 from lit_vae.tools.compare.differences import ComparedNumbers, compare_numbers, differences, protocol_words
 from lit_vae.tools.compare.metric_table import ordered
 from lit_vae.tools.compare.numbers import Number, with_error

@@ -1,0 +1,34 @@
+"""Standard errors of the numbers of a split, by the delete-a-group jackknife.
+
+The images of a split are in `GROUPS` groups: image i in group ``i mod GROUPS``. A number is computed from all images,
+and again without each group: its *replicates* ``t_1 ... t_G``. Then, for a mean, a ratio of means or a distance of
+Gaussians alike::
+
+    se^2 = (G - 1) / G  sum_g (t_g - mean t)^2
+
+Tukey, "Bias and confidence in not-quite large samples", 1958; Kott, "The delete-a-group jackknife", 2001. Two models
+that see the same images are compared by the replicates of their *difference*: what is hard for both cancels. The error
+is that of the images alone, not that of another training.
+"""
+
+import math
+from collections.abc import Sequence
+
+GROUPS = 20
+T_QUANTILE = 2.0930
+"""The 97.5 % quantile of Student's t with `GROUPS` - 1 degrees of freedom."""
+
+
+def standard_error(replicates: Sequence[float]) -> float:
+    """The standard error of a number: see above.
+
+    >>> standard_error([1.0, 2.0, 3.0])  # of a mean: that of the groups' means
+    1.1547005383792515
+    """
+    mean = math.fsum(replicates) / len(replicates)
+    return math.sqrt((len(replicates) - 1) / len(replicates) * math.fsum((t - mean) ** 2 for t in replicates))
+
+
+def half_width(replicates: Sequence[float]) -> float:
+    """Half of the 95 % interval around a number with `GROUPS` replicates."""
+    return T_QUANTILE * standard_error(replicates)
