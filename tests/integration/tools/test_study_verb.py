@@ -83,9 +83,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with stand_in() as made, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["lit-vae", "study", f"{folder}/configs", "--out", f"{folder}/runs"])
         main()
-    assert made.asked == [
-        {"runs": [f"{folder}/runs/ae", f"{folder}/runs/vae"], "out": f"{folder}/runs/comparison", "checkpoint": "last"}
-    ]
+    runs, out = [f"{folder}/runs/ae", f"{folder}/runs/vae"], f"{folder}/runs/comparison"
+    assert made.asked == [{"runs": runs, "out": out, "checkpoint": "last", "wandb": False}]
     return folder
 
 
