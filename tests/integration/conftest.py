@@ -15,6 +15,7 @@ from lit_vae.tools import main as lit_vae_main
 
 @pytest.fixture(scope="session")
 def two_stages(tmp_path_factory: pytest.TempPathFactory) -> TwoStages:
+    """Train both stages with small networks, for two epochs."""
     folder = tmp_path_factory.mktemp("two_stages")
     made = TwoStages(folder / "stage1", folder / "codes", folder / "prior")
     with pytest.MonkeyPatch.context() as patch:
@@ -24,9 +25,11 @@ def two_stages(tmp_path_factory: pytest.TempPathFactory) -> TwoStages:
             main()
 
         stage1 = ["--config", CONFIGS / "vqvae" / "digits.yaml", "--run_dir", made.stage1, "--trainer.callbacks=[]"]
+        stage1 += [f"--model.{network}.width=16" for network in ("encoder", "decoder")]
         run(lightning_main, "lightning", "fit", *stage1, "--trainer.max_epochs=2", *QUIET)
         run(lit_vae_main, "lit-vae", "encode", made.stage1, "--out", made.codes)
         prior = ["--config", CONFIGS / "prior" / "digits.yaml", "--run_dir", made.prior, "--data.root", made.codes]
+        prior += ["--model.networks.width=16", "--model.networks.head_width=16"]
         run(lightning_main, "lightning", "fit", *prior, "--trainer.max_epochs=2", *QUIET)
     return made
 
