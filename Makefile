@@ -10,7 +10,7 @@ train: .venv/installed
 	$(BIN)/lightning fit --config configs/vae/digits.yaml
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
