@@ -1,5 +1,6 @@
 """Progress for a terminal and for a log file, where a bar would fill lines with carriage returns."""
 
+import math
 import sys
 import time
 from datetime import timedelta
@@ -20,12 +21,18 @@ def progress_bar() -> ProgressBar:
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The main terms under short names; those of validation begin with ``val``."""
-    shown = {}
+    """The main terms under short names, first what is optimised; those of validation begin with ``val``.
+
+    That is the ELBO if the loss is its negative. With another weight of the rate, or with terms that are no likelihood,
+    it is the loss.
+    """
+    shown: dict[str, Any] = {}
     for split, mark in (("train", ""), ("val", "val ")):
-        for term in TERMS:
-            if f"{split}/{term}" in metrics and (term != "loss" or f"{split}/elbo" not in metrics):
-                shown[mark + term] = metrics[f"{split}/{term}"]
+        terms = {term: metrics[f"{split}/{term}"] for term in TERMS if f"{split}/{term}" in metrics}
+        if "loss" in terms and "elbo" in terms:
+            loss, elbo = float(terms["loss"]), float(terms["elbo"])
+            del terms["loss" if math.isclose(loss, -elbo, rel_tol=1e-5, abs_tol=1e-5) else "elbo"]
+        shown |= {mark + term: value for term, value in terms.items()}
     return shown
 
 
@@ -49,7 +56,7 @@ class _Clock:
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's rich bar of an epoch, with elbo, rate, distortion and the time left of the *run*."""
+    """Lightning's rich bar of an epoch, with what is optimised, rate, distortion and the time left of the *run*."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10, leave=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_vae.run.progress import LogProgress, TerminalProgress, progress_bar
+from lit_vae.run.progress import LogProgress, TerminalProgress, _shown, progress_bar
 
 
 def test_a_log_file_gets_lines_and_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +28,18 @@ def test_lines_hold_the_terms_that_matter_and_no_carriage_return(
     assert all("val rate" in line and "val distortion" in line for line in lines if "val elbo" in line)
     assert lines[-1].endswith("0:00:00 left")
     assert out.splitlines()[-1].strip().endswith(".png")  # the pictures are named last
+
+
+@pytest.mark.parametrize(
+    ("terms", "shown"),
+    [
+        ({"elbo": -9.0, "loss": 9.0, "rate": 4.0, "distortion": 5.0}, ["elbo", "rate", "distortion"]),
+        ({"elbo": -9.0, "loss": 5.000004, "rate": 4.0, "distortion": 5.0}, ["loss", "rate", "distortion"]),
+        ({"elbo": -9.0, "loss": 12.0, "rate": 4.0, "distortion": 5.0}, ["loss", "rate", "distortion"]),
+        ({"loss": 1.0}, ["loss"]),
+    ],
+    ids=["a VAE", "a small weight of the rate", "a perceptual term", "a classifier"],
+)
+def test_a_line_leads_with_what_is_optimised(terms: dict[str, float], shown: list[str]) -> None:
+    metrics = {f"{split}/{name}": value for split in ("train", "val") for name, value in terms.items()}
+    assert list(_shown(metrics)) == [*shown, *(f"val {name}" for name in shown)]
