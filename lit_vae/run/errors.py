@@ -121,9 +121,14 @@ def _names_its_component(error: BaseException) -> bool:
 
 def _names_a_setting(error: BaseException) -> bool:
     """Whether a component of lit_vae refuses one of its settings, perhaps as late as in training."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    ours = bool(frames) and frames[-1].f_globals.get("__name__", "").startswith(("lit_vae.", "callbacks."))
+    ours = _raised_in(error).startswith(("lit_vae.", "callbacks."))
     return ours and _names_its_component(error) and "(=" in str(error)
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module that raised an error; blank if nobody did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def _component_failure(error: Exception) -> str | None:
@@ -163,10 +168,10 @@ def _arguments_of(frame: FrameType) -> str:
 
 
 def _is_setting_error(error: Exception) -> bool:
-    """Whether Lightning refuses a setting. It may do so late, for example at the first validation."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    return isinstance(error, MisconfigurationException) or "Early stopping conditioned on metric" in str(error)
+    """Whether Lightning refuses a setting. It may do so late, for example when it has counted the batches."""
+    by_lightning = isinstance(error, ValueError) and _raised_in(error).startswith("lightning.pytorch.")
+    early = "Early stopping conditioned on metric" in str(error)
+    return by_lightning or early or isinstance(error, MisconfigurationException)
 
 
 _SILENT = (

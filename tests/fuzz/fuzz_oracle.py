@@ -96,8 +96,11 @@ def _holds(saved: Any, edit: Edit) -> bool:
 
 
 def words(case: Case, base: Any) -> set[str]:
-    """What a message may name: a key that was changed, its component, its section, or a file that is not the base."""
-    named = set(case.overlays)
+    """What a message may name: a key that was changed, its component, its section, or a file that is not the base.
+
+    Or another component: where two sizes do not agree, nobody knows which of them is wrong.
+    """
+    named = {*case.overlays, *_components(base)}
     for edit in case.all:
         keys = [key for key in edit.at if isinstance(key, str) and key not in {"init_args", "class_path"}]
         named |= {keys[-1], *({keys[0]} - {"model", "data"})}  # those say too little of what lies within
@@ -121,6 +124,16 @@ def words(case: Case, base: Any) -> set[str]:
                 component = part["class_path"].rsplit(".", 1)[-1]
         named |= {component} - {None}
     return named
+
+
+def _components(tree: Any) -> set[str]:
+    """The names of all classes, with the colon after which they say what is wrong."""
+    if isinstance(tree, list):
+        return set().union(*map(_components, tree))
+    if not isinstance(tree, dict):
+        return set()
+    own = {f"{tree['class_path'].rpartition('.')[2]}: "} if isinstance(tree.get("class_path"), str) else set()
+    return own.union(*map(_components, tree.values()))
 
 
 def finite(cell: str) -> bool:

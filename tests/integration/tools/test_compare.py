@@ -1,6 +1,7 @@
 """``lit-vae compare`` on small runs of every kind, whatever became of them."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -294,5 +295,6 @@ def test_a_run_that_is_killed_in_the_middle_is_compared_with_what_it_has_left(
     assert re.search(r"running, or killed; last heard of at step [\d,]+, 20\d\d-", card(page, "killed"))
     assert "It was not tested: its numbers are those of its last validations" in card(page, "killed")
     assert "Image 2 reconstructed by killed, PSNR" in page.read_text()
-    rows = [line.split(",") for line in (tmp_path / "out" / "metrics.csv").read_text().splitlines()]
-    assert {row[5] for row in rows if row[0] == "killed" and row[3] == "psnr"} == {"val"}
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["split"] for row in rows if row["run"] == "killed" and row["metric"] == "psnr"} == {"val"}

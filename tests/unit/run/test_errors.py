@@ -56,6 +56,20 @@ def test_a_setting_that_training_finds_to_be_wrong_needs_no_traceback() -> None:
     assert message_for_user(elsewhere, begun=True) is None
 
 
+def test_a_setting_that_lightning_refuses_when_it_has_counted_the_batches_needs_no_traceback(
+    lightning: Callable[..., None], digits_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        lightning(
+            "fit", "--config", digits_config, "--run_dir", tmp_path / "run", "--trainer.val_check_interval=100000"
+        )
+    assert exit_info.value.code == 1
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "`val_check_interval` (100000)" in said
+    assert "Traceback" not in said
+
+
 def test_words_of_our_own_are_left_as_they_are() -> None:
     assert message_for_user(ValueError("MLP: hidden (=[0]) must be positive."), begun=False) == (
         "error: MLP: hidden (=[0]) must be positive."
