@@ -40,7 +40,7 @@ def short(name: str, folder: Path) -> Path:
     config["model"]["init_args"].pop("augmentation", None)
     if realism := config["model"]["init_args"].get("realism"):
         realism["init_args"]["perceptual"] = None
-        realism["init_args"]["adversary"]["init_args"] |= {"weight": 0.5, "start_step": 0}
+        realism["init_args"]["adversary"]["init_args"] |= {"weight": 0.5, "start_step": 0, "augmentations": []}
     config["trainer"] = {
         "max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", "precision": "64-true", "callbacks": [],
     }  # fmt: skip
