@@ -37,7 +37,6 @@ from lit_vae.run.errors import (
 )
 from lit_vae.run.finite import FiniteNumbers
 from lit_vae.run.hardware import CountOperations, set_threads
-from lit_vae.run.lightning_internals import skip_idle_hooks
 from lit_vae.run.limits import check_numbers
 from lit_vae.run.lock import exclusive_training, is_first_process
 from lit_vae.run.loggers import WandB, place_loggers
@@ -166,7 +165,6 @@ class LitCLI(LightningCLI):
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves in a signal handler: ranks deadlock
         trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
-        skip_idle_hooks(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, WandB):
                 logger.describe(yaml.safe_load(self.continuation.config))

@@ -17,11 +17,6 @@ SUPPORTED = {"lightning": "lightning>=2.6.6,<2.7", "jsonargparse": "jsonargparse
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 """The keys under which a checkpoint's hyper-parameters name a class, and the function that builds it."""
 
-HOOKS_OF_A_STEP = (
-    "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
-    "on_before_optimizer_step", "on_train_batch_end", "on_validation_batch_start", "on_validation_batch_end",
-)  # fmt: skip
-
 INSTANTIATE_MODULE = "lightning.pytorch.cli.instantiate_module"
 """The only value of `INSTANTIATOR` that Lightning writes."""
 
@@ -50,21 +45,6 @@ def validation_interval(trainer: Any) -> float | None:
     """
     interval: float | None = _attribute(trainer, "val_check_batch")
     return interval
-
-
-def skip_idle_hooks(trainer: Any) -> None:
-    """Call a callback in a step only for the hooks that it defines.
-
-    Lightning calls six hooks of every callback in every step, and opens a context of the profiler around each: with the
-    twenty callbacks of a run, a twentieth of the step of a small network. It passes over hooks that are not callable,
-    and no documented way does so.
-    """
-    from lightning.pytorch import Callback
-
-    for callback in trainer.callbacks:
-        for name in HOOKS_OF_A_STEP:
-            if getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name):
-                setattr(callback, name, None)
 
 
 def started_processes(trainer: Any) -> "list[subprocess.Popen[bytes]]":

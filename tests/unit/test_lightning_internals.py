@@ -13,20 +13,16 @@ from types import SimpleNamespace
 import jsonargparse
 import pytest
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.profilers import SimpleProfiler
 
 from lit_vae.run import lightning_internals
 from lit_vae.run.lightning_internals import (
     CLASS_PATH,
-    HOOKS_OF_A_STEP,
     INSTANTIATE_MODULE,
     INSTANTIATOR,
     SUPPORTED,
     batch_index,
     import_rules_given_back,
-    skip_idle_hooks,
     started_processes,
     validation_interval,
 )
@@ -202,26 +198,6 @@ def test_the_interval_of_validations_is_in_batches(given, expected, trainer_of):
     trainer = trainer_of(val_check_interval=given, max_epochs=1, limit_train_batches=6, limit_val_batches=1)
     trainer.fit(BoringModel())
     assert validation_interval(trainer) == expected
-
-
-def test_a_step_calls_only_hooks_that_a_callback_defines(trainer_of):
-    class Counts(Callback):
-        steps = 0
-
-        def on_train_batch_end(self, *_):
-            self.steps += 1
-
-    counts, losses, profiler = Counts(), [], SimpleProfiler()
-    by_hand = LambdaCallback(on_before_backward=lambda trainer, model, loss: losses.append(loss))
-    trainer = trainer_of(max_steps=3, callbacks=[Callback(), counts, by_hand], profiler=profiler)
-    skip_idle_hooks(trainer)
-    trainer.fit(BoringModel())
-    called = [name for name in profiler.recorded_durations if name.startswith("[Callback]")]
-    assert {name for name in called if name.endswith(HOOKS_OF_A_STEP)} == {
-        f"[Callback]{type(counts).__qualname__}.on_train_batch_end",
-        "[Callback]LambdaCallback.on_before_backward",
-    }
-    assert counts.steps == len(losses) == 3
 
 
 def test_only_processes_that_lightning_has_started_are_taken_over(trainer_of):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lit_vae.intervals import GROUPS
 from lit_vae.tools.compare.charts import style, svg
 from lit_vae.tools.compare.differences import Column, image_differences, protocol_words
 from lit_vae.tools.compare.gather import Entry
@@ -178,6 +179,7 @@ def _numbers(comparison: "Comparison") -> dict[str, Any]:
             for name, some in groupby(columns, lambda column: column.metric.group)
         ],
         "with_error": with_error,
+        "groups": GROUPS,
         "against_first": _differences_to_first(columns, len(entries)),
         "arrows": _ARROWS,
         "footnotes": comparison.numbers.footnotes,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -72,6 +73,7 @@ def test_the_error_of_a_mean_is_that_of_the_means_of_the_groups() -> None:
     means = values.view(10, GROUPS).mean(0)
     assert standard_error(replicates) == pytest.approx(means.std().item() / math.sqrt(GROUPS), rel=1e-9)
     assert half_width(replicates) == T_QUANTILE * standard_error(replicates)
+    assert pytest.approx(scipy.stats.t.ppf(0.975, GROUPS - 1), abs=5e-5) == T_QUANTILE
 
 
 def of_means(x: Tensor, index: Tensor) -> list[float]:
