@@ -43,7 +43,7 @@ from lit_vae.run.loggers import WandB, place_loggers
 from lit_vae.run.loop_state import LoopState
 from lit_vae.run.offline import keep_others_offline
 from lit_vae.run.other_ranks import OtherRanks, print_traceback_on_signal
-from lit_vae.run.parser import Parser, check_sections
+from lit_vae.run.parser import Parser, check_sections, rows_alone
 from lit_vae.run.predictions import PredictionFile
 from lit_vae.run.preemption import signals_given_back
 from lit_vae.run.progress import progress_bar
@@ -262,6 +262,7 @@ def main() -> None:
     forget_classes()
     quieten_lightning()
     print_traceback_on_signal()
+    hints = rows_alone(sys.argv[1:])  # now, because the parser reads a file from within its folder
     try:
         refuse_special_files(sys.argv[1:])
         keep_others_offline()
@@ -276,6 +277,8 @@ def main() -> None:
         sys.exit(error.exit_code if isinstance(error, Preempted) else 1)
     except (KeyboardInterrupt, SystemExit) as error:
         if not is_interrupt(error):
+            if isinstance(error, SystemExit) and error.code == 2:
+                print("".join(f"{hint}\n" for hint in hints), end="", file=sys.stderr)
             raise
         print("interrupted: nothing was saved since the last checkpoint", file=sys.stderr)
         sys.exit(INTERRUPTED_EXIT_CODE)

@@ -165,7 +165,7 @@ class LastCheckpoint(Checkpoint):
         path = Path(trainer.default_root_dir, CHECKPOINTS, LAST)
         if trainer.is_global_zero:
             _add_name(path, path.with_name(PREVIOUS))
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _is_asked_to_stop(self, trainer: Trainer) -> bool:

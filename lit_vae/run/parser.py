@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_vae.run.config_folders import with_base
 from lit_vae.run.errors import without_noise
 from lit_vae.run.yaml_files import read_yaml, strictly
 
@@ -100,6 +101,17 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
         if part not in known and (near := difflib.get_close_matches(part, sorted(known), n=1)):
             return f"{message}\nDid you mean {near[0]!r} instead of {part!r}?"
     return message
+
+
+def rows_alone(args: list[str]) -> list[str]:
+    """For each configuration of a command line that is given without the ``base.yaml`` beside it: what to give."""
+    files = [Path(arg.partition("=")[2] or arg) for arg in args if arg.endswith(".yaml")]
+    pairs = [with_base(file) for file in files]
+    return [
+        f"{pair[-1]} has only what differs from {pair[0]}: give --config {pair[0]} before it."
+        for pair in pairs
+        if len(pair) == 2 and pair[0] not in files
+    ]
 
 
 def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:

@@ -6,8 +6,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_vae.run.config_folders import configurations_in, with_base
 from lit_vae.run.needs import Measured, Need, needs_of
-from lit_vae.tools.config_folders import configurations_in, with_base
 
 if TYPE_CHECKING:
     from lit_vae.tools.configurations import Components

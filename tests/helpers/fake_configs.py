@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lit_vae.tools.config_folders import BASE, with_base
+from lit_vae.run.config_folders import BASE, with_base
 from lit_vae.tools.configurations import complete_config
 from lit_vae.tools.priors import encode
 

@@ -23,7 +23,8 @@ from fake_configs import (
     with_small_networks,
 )
 
-from lit_vae.tools.config_folders import with_base
+from lit_vae.run.config_folders import with_base
+from lit_vae.run.parser import rows_alone
 from lit_vae.tools.configurations import build_components
 
 CONFIGS = configurations()
@@ -77,6 +78,18 @@ def test_a_configuration_says_how_it_is_run(path: Path) -> None:
         assert any(f"lit-vae study configs/{name(path.parent)}" in line for line in head)
     else:
         assert any(f"lightning fit --config configs/{name(path)}" in line for line in head)
+
+
+def test_a_row_without_its_base_is_told_what_it_lacks(
+    lightning: Lightning, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    base, row = (f"configs/compare/mnist/{name}.yaml" for name in ("base", "l1"))
+    with pytest.raises(SystemExit):
+        lightning("fit", "--config", row)
+    said = capsys.readouterr().err
+    assert f"{row} has only what differs from {base}: give --config {base} before it." in said
+    assert rows_alone(["fit", "--config", base, f"--config={row}"]) == []
 
 
 @pytest.mark.parametrize(

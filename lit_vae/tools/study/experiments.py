@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from lit_vae.run.config_folders import with_base
 from lit_vae.run.files import CONFIG_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json, replacing
 from lit_vae.run.lock import LOCK_FILE
 from lit_vae.run.settings import differences
 from lit_vae.run.yaml_files import read_yaml
-from lit_vae.tools.config_folders import with_base
 from lit_vae.tools.runs import Checkpoint
 
 LOG_FILE = "study.log"

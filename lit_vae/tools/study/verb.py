@@ -8,11 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Literal
 
+from lit_vae.run.config_folders import configurations_in
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.wandb_settings import SETTINGS_FILE
 from lit_vae.run.yaml_files import read_yaml
-from lit_vae.tools.config_folders import configurations_in
 from lit_vae.tools.runs import Checkpoint
 from lit_vae.tools.study.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
 from lit_vae.tools.study.processes import interruptible, run_logged
@@ -56,13 +56,13 @@ def study(
     """
     runs = _runs_folder(folder, out)
     every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
-    chosen = _choose(every, only)
+    chosen = _choose(every, only, "--only")
     _trust_classes_of(every)
     failures: list[str] = []
     with interruptible("the same command goes on from here"):
         if part != "page":
             if budget_from is not None:
-                chosen = _with_budget(_choose(every, [budget_from])[0], chosen, train=not slurm)
+                chosen = _with_budget(_choose(every, [budget_from], "--budget_from")[0], chosen, train=not slurm)
             _refuse_problems(chosen)
         if slurm:
             _submit(folder, config or [], budget_from, runs, chosen, part)
@@ -139,11 +139,11 @@ def _runs_folder(folder: str, out: str | None) -> Path:
     return Path("runs", *(below or parts[-1:]))
 
 
-def _choose(every: Sequence[Experiment], only: Sequence[str] | None) -> list[Experiment]:
+def _choose(every: Sequence[Experiment], only: Sequence[str] | None, option: str) -> list[Experiment]:
     names = [e.name for e in every]
     if unknown := [name for name in only or () if name not in names]:
         raise ValueError(
-            f"--only {', '.join(unknown)}: there is no such configuration. Give one of {', '.join(names)}."
+            f"{option} {', '.join(unknown)}: there is no such configuration. Give one of {', '.join(names)}."
         )
     return [e for e in every if not only or e.name in only]
 

@@ -187,7 +187,7 @@ def test_rows_over_a_base_train_for_as_long_as_the_leader(
     (configs / "follower.yaml").write_text("model: {init_args: {objective: {init_args: {beta: 2.0}}}}")
 
     study = ("study", configs, "--out", runs, "--budget_from", "leader")
-    assert "There is no such" not in fails(1, *study[:-1], "lead")
+    assert "--budget_from lead: there is no such configuration. Give one of" in fails(1, *study[:-1], "lead")
     out = tools(*study)
     assert out.index("leader (sets the number of steps)") < out.index("follower (2/2): trains")
     assert record(runs / "leader")["step"] == record(runs / "follower")["step"] == 6
