@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from study_helpers import Pages, stand_in
 from tools_helpers import Fails, RunCopy, Tools
 
 from lit_vae.cli import main as lightning_main
@@ -118,3 +119,10 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def no_grad() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+@pytest.fixture
+def pages() -> Iterator[Pages]:
+    """No page is made; see `study_helpers.stand_in`."""
+    with stand_in() as made:
+        yield made

@@ -10,69 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import warm
 import yaml
+from study_helpers import EPOCHS, Pages, record, stand_in, write_configs
 from tools_helpers import Fails, Tools
 
 from lit_vae.tools import main
 
 ROOT = Path(__file__).resolve().parents[3]
-EPOCHS = 30  # long enough to be caught training
-COMPARE = "lit_vae.tools.compare"
-
-
-def write_configs(folder: Path) -> Path:
-    """Two small configurations of digits."""
-    folder.mkdir(parents=True)
-    for family in ("ae", "vae"):
-        config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / family / "digits.yaml").read_text())
-        config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "limit_train_batches": 4}
-        config["trainer"] |= {"callbacks": [], "enable_model_summary": False}
-        for network in ("encoder", "decoder"):
-            config["model"]["init_args"][network]["init_args"]["hidden"] = [8]
-        if family == "vae":
-            config["trainer"] |= {"max_epochs": EPOCHS, "limit_train_batches": 20}
-        (folder / f"{family}.yaml").write_text(yaml.safe_dump(config))
-    return folder
-
-
-class Pages:
-    """In place of the comparison: what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.refusal: Exception | None = None
-
-    def __call__(self, **arguments: Any) -> None:
-        for run in arguments["runs"]:
-            assert (Path(run) / "checkpoints" / "last.ckpt").is_file()
-        Path(arguments["out"]).mkdir(exist_ok=True)
-        self.asked.append(arguments)
-        if self.refusal is not None:
-            raise self.refusal
-
-
-@contextmanager
-def stand_in() -> Iterator[Pages]:
-    """No page is made, and what a study in this process starts is forked."""
-    pages, module = Pages(), ModuleType(COMPARE)
-    module.compare = pages  # type: ignore[attr-defined]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, COMPARE, module)
-        forking = SimpleNamespace(**{**vars(subprocess), "Popen": warm.Popen})
-        patch.setattr("lit_vae.tools.study.processes.subprocess", forking)
-        yield pages
-
-
-@pytest.fixture
-def pages() -> Iterator[Pages]:
-    with stand_in() as made:
-        yield made
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +49,6 @@ def contents(run: Path) -> dict[str, tuple[int, bytes]]:
 
 def weights(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def record(run: Path) -> dict[str, Any]:
-    return json.loads((run / "run.json").read_text())
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
@@ -171,31 +116,6 @@ def test_what_is_done_is_not_done_again_but_the_page_is(tools: Tools, folder: Pa
     out = tools("study", folder / "configs", "--out", folder / "runs", "--part", "runs", "--only", "vae")
     assert "vae (1/1): done before\n" in out
     assert len(pages.asked) == 2
-
-
-def test_rows_over_a_base_train_for_as_long_as_the_leader(
-    tools: Tools, fails: Fails, tmp_path: Path, pages: Pages
-) -> None:
-    """The leader stops at its second validation, since its number falls; a row is one setting."""
-    configs, runs = tmp_path / "configs", tmp_path / "runs"
-    base = yaml.safe_load((write_configs(tmp_path / "whole") / "vae.yaml").read_text())
-    base["trainer"] |= {"max_epochs": -1, "max_steps": 400, "val_check_interval": 3, "check_val_every_n_epoch": None}
-    configs.mkdir()
-    (configs / "base.yaml").write_text(yaml.safe_dump(base))
-    stop = {"class_path": "callbacks.StopWhenFlat", "init_args": {"monitor": "val/loss", "gain": 1e6}}
-    (configs / "leader.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [stop]}}))
-    (configs / "follower.yaml").write_text("model: {init_args: {objective: {init_args: {beta: 2.0}}}}")
-
-    study = ("study", configs, "--out", runs, "--budget_from", "leader")
-    assert "--budget_from lead: there is no such configuration. Give one of" in fails(1, *study[:-1], "lead")
-    out = tools(*study)
-    assert out.index("leader (sets the number of steps)") < out.index("follower (2/2): trains")
-    assert record(runs / "leader")["step"] == record(runs / "follower")["step"] == 6
-    saved = yaml.safe_load((runs / "follower" / "config.yaml").read_text())
-    assert saved["trainer"]["max_steps"] == 6
-    assert saved["model"]["init_args"]["objective"]["init_args"]["beta"] == 2.0
-    assert tools(*study).count("done before") == 2
-    assert "trainer.max_steps: 6 -> 400" in fails(1, *study[:-2])  # without the leader it is another study
 
 
 def test_a_page_that_cannot_be_made_is_a_failure(fails: Fails, folder: Path, pages: Pages) -> None:
