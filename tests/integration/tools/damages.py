@@ -96,20 +96,14 @@ FIRST = {
 
 
 def cases() -> list[Any]:
-    """Of all triples of a verb, a file that it reads and a damage: those in which every pair of the three comes.
-
-    The sixth damage is that the file is gone. What a verb says of a file depends on the reader of that file, which has
-    a test for each damage above; here every verb must pass it on.
-    """
-    chosen = []
-    for v, verb in enumerate(READERS):
-        read = [name for name in FILES if verb in READ_BY[name]]
-        kinds = [*DAMAGES, GONE]
-        for i in range(max(len(kinds), len(read))):
-            name, damage = read[i % len(read)], kinds[(v + i) % len(kinds)]
-            if (name, damage) not in HARMLESS:
-                chosen.append(pytest.param(verb, name, damage, id=f"{verb}-{name}-{damage}"))
-    return chosen
+    """All triples of a verb, a file that it reads and a damage. The sixth damage is that the file is gone."""
+    return [
+        pytest.param(verb, name, damage, id=f"{verb}-{name}-{damage}")
+        for verb in READERS
+        for name in FILES
+        for damage in (*DAMAGES, GONE)
+        if verb in READ_BY[name] and (name, damage) not in HARMLESS
+    ]
 
 
 def damaged_to_no_harm(verb: str) -> list[tuple[str, str]]:
