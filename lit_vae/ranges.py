@@ -107,18 +107,18 @@ def check_numbers(component: object, given: Mapping[str, Any], hints: Mapping[st
         raise ValueError("\n".join(map(str, problems)))
 
 
-def problems_in(config: Mapping[str, Any], kinds: Mapping[str, type], others: Ranges) -> list[NumberProblem]:
+def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ranges) -> list[NumberProblem]:
     """All numbers of a configuration that are not finite or out of range.
 
     Args:
         config: plain values; a component is a mapping with ``class_path`` and ``init_args``.
-        kinds: classes of top-level entries without a ``class_path``, such as the trainer.
+        kinds: annotations of top-level entries without a ``class_path``, such as the trainer's class.
         others: ranges for classes that do not state them.
     """
     return [
         problem
         for name, value in config.items()
-        for problem in _numbers(value, kinds.get(name, Any), name, name, name, others)
+        for problem in _numbers(value, kinds.get(name, Any), "configuration", name, name, others)
     ]
 
 

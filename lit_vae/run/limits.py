@@ -26,6 +26,7 @@ from lit_vae.run.checkpoints import BestCheckpoint, LastCheckpoint
 MinusOneForAll = Annotated[int, Within(ge=-1)]
 NotNegative = Annotated[float, Within(ge=0)]
 Positive = Annotated[float, Within(gt=0)]
+NumpySeed = Annotated[int, Within(ge=0, le=2**32 - 1)]
 
 FOREIGN_RANGES: Ranges = {
     Trainer: {
@@ -103,7 +104,12 @@ FOREIGN_RANGES: Ranges = {
 }
 """Arguments that classes of torch and Lightning accept unchecked, or refuse without naming the setting."""
 
-SECTION_CLASSES = {"trainer": Trainer, "best_checkpoint": BestCheckpoint, "last_checkpoint": LastCheckpoint}
+SECTIONS = {
+    "trainer": Trainer,
+    "best_checkpoint": BestCheckpoint,
+    "last_checkpoint": LastCheckpoint,
+    "seed_everything": NumpySeed,
+}
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -112,6 +118,6 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming each number that is not finite or is out of its range, with its setting.
     """
-    problems = problems_in(config, SECTION_CLASSES, FOREIGN_RANGES)
+    problems = problems_in(config, SECTIONS, FOREIGN_RANGES)
     if problems:
         raise ValueError("\n".join(f"{problem} Change {problem.key}." for problem in problems))

@@ -147,6 +147,7 @@ def test_a_finished_run_is_not_written_over(
             "Adam: lr (=inf) must be a finite number and at least 0. Change model.init_args.o",
         ),
         ("log_every_n_steps: 22", "log_every_n_steps: 0", "must be at least 1. Change trainer.log_every_n_steps."),
+        ("seed_everything: 0", "seed_everything: 4294967296", "at most 4294967295. Change seed_everything."),
     ],
 )
 def test_a_mistake_in_a_configuration_is_one_clear_error(

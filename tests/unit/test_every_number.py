@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import (
 import callbacks
 import lit_vae
 from lit_vae.ranges import problems_in
-from lit_vae.run.limits import FOREIGN_RANGES, SECTION_CLASSES
+from lit_vae.run.limits import FOREIGN_RANGES, SECTIONS
 
 COMPONENTS = (
     "lit_vae.models", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules", "lit_vae.likelihoods",
@@ -93,7 +93,7 @@ def is_number(hint: Any) -> bool:
 
 
 def numbers() -> Iterator[tuple[type, str, Any]]:
-    for kind in [*classes(), SECTION_CLASSES["last_checkpoint"]]:
+    for kind in [*classes(), SECTIONS["last_checkpoint"]]:
         init = vars(kind)["__init__"]
         for argument, hint in get_type_hints(init, include_extras=True).items():
             if argument not in GIVEN_BY_THE_MODEL and argument not in GIVEN_TO.get(kind.__name__, ()):
