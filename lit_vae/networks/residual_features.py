@@ -75,6 +75,8 @@ class ResidualFeatures(FeatureNetwork):
         num_classes: set by the model.
         widths: channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution.
+        stride: of the first convolution, in pixels: the finest map has an s-th of the image's height and width. Its
+            kernel covers 2 s + 1 pixels. A stride of 2 costs a quarter.
     """
 
     @checked
@@ -84,6 +86,7 @@ class ResidualFeatures(FeatureNetwork):
         num_classes: int,
         widths: list[PositiveInt] = [32, 64, 128],  # noqa: B006
         blocks: SmallCount = 1,
+        stride: SmallCount = 1,
     ) -> None:
         super().__init__()
         if not widths:
@@ -93,8 +96,8 @@ class ResidualFeatures(FeatureNetwork):
             )
         self.in_channels = in_channels
         self.num_features = widths[-1]
-        self.smallest_size = 2 ** (len(widths) - 1)
-        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.smallest_size = stride * (2 ** (len(widths) - 1) - 1) + 1
+        self.stem = nn.Conv2d(in_channels, widths[0], 2 * stride + 1, stride=stride, padding=stride)
         channels = [widths[0], *widths]
         self.stages = nn.ModuleList(
             nn.Sequential(_Block(before, width), *(_Block(width, width) for _ in range(blocks - 1)))

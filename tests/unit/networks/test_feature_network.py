@@ -27,12 +27,21 @@ def test_blocks_are_at_every_resolution() -> None:
     assert [len(stage) for stage in two.stages] == [2, 2]
 
 
-def test_an_image_below_the_smallest_size_leaves_nothing() -> None:
-    network = ResidualFeatures(1, 5, widths=[4, 4, 4])
-    assert network.smallest_size == 4
-    network(torch.zeros(1, 1, 4, 4))
+@pytest.mark.parametrize(("stride", "smallest"), [(1, 4), (2, 7), (3, 10)])
+def test_an_image_below_the_smallest_size_leaves_nothing(stride: int, smallest: int) -> None:
+    network = ResidualFeatures(1, 5, widths=[4, 4, 4], stride=stride)
+    assert network.smallest_size == smallest
+    assert [h.shape[-1] for h in network.maps(torch.zeros(1, 1, smallest, smallest))] == [4, 2, 1]
     with pytest.raises(RuntimeError):
-        network(torch.zeros(1, 1, 4, 3))
+        network(torch.zeros(1, 1, smallest, smallest - 1))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_every_pixel_reaches_the_first_map(float64: None, stride: int) -> None:
+    x = torch.zeros(1, 1, 12, 12, requires_grad=True)
+    ResidualFeatures(1, 5, widths=[4], stride=stride).stem(x).sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
 
 
 def test_a_blank_image_has_a_finite_gradient() -> None:
