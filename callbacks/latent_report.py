@@ -6,11 +6,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.panel import posterior_of
 from callbacks.periodic import Measurement
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
-from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 
@@ -74,8 +74,8 @@ class LatentReport(Measurement):
 
 
 def latents_of(model: Autoencoder, batch: Batch) -> DiagonalGaussian | Tensor:
-    """Posteriors of a batch, or latents for a model without a posterior."""
-    return model.encode(*batch) if isinstance(model, HasPosterior) else model.embed(*batch)
+    """Posteriors of a batch, or latents for a model without Gaussian posteriors."""
+    return posterior_of(model, batch) or model.embed(*batch)
 
 
 def in_one_line(report: Mapping[str, Any]) -> str:

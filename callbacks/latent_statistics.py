@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.drawing import new_figure, rasterize
+from callbacks.panel import posterior_of, prior_of
 from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
@@ -38,11 +39,16 @@ class LatentStatistics(Measurement):
         self.max_images = max_images
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only models with a posterior and a prior."""
+        """Only models with a posterior and a prior, both Gaussian."""
         if not isinstance(model, HasPosterior):
             raise self._refuse(
                 f"{type(model).__name__} has no posterior and prior (encode, prior).",
                 "Remove it from trainer.callbacks, or train a VAE.",
+            )
+        if not (model.gaussian_posterior and model.gaussian_prior):
+            raise self._refuse(
+                f"posterior and prior of {type(model).__name__} are not both Gaussian.",
+                "Remove it from trainer.callbacks.",
             )
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
@@ -55,9 +61,10 @@ class LatentStatistics(Measurement):
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Add the posteriors of a batch."""
-        x, y = batch
-        assert isinstance(model, HasPosterior)  # by `check_model`
-        self.metric.update(model.encode(x, y), model.prior(y))
+        posterior, prior = posterior_of(model, batch), prior_of(model, batch.y)
+        assert posterior is not None  # by `check_model`
+        assert prior is not None
+        self.metric.update(posterior, prior)
 
     def compute(self) -> dict[str, Tensor]:
         """The five numbers above."""

@@ -91,8 +91,15 @@ def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch
 
 
 def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
-    """``p(z | y)`` for labels ``y (B,)``; None for a family without a prior."""
-    return model.prior(y) if isinstance(model, HasPosterior) else None
+    """``p(z | y)`` for labels ``y (B,)``; None for a family without a prior, or with one that is no Gaussian."""
+    prior = model.prior(y) if isinstance(model, HasPosterior) else None
+    return prior if isinstance(prior, DiagonalGaussian) else None
+
+
+def posterior_of(model: Autoencoder, batch: Batch) -> DiagonalGaussian | None:
+    """``q(z | x)`` of a batch; None for a family without a posterior, or with one that is no Gaussian."""
+    posterior = model.encode(*batch) if isinstance(model, HasPosterior) else None
+    return posterior if isinstance(posterior, DiagonalGaussian) else None
 
 
 def prior_latents(model: Autoencoder, y: Tensor, temperature: float, seed: int) -> Tensor:

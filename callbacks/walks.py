@@ -8,9 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.drawing import MINUS, SIGMA, sheet
-from callbacks.panel import Images, Panel, decode_means, example_images, prior_of, to_model
+from callbacks.panel import Images, Panel, decode_means, example_images, posterior_of, prior_of, to_model
 from lit_vae.images import Batch
-from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import NotNegativeInt, PositiveFloat, PositiveInt, SmallCount, Steps, checked
 
@@ -21,19 +20,20 @@ _STATISTICS_IMAGES = 512
 
 
 class Scale(NamedTuple):
-    """``mean``, ``std`` and ``use`` of the latent dimensions, each ``(d,)``."""
+    """``mean``, ``std`` and ``use`` of the latent dimensions, each ``(d,)``, and the unit of ``use``."""
 
     mean: Tensor
     std: Tensor
     use: Tensor
+    unit: str
 
 
 class Traversals(Panel):
     """Each row changes one latent dimension from -2 to 2 standard deviations of its prior: panel ``traversals``.
 
-    Rows are ranked by the mean KL of their dimension to the prior, which the label shows. A family without a prior uses
-    mean and standard deviation of its embedded images, and ranks by the latter. A dimension of a latent map is one
-    value at one position.
+    Rows are ranked by the mean KL of their dimension to the prior, which the label shows. A family without a Gaussian
+    prior and posterior uses mean and standard deviation of its embedded images, and ranks by the latter. A dimension
+    of a latent map is one value at one position.
 
     Args:
         dims: number of rows.
@@ -71,8 +71,7 @@ class Traversals(Panel):
             walk[..., dim] = scale.mean[dim] + offsets * scale.std[dim]
             latents = walk.flatten(0, 1).unflatten(1, model.latent_shape)
             rows.append(decode_means(model, latents, y.repeat_interleave(self.steps)))
-        unit = "nats" if prior_of(model, y) is not None else "sd"
-        labels = [f"z{dim + 1}  {scale.use[dim].item():.2f} {unit}" for dim in order]
+        labels = [f"z{dim + 1}  {scale.use[dim].item():.2f} {scale.unit}" for dim in order]
         blocks = range(self.steps - 1, self.steps * len(z), self.steps)
         above = [_signed(offset) for offset in offsets.tolist()] * len(z)
         return sheet(torch.stack(rows), labels, above, wide_after_columns=blocks)
@@ -160,16 +159,19 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 
 
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
-    """Mean, deviation and use of each latent dimension, of the prior or, without one, of embedded images."""
-    batches = example_images(images, _STATISTICS_IMAGES, model)
-    if not isinstance(model, HasPosterior):
+    """Mean, deviation and use of each latent dimension: of the prior if it and the posterior are Gaussian, else of
+    embedded images.
+    """
+    batches = list(example_images(images, _STATISTICS_IMAGES, model))
+    pairs = [(posterior_of(model, batch), prior_of(model, batch.y)) for batch in batches]
+    kls = [q.kl_per_dim(p).flatten(1) for q, p in pairs if q is not None and p is not None]
+    prior = prior_of(model, model.labels_for(1, None))
+    if prior is None or not kls:
         z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
         std = z.std(0) if len(z) > 1 else torch.zeros_like(z[0])
-        return Scale(z.mean(0), std, std)
-    kl = torch.cat([model.encode(x, y).kl_per_dim(model.prior(y)).flatten(1) for x, y in batches])
-    prior = model.prior(model.labels_for(1, None))
+        return Scale(z.mean(0), std, std, "sd")
     std = prior.std.expand_as(prior.mean)
-    return Scale(prior.mean.flatten(), std.flatten(), kl.mean(0))
+    return Scale(prior.mean.flatten(), std.flatten(), torch.cat(kls).mean(0), "nats")
 
 
 def _signed(offset: float) -> str:

@@ -15,6 +15,8 @@ from lit_vae.distributions.continuous import (
     DiagonalGaussian,
     Distribution,
     Laplace,
+    LatentDistribution,
+    Reparametrised,
     standard_normal,
 )
 from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture
@@ -28,5 +30,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "Laplace",
+    "LatentDistribution",
+    "Reparametrised",
     "standard_normal",
 ]

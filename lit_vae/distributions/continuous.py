@@ -78,7 +78,29 @@ class Distribution(ABC):
         """One draw for each element of the batch, ``(..., *event)``, without gradient."""
 
 
-class DiagonalGaussian(Distribution):
+class LatentDistribution(Distribution):
+    """A distribution over latents, which can also be sampled with less or more noise than it has."""
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """One draw for each element of the batch, without gradient, its noise scaled by ``temperature``."""
+
+
+class Reparametrised(LatentDistribution):
+    """A distribution whose draws are a function of its parameters and of noise, as a posterior needs."""
+
+    @abstractmethod
+    def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
+        """Draws with gradients to the parameters, ``(num_samples, B, *event)``.
+
+        Args:
+            num_samples: number of draws per element of the batch.
+            draws: the noise, its samples ``first, first + 1, ...``; None: noise from the global generator.
+            first: number of samples of ``draws`` to skip.
+        """
+
+
+class DiagonalGaussian(Reparametrised):
     """``N(mean, diag exp(log_var))``, for posteriors, priors and images.
 
     ``log_var`` is clamped to `LOG_SCALES` and may have any shape that broadcasts against ``mean`` (a scalar for one
@@ -118,12 +140,7 @@ class DiagonalGaussian(Distribution):
         """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradients to both parameters.
 
         Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, sec. 2.4. If the parameters depend on draws of a
-        level above, ``(num_samples, B, *event)``, each gets one draw.
-
-        Args:
-            num_samples: number of draws per element of the batch.
-            draws: the noise, its samples ``first, first + 1, ...``; None: noise from the global generator.
-            first: number of samples of ``draws`` to skip.
+        level above, ``(num_samples, B, *event)``, each gets one draw. See `Reparametrised` for the arguments.
         """
         event = tuple(self.mean.shape[-self.event_ndim :])
         if draws is None:
@@ -133,9 +150,9 @@ class DiagonalGaussian(Distribution):
         return self.mean + self.std * eps
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        """One draw for each element of the batch, ``(..., *event)``."""
-        return self.mean + self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
+    def sample(self, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """``mean + temperature * std * eps`` for each element of the batch, ``(..., *event)``."""
+        return self.mean + temperature * self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
 
     def kl_per_dim(self, other: "DiagonalGaussian | None" = None) -> Tensor:
         """``KL(self || other)`` of each dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.distributions import Distribution, Reparametrised
 from lit_vae.noise import Draws
 from lit_vae.objectives import Level
 from lit_vae.objectives.bounds import importance_weighted_bound, log_weights
@@ -56,12 +56,14 @@ class HasBound(ABC):
 
 
 class HasPosterior(HasBound):
-    """One level of latents, with a Gaussian posterior and a Gaussian prior."""
+    """One level of latents, with a posterior and a prior. Both may be Gaussians, which more can be said of."""
 
     prior: Prior
+    gaussian_posterior: bool
+    gaussian_prior: bool
 
     @abstractmethod
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+    def encode(self, x: Tensor, y: Tensor) -> Reparametrised:
         """``q(z | x, y)``, ``(B, *latent)``."""
 
 

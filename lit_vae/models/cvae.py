@@ -7,6 +7,7 @@ from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.vae import VAE
 from lit_vae.objectives import Objective
+from lit_vae.posteriors import PosteriorFactory
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 
@@ -18,12 +19,13 @@ class CVAE(VAE):
         image_shape: ``[channels, height, width]`` of the images.
         num_classes: number of labels; labels are 0 to ``num_classes - 1``.
         prior: ``p(z|y)``: standard normal, or learned for each class.
-        encoder: network from image and one-hot label to posterior mean and log-variance.
+        encoder: network from image and one-hot label to the posterior's parameters.
         decoder: network from latent and one-hot label to the likelihood's parameters.
         likelihood: ``p(x|z,y)``.
         objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
+        posterior: ``q(z|x,y)`` from the encoder's output; null: a diagonal Gaussian.
     """
 
     @checked
@@ -38,9 +40,12 @@ class CVAE(VAE):
         objective: Objective,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
+        posterior: PosteriorFactory | None = None,
     ) -> None:
         self.num_classes = num_classes  # the networks' condition
-        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
+        super().__init__(
+            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, posterior=posterior
+        )
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: data without labels, or with more labels than ``num_classes``."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_vae.distributions import LOG_2PI
+from lit_vae.distributions import LOG_2PI, DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.models.vae import VAE
@@ -118,6 +118,12 @@ class PCA(VAE):
         assert isinstance(self.likelihood, LearnedGaussian)
         return self.likelihood.log_var
 
+    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        """The exact posterior."""
+        posterior = super().encode(x, y)
+        assert isinstance(posterior, DiagonalGaussian)
+        return posterior
+
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
         """Orthogonal projection to the principal directions, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``.
 
@@ -137,7 +143,7 @@ class PCA(VAE):
         # E_q ||x - W z - b||^2 = ||x - W m - b||^2 + sum_j ||w_j||^2 s_j
         spread = self._linear(self.decoder).weight.square().sum(0) * posterior.log_var.exp()
         distortion = -likelihood.log_prob(x) + 0.5 * spread.sum(1) * torch.exp(-self.noise_log_var)
-        rate = posterior.kl(self.prior(y))
+        rate = posterior.kl()
         loss = distortion + rate
         return Step({"loss": loss, "elbo": -loss, "rate": rate, "distortion": distortion}, likelihood)
 

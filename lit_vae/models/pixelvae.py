@@ -10,6 +10,7 @@ from lit_vae.models.base import NetworkFactory
 from lit_vae.models.vae import VAE
 from lit_vae.networks.autoregressive import Autoregressive, AutoregressiveFactory, generate
 from lit_vae.objectives import Objective
+from lit_vae.posteriors import PosteriorFactory
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 
@@ -20,7 +21,7 @@ class PixelVAE(VAE):
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         prior: ``p(z)``; its ``shape`` is the latent's.
-        encoder: network from image to posterior mean and log-variance.
+        encoder: network from image to the posterior's parameters.
         decoder: network from latent to features ``f(z)``, one vector for each pixel.
         network: an autoregressive network that is conditioned on ``f(z)``; a smaller receptive field leaves more to
             the latent.
@@ -29,6 +30,7 @@ class PixelVAE(VAE):
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
         features: channels of ``f(z)``.
+        posterior: ``q(z|x)`` from the encoder's output; null: a diagonal Gaussian.
     """
 
     @checked
@@ -44,9 +46,12 @@ class PixelVAE(VAE):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
         features: PositiveInt = 32,
+        posterior: PosteriorFactory | None = None,
     ) -> None:
         self.decoder_channels = features
-        super().__init__(image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler)
+        super().__init__(
+            image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, posterior=posterior
+        )
         channels, height, width = self.image_shape
         self.network = network(channels, likelihood.num_parameters(channels), (height, width), 0, features)
 

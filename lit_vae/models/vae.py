@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import DiagonalGaussian, Distribution, standard_normal
+from lit_vae.distributions import Distribution, Reparametrised
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.abilities import HasBound, HasPosterior
@@ -14,6 +14,7 @@ from lit_vae.models.with_realism import WithRealism
 from lit_vae.noise import Draws
 from lit_vae.objectives import Level, Objective, Step
 from lit_vae.objectives.bounds import term_names
+from lit_vae.posteriors import GaussianPosterior, PosteriorFactory
 from lit_vae.priors import Prior
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.realism import Realism
@@ -27,6 +28,9 @@ class VariationalAutoencoder(WithRealism, HasBound):
 
     A family defines the structure of its latents: `encode`, `path` and `sample_latents`.
     """
+
+    gaussian_posterior: bool = True
+    gaussian_prior: bool = True
 
     def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
         """Minus the bound, eq. 10: ``-E_q log p(x|z) + KL(q(z|x) || p(z))``, in nats per image."""
@@ -75,7 +79,8 @@ class VariationalAutoencoder(WithRealism, HasBound):
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: an objective that does not fit the number of levels, or to which `realism` cannot be added."""
-        found = super().problems(spec) + self.objective.problems(self.num_levels)
+        gaussian = self.gaussian_posterior, self.gaussian_prior
+        found = super().problems(spec) + self.objective.problems(self.num_levels, *gaussian)
         if self.realism is not None and not self.objective.is_sum:
             found.append(
                 f"{type(self).__name__}: {type(self.objective).__name__} is no sum of rate and distortion, so the terms"
@@ -85,7 +90,7 @@ class VariationalAutoencoder(WithRealism, HasBound):
 
 
 class VAE(VariationalAutoencoder, HasPosterior):
-    """One latent: ``p(x) = int p(x|z) p(z) dz``, with a Gaussian posterior ``q(z|x)``.
+    """One latent: ``p(x) = int p(x|z) p(z) dz``, with a posterior ``q(z|x)``.
 
     Subclasses change one thing: labels (CVAE), another decoder (PixelVAE), a small beta (KLAutoencoder), weights in
     closed form (PCA).
@@ -93,22 +98,22 @@ class VAE(VariationalAutoencoder, HasPosterior):
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         prior: ``p(z)``; its ``shape`` is the latent's.
-        encoder: network from image to posterior mean and log-variance.
+        encoder: network from image to the posterior's parameters.
         decoder: network from latent to the likelihood's parameters.
         likelihood: ``p(x|z)``.
         objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
         realism: perceptual and adversarial terms; null: none.
+        posterior: ``q(z|x)`` from the encoder's output; null: a diagonal Gaussian.
     """
 
-    def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+    def encode(self, x: Tensor, y: Tensor) -> Reparametrised:
         """``q(z | x)``, ``(B, *latent)``; the label ``y`` is used if the family has ``num_classes``."""
-        mean, log_var = self.encoder(x, self.condition(y)).chunk(2, 1)
-        return DiagonalGaussian(mean, log_var)
+        return self.posterior(self.encoder(x, self.condition(y)))
 
     def path(
-        self, encoded: DiagonalGaussian, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
+        self, encoded: Reparametrised, y: Tensor, num_samples: int, draws: Draws | None = None, first: int = 0
     ) -> tuple[list[Level], Distribution]:
         """``z ~ q(z|x)``, reparametrised, with q and p(z); and ``p(x|z)``."""
         z = encoded.rsample(num_samples, draws, first)
@@ -129,10 +134,13 @@ class VAE(VariationalAutoencoder, HasPosterior):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
         realism: Realism | None = None,
+        posterior: PosteriorFactory | None = None,
     ) -> None:
         super().__init__(image_shape, [prior.shape], likelihood, objective, optimizer, lr_scheduler, realism)
         self.prior = prior
-        self.encoder = encoder(self.image_shape, (2 * prior.shape[0], *prior.shape[1:]), self.num_classes)
+        self.posterior = (posterior or GaussianPosterior)(prior.shape)
+        self.gaussian_posterior, self.gaussian_prior = self.posterior.is_gaussian, prior.is_gaussian
+        self.encoder = encoder(self.image_shape, self.posterior.in_shape, self.num_classes)
         channels = self.decoder_channels or likelihood.num_parameters(self.image_shape[0])
         self.decoder = decoder(prior.shape, (channels, *self.image_shape[1:]), self.num_classes)
 
@@ -143,14 +151,13 @@ class VAE(VariationalAutoencoder, HasPosterior):
     def sample_latents(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:
-        """``mean + temperature * std * eps`` of the prior."""
-        prior = self.prior(self.labels_for(n, y))
-        return prior.mean + temperature * prior.std * standard_normal(tuple(prior.mean.shape), prior.mean, generator)
+        """Draws from the prior."""
+        return self.prior(self.labels_for(n, y)).sample(generator, temperature)
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: a prior with another number of classes than the model."""
         found = super().problems(spec)
-        prior_classes = getattr(self.prior, "num_classes", 0)
+        prior_classes = self.prior.num_classes
         if prior_classes and prior_classes != self.num_classes:
             remedy = (
                 "Set both to the number of labels."

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_vae.distributions import DiagonalGaussian, Distribution
+from lit_vae.distributions import DiagonalGaussian, Distribution, LatentDistribution, Reparametrised
 from lit_vae.images import Shape
 from lit_vae.objectives.step import Step
 from lit_vae.ranges import NotNegativeFloat, PositiveFloat, PositiveInt, checked
@@ -28,18 +28,25 @@ class Level(NamedTuple):
     The parameters of q and p are ``(B, *latent)``, or ``(L, B, *latent)`` if they depend on the levels above.
     """
 
-    posterior: DiagonalGaussian
-    prior: DiagonalGaussian
+    posterior: Reparametrised
+    prior: LatentDistribution
     z: Tensor
 
     def kl_per_dim(self) -> Tensor:
-        """``KL(q || p)`` of each dimension, ``(B, *latent)`` nats, in closed form given the levels above."""
+        """``KL(q || p)`` of each dimension of two Gaussians, ``(B, *latent)`` nats, given the levels above."""
+        assert isinstance(self.posterior, DiagonalGaussian)
+        assert isinstance(self.prior, DiagonalGaussian)
         kl = self.posterior.kl_per_dim(self.prior)
         return kl if kl.ndim < self.z.ndim else kl.mean(0)
 
     def rate(self) -> Tensor:
-        """``KL(q || p)``, ``(B,)`` nats."""
-        return self.kl_per_dim().flatten(1).sum(1)
+        """``KL(q || p)``, ``(B,)`` nats: in closed form for two Gaussians, else ``log q(z|x) - log p(z)`` at the draws.
+
+        The latter has the same expectation, but may be negative for an image.
+        """
+        if isinstance(self.posterior, DiagonalGaussian) and isinstance(self.prior, DiagonalGaussian):
+            return self.kl_per_dim().flatten(1).sum(1)
+        return (self.posterior.log_prob(self.z) - self.prior.log_prob(self.z)).mean(0)
 
 
 def term_names(num_levels: int) -> tuple[str, ...]:
@@ -78,27 +85,40 @@ class FreeBits:
     def __init__(self, nats: PositiveFloat) -> None:
         self.nats = nats
 
-    def groups(self, kl_per_dim: Tensor) -> Tensor:
-        """The KLs that are compared with ``nats``: ``(B, *latent) -> (B, n)``, here one per dimension."""
-        return kl_per_dim.flatten(1)
+    per_dim: bool = True
+    """Whether it needs the KL of each dimension, which only Gaussians have in closed form."""
 
-    def paid(self, kl_per_dim: Tensor) -> Tensor:
-        """The rate of a level in the loss: ``(B, *latent) -> (B,)``. All ranks must call it together."""
-        kl = self.groups(kl_per_dim)
+    def shape(self, latent_shape: Shape) -> Shape:
+        """Shape of what `of` returns for an image."""
+        return latent_shape
+
+    def of(self, level: Level) -> Tensor:
+        """What is compared with ``nats``, ``(B, *shape)``: here the KL of each dimension."""
+        return level.kl_per_dim()
+
+    def paid(self, kl: Tensor) -> Tensor:
+        """The rate of a level in the loss, from `of`: ``(B, *shape) -> (B,)``. All ranks must call it together."""
+        kl = kl.flatten(1)
         mean = average_over_ranks(kl.mean(0))
         return torch.where(mean > self.nats, kl, self.nats).sum(1)
 
-    def missing(self, mean_kl_per_dim: Tensor) -> Tensor:
-        """Nats by which the mean KL of a split, ``(*latent)``, falls short of the free bits: ``-> ()``."""
-        return (self.nats - self.groups(mean_kl_per_dim[None])).clamp_min(0.0).sum()
+    def missing(self, mean_kl: Tensor) -> Tensor:
+        """Nats by which the mean of `of` over a split, ``(*shape)``, falls short of the free bits: ``-> ()``."""
+        return (self.nats - mean_kl).clamp_min(0.0).sum()
 
 
 class FreeBitsPerLevel(FreeBits):
     """`FreeBits` with ``nats`` for each level of a hierarchy instead of each dimension."""
 
-    def groups(self, kl_per_dim: Tensor) -> Tensor:
-        """The KL of the whole level, ``(B, 1)``."""
-        return kl_per_dim.flatten(1).sum(1, keepdim=True)
+    per_dim = False
+
+    def shape(self, latent_shape: Shape) -> Shape:
+        """One number."""
+        return (1,)
+
+    def of(self, level: Level) -> Tensor:
+        """The rate of the whole level, ``(B, 1)``."""
+        return level.rate()[:, None]
 
 
 class Objective(ABC):
@@ -127,8 +147,8 @@ class Objective(ABC):
                 without the part of the loss that depends on all images together (`batch_loss`).
         """
 
-    def problems(self, num_levels: int) -> list[str]:
-        """Reasons why it cannot train a model with ``num_levels`` levels; empty if it can."""
+    def problems(self, num_levels: int, gaussian_posterior: bool = True, gaussian_prior: bool = True) -> list[str]:
+        """Reasons why it cannot train a model with these levels; empty if it can."""
         return []
 
     def batch_terms(self, latent_shapes: Sequence[Shape]) -> dict[str, Shape]:
@@ -144,7 +164,7 @@ class ELBO(Objective):
     """``distortion_weight * distortion + beta * rate``.
 
     ``beta: 1`` is the evidence lower bound (Kingma and Welling 2014, eq. 3 and 10); another beta is the beta-VAE
-    (Higgins et al. 2017). The KL is in closed form; the distortion is a mean over the draws.
+    (Higgins et al. 2017). The KL is in closed form where there is one; the distortion is a mean over the draws.
 
     Args:
         beta: weight of the rate: a number or a schedule (warm-up, cycles).
@@ -174,7 +194,7 @@ class ELBO(Objective):
         rates = [level.rate() for level in levels]  # KL(q || p)
         paid, of_batch = rates, {}
         if self.free_bits is not None:
-            kls = [level.kl_per_dim() for level in levels]
+            kls = [self.free_bits.of(level) for level in levels]
             if step is None:
                 of_batch = dict(zip(_kl_names(len(levels)), kls, strict=True))
             else:
@@ -193,11 +213,21 @@ class ELBO(Objective):
         """``beta / distortion_weight`` with the final value of beta."""
         return self._beta(None) / self.distortion_weight if self.distortion_weight else math.inf
 
+    def problems(self, num_levels: int, gaussian_posterior: bool = True, gaussian_prior: bool = True) -> list[str]:
+        """Free bits of each dimension, and a KL without a term for each dimension."""
+        gaussian = gaussian_posterior and gaussian_prior
+        if gaussian or self.free_bits is None or not self.free_bits.per_dim:
+            return []
+        return [
+            f"{type(self).__name__}: free_bits counts the KL of each latent dimension, which has no closed form unless"
+            " posterior and prior are Gaussian. Take lit_vae.objectives.FreeBitsPerLevel, or set free_bits: 0."
+        ]
+
     def batch_terms(self, latent_shapes: Sequence[Shape]) -> dict[str, Shape]:
-        """With free bits, the KL of each latent dimension."""
+        """With free bits, the KLs that are compared with them."""
         if self.free_bits is None:
             return {}
-        return dict(zip(_kl_names(len(latent_shapes)), latent_shapes, strict=True))
+        return dict(zip(_kl_names(len(latent_shapes)), map(self.free_bits.shape, latent_shapes), strict=True))
 
     def batch_loss(self, means: dict[str, Tensor]) -> Tensor | float:
         """Free bits that the rates fall short of: added to the rate, eq. 15 of Kingma et al. 2016 for the split."""
@@ -235,6 +265,7 @@ class DReG(IWAE):
     def __call__(self, x: Tensor, levels: Sequence[Level], decoded: Distribution, step: int | None = None) -> Step:
         """Per-image terms; see `Objective`."""
         (level,) = levels
+        assert isinstance(level.posterior, DiagonalGaussian)  # by `problems`
         z, log_likelihood = level.z, decoded.log_prob(x)  # log p(x|z), (k, B)
         held = level._replace(posterior=level.posterior.detach())  # gradients reach phi through z only
         log_w = log_weights(log_likelihood, [held])
@@ -245,11 +276,14 @@ class DReG(IWAE):
         loss = surrogate + (-importance_weighted_bound(log_w.detach()) - surrogate.detach())
         return Step(_elbo_terms(loss, log_likelihood, levels), decoded)
 
-    def problems(self, num_levels: int) -> list[str]:
+    def problems(self, num_levels: int, gaussian_posterior: bool = True, gaussian_prior: bool = True) -> list[str]:
         """Several levels: eq. 8 does not cover draws that are also parameters of the levels below."""
-        if num_levels == 1:
-            return []
-        return [f"DReG: it needs a model with one level of latents, but this one has {num_levels}. Take IWAE."]
+        found = []
+        if num_levels > 1:
+            found.append(f"DReG: it needs a model with one level of latents, but this one has {num_levels}. Take IWAE.")
+        if not gaussian_posterior:
+            found.append("DReG: it needs a Gaussian posterior. Take IWAE, or remove model.init_args.posterior.")
+        return found
 
 
 def _elbo_terms(loss: Tensor, log_likelihood: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:

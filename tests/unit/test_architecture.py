@@ -23,7 +23,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.quantizers": ("lit_vae.quantizers",),
     "lit_vae.distributions": ("lit_vae.distributions",),
     "lit_vae.likelihoods": ("lit_vae.distributions",),
-    "lit_vae.priors": ("lit_vae.distributions",),
+    "lit_vae.priors": ("lit_vae.priors", "lit_vae.distributions"),
+    "lit_vae.posteriors": ("lit_vae.distributions",),
     "lit_vae.objectives": ("lit_vae.objectives", "lit_vae.distributions", "lit_vae.schedules"),
     "lit_vae.networks": ("lit_vae.networks",),
     "lit_vae.features": ("lit_vae.features", "lit_vae.networks", "lit_vae.run.loading"),
@@ -35,6 +36,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "lit_vae.models": (
         "lit_vae.models", "lit_vae.objectives", "lit_vae.networks", "lit_vae.likelihoods", "lit_vae.priors",
+        "lit_vae.posteriors",
         "lit_vae.distributions", "lit_vae.schedules", "lit_vae.metrics", "lit_vae.quantizers", "lit_vae.sampling",
         "lit_vae.realism",
     ),

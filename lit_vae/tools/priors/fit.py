@@ -127,9 +127,7 @@ def latents(
         if not isinstance(model, HasPosterior):
             z = model.embed(x, y).flatten(1).double().cpu()
         else:
-            posterior = model.encode(x, y)
-            mean, std = (t.flatten(1).double().cpu() for t in (posterior.mean, posterior.std))
-            z = mean + std * torch.randn(mean.shape, dtype=torch.float64, generator=generator)
+            z = model.encode(x, y).sample(generator).flatten(1).double().cpu()
         parts.append(z)
         labels.append(y.cpu())
     return torch.cat(parts), torch.cat(labels)

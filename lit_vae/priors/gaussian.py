@@ -1,36 +1,17 @@
-"""Priors ``p(z)`` and ``p(z | y)``. A prior also sets the shape of the latent."""
-
-from abc import ABC, abstractmethod
+"""Gaussian priors."""
 
 import torch
 from torch import Tensor, nn
 
 from lit_vae.distributions import DiagonalGaussian
-from lit_vae.images import Shape
+from lit_vae.priors.base import Prior
 from lit_vae.ranges import PositiveInt, checked
-
-
-class Prior(nn.Module, ABC):
-    """A Gaussian prior over latents of ``shape``: ``[d]`` for a vector, ``[c, h, w]`` for a map."""
-
-    @checked
-    def __init__(self, shape: list[PositiveInt]) -> None:
-        super().__init__()
-        if len(shape) not in (1, 3):
-            raise ValueError(
-                f"{type(self).__name__}: shape (={shape}) must be [d] for a vector or [c, h, w] for a"
-                " map. Set model.init_args.prior.init_args.shape."
-            )
-        self.shape: Shape = tuple(shape)
-
-    @abstractmethod
-    def forward(self, y: Tensor) -> DiagonalGaussian:
-        """``p(z | y)`` for labels ``y (B,)``, as ``(B, *shape)``."""
 
 
 class StandardNormal(Prior):
     """``N(0, I)`` for every label."""
 
+    is_gaussian = True
     zero: Tensor
 
     @checked
@@ -49,6 +30,8 @@ class ClassConditionalNormal(Prior):
 
     Labels are 0 to ``num_classes - 1``; -1 ("no label") is not allowed.
     """
+
+    is_gaussian = True
 
     @checked
     def __init__(self, shape: list[PositiveInt], num_classes: PositiveInt) -> None:

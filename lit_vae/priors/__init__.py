@@ -1,0 +1,6 @@
+"""Priors ``p(z)`` and ``p(z | y)``. A prior also sets the shape of the latent."""
+
+from lit_vae.priors.base import Prior
+from lit_vae.priors.gaussian import ClassConditionalNormal, StandardNormal
+
+__all__ = ["ClassConditionalNormal", "Prior", "StandardNormal"]
