@@ -3,6 +3,7 @@
 from callbacks.code_usage import CodeUsage
 from callbacks.compile import Compile
 from callbacks.curves import Curves
+from callbacks.drawn_reconstructions import DrawnReconstructions
 from callbacks.draws import Draws
 from callbacks.ema import EMA
 from callbacks.frechet import ReconstructionFrechet
@@ -15,7 +16,7 @@ from callbacks.memory_format import ChannelsLast
 from callbacks.nan_guard import NaNGuard
 from callbacks.panel import Panel
 from callbacks.perceptual_distance import PerceptualDistance
-from callbacks.periodic import Measurement, Periodic
+from callbacks.periodic import Measurement, Periodic, ReconstructionMeasurement
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_quality import SampleQuality
 from callbacks.samples import ClassSheet, Samples
@@ -32,6 +33,7 @@ __all__ = [
     "CodeUsage",
     "Compile",
     "Curves",
+    "DrawnReconstructions",
     "Draws",
     "GANHealth",
     "ImageQuality",
@@ -46,6 +48,7 @@ __all__ = [
     "PerceptualDistance",
     "Periodic",
     "ReconstructionFrechet",
+    "ReconstructionMeasurement",
     "Reconstructions",
     "SampleQuality",
     "Samples",

@@ -7,16 +7,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.periodic import Measurement, data_spec
+from callbacks.periodic import ReconstructionMeasurement, data_spec
 from lit_vae.features import ImageFeatures
-from lit_vae.images import Batch
 from lit_vae.metrics import FeatureStatistics, frechet_distance
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.needs import Need
 
 
-class ReconstructionFrechet(Measurement):
+class ReconstructionFrechet(ReconstructionMeasurement):
     """Logs the Fréchet distance between reconstructions and their originals: ``{val,test}/rfid``.
 
     With `lit_vae.features.Inception` it is ``rfid``. With the features of your own classifier it is
@@ -64,10 +63,10 @@ class ReconstructionFrechet(Measurement):
         self.values = "uint8" if spec is None else spec.values
         self.real, self.fake = (FeatureStatistics(self.features.num_features).to(model.device) for _ in range(2))
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Add the features of a batch and of its reconstructions."""
-        self.real.update(self.features.of(batch.x, self.values), self.index)
-        self.fake.update(self.features.of(model.reconstruct(batch.x, batch.y), self.values), self.index)
+    def compare(self, x_hat: Tensor, x: Tensor, index: Tensor) -> None:
+        """Add their features."""
+        self.real.update(self.features.of(x, self.values), index)
+        self.fake.update(self.features.of(x_hat, self.values), index)
 
     def compute(self) -> dict[str, Tensor]:
         """The distance."""

@@ -5,15 +5,14 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.periodic import Measurement
-from lit_vae.images import Batch
+from callbacks.periodic import ReconstructionMeasurement
 from lit_vae.metrics.image_quality import ImageQualityMetric
 from lit_vae.metrics.sharpness import SMALLEST_SIZE, SharpnessMetric
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 
 
-class ImageQuality(Measurement):
+class ImageQuality(ReconstructionMeasurement):
     """Logs ``{val,test}/mse``, ``psnr`` (dB) and ``ssim`` of reconstructions: exact means over images and ranks.
 
     ``psnr`` is the mean over the PSNRs of the images. Images smaller than the 11 x 11 pixels of SSIM's window get
@@ -44,11 +43,10 @@ class ImageQuality(Measurement):
         sharp = [SharpnessMetric()] if min(height, width) >= SMALLEST_SIZE else []
         return [ImageQualityMetric(height, width), *sharp]
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Compare a batch with its reconstructions."""
-        x_hat = model.reconstruct(batch.x, batch.y)
+    def compare(self, x_hat: Tensor, x: Tensor, index: Tensor) -> None:
+        """Add to the means."""
         for metric in self.metrics:
-            metric.update(x_hat, batch.x, self.index)
+            metric.update(x_hat, x, index)
 
     def compute(self) -> dict[str, Tensor]:
         """The means and the ratios."""

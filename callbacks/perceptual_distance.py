@@ -6,16 +6,15 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.periodic import Measurement
+from callbacks.periodic import ReconstructionMeasurement
 from lit_vae import features
-from lit_vae.images import Batch
 from lit_vae.metrics import SplitMean
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.needs import Need
 
 
-class PerceptualDistance(Measurement):
+class PerceptualDistance(ReconstructionMeasurement):
     """Logs ``{val,test}/<name>`` of reconstructions, such as ``lpips_alex``: the exact mean over images and ranks.
 
     Args:
@@ -46,10 +45,9 @@ class PerceptualDistance(Measurement):
         self.distance.to(model.device)
         self.mean = SplitMean().to(model.device)
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
-        """Compare a batch with its reconstructions."""
-        distances = self.distance(batch.x, model.reconstruct(batch.x, batch.y))
-        self.mean.update(distances, len(batch.x), self.index)
+    def compare(self, x_hat: Tensor, x: Tensor, index: Tensor) -> None:
+        """Add to the mean."""
+        self.mean.update(self.distance(x, x_hat), len(x), index)
 
     def compute(self) -> dict[str, Tensor]:
         """The mean."""

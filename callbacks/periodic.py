@@ -1,7 +1,7 @@
 """Base classes of callbacks that act every n epochs, and of measurements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, checked
 from lit_vae.ranks import RankPositions
+from lit_vae.run.needs import Need
 
 
 class Periodic(Callback):
@@ -164,6 +165,26 @@ class Measurement(Periodic, ABC):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log ``test/<name>``."""
         self._finish(trainer, pl_module, "test")
+
+
+class ReconstructionMeasurement(Measurement):
+    """A measurement of reconstructions against their originals."""
+
+    def needs(self, data: Any) -> Iterable[Need]:
+        """Files that it needs."""
+        return []
+
+    @abstractmethod
+    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+        """Names of what it logs, without the split."""
+
+    @abstractmethod
+    def compare(self, x_hat: Tensor, x: Tensor, index: Tensor) -> None:
+        """Add images and their reconstructions, both ``(B, C, H, W)`` in [-1, 1]; ``index`` as in `Measurement`."""
+
+    def update(self, model: Autoencoder, batch: Batch) -> None:
+        """Compare a batch with its reconstructions."""
+        self.compare(model.reconstruct(batch.x, batch.y), batch.x, self.index)
 
 
 def data_spec(trainer: Trainer) -> ImageSpec | None:

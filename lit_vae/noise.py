@@ -39,9 +39,10 @@ CROP: Final = 2
 ORDER: Final = 3
 LATENTS: Final = 4
 EXAMPLES: Final = 5
+OUTPUT: Final = 6
 
 _STREAMS: Final = 16
-"""Level l of a hierarchy draws from stream ``LATENTS + 16 l``."""
+"""Level l of a hierarchy draws from stream ``LATENTS + 16 l``, the k-th draw of an output from ``OUTPUT + 16 k``."""
 
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -120,9 +121,24 @@ class Draws:
         noise = normal(self.ids, num_samples * n, seed=self.seed, time=self.time, stream=self.latents, first=first * n)
         return noise.view(len(self.ids), num_samples, *size).transpose(0, 1)
 
+    def next_uniform(self, shape: Shape) -> Tensor:
+        """Draw ``(B, ...)`` numbers in [0, 1) for an output, others at each call."""
+        noise = uniform(self.ids, prod(shape[1:]), seed=self.seed, time=self.time, stream=self._next_stream())
+        return noise.view(shape)
+
+    def next_normal(self, shape: Shape) -> Tensor:
+        """Draw ``(B, ...)`` numbers from N(0, 1) for an output, others at each call."""
+        noise = normal(self.ids, prod(shape[1:]), seed=self.seed, time=self.time, stream=self._next_stream())
+        return noise.view(shape)
+
     def fixed(self) -> "Draws":
         """Return the draws that are the same at any time."""
         return replace(self, time=FIXED)
+
+    def _next_stream(self) -> int:
+        taken = self.given.setdefault((self.time, OUTPUT), [])
+        taken.append(range(0))
+        return OUTPUT + _STREAMS * (len(taken) - 1)
 
     def _give(self, stream: int, samples: range) -> None:
         given = self.given.setdefault((self.time, stream), [])

@@ -16,6 +16,7 @@ from lit_vae.distributions.continuous import (
     Distribution,
     Laplace,
     LatentDistribution,
+    NoiseSource,
     Reparametrised,
     standard_normal,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Distribution",
     "Laplace",
     "LatentDistribution",
+    "NoiseSource",
     "Reparametrised",
     "standard_normal",
 ]

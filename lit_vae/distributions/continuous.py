@@ -35,20 +35,28 @@ def sum_event(t: Tensor, event_ndim: int) -> Tensor:
     return t.flatten(-event_ndim).sum(-1)
 
 
-def standard_normal(shape: Shape, like: Tensor, generator: Generator | None = None) -> Tensor:
+NoiseSource = Generator | Draws | None
+"""Where random numbers come from: torch's generator if None. `Draws` gives each image its own."""
+
+
+def standard_normal(shape: Shape, like: Tensor, source: NoiseSource = None) -> Tensor:
     """Draws from N(0, 1) in the dtype and on the device of ``like``.
 
     They are drawn on the generator's device: a CPU generator gives the same noise for a model on any device.
     """
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)
+    if isinstance(source, Draws):
+        return source.next_normal(shape).to(like)
+    device = like.device if source is None else source.device
+    return torch.randn(shape, dtype=like.dtype, device=device, generator=source).to(like.device)
 
 
-def uniform_open(shape: Shape, like: Tensor, generator: Generator | None) -> Tensor:
+def uniform_open(shape: Shape, like: Tensor, source: NoiseSource) -> Tensor:
     """Uniform numbers ``u`` in (0, 1) with finite ``log u`` and ``log(1 - u)``."""
     eps = torch.finfo(like.dtype).eps
-    device = like.device if generator is None else generator.device
-    return torch.rand(shape, dtype=like.dtype, device=device, generator=generator).to(like.device).clamp_(eps, 1 - eps)
+    if isinstance(source, Draws):
+        return source.next_uniform(shape).to(like).clamp_(eps, 1 - eps)
+    device = like.device if source is None else source.device
+    return torch.rand(shape, dtype=like.dtype, device=device, generator=source).to(like.device).clamp_(eps, 1 - eps)
 
 
 def _excess(t: Tensor) -> Tensor:
@@ -74,7 +82,7 @@ class Distribution(ABC):
         """Log-density or log-probability in nats: ``(..., *event) -> (...)``."""
 
     @abstractmethod
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw for each element of the batch, ``(..., *event)``, without gradient."""
 
 
@@ -82,7 +90,7 @@ class LatentDistribution(Distribution):
     """A distribution over latents, which can also be sampled with less or more noise than it has."""
 
     @abstractmethod
-    def sample(self, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, source: NoiseSource = None, temperature: float = 1.0) -> Tensor:
         """One draw for each element of the batch, without gradient, its noise scaled by ``temperature``."""
 
 
@@ -150,9 +158,9 @@ class DiagonalGaussian(Reparametrised):
         return self.mean + self.std * eps
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, source: NoiseSource = None, temperature: float = 1.0) -> Tensor:
         """``mean + temperature * std * eps`` for each element of the batch, ``(..., *event)``."""
-        return self.mean + temperature * self.std * standard_normal(tuple(self.mean.shape), self.mean, generator)
+        return self.mean + temperature * self.std * standard_normal(tuple(self.mean.shape), self.mean, source)
 
     def kl_per_dim(self, other: "DiagonalGaussian | None" = None) -> Tensor:
         """``KL(self || other)`` of each dimension, ``(..., *event)`` nats; ``other`` is N(0, I) by default.
@@ -199,7 +207,7 @@ class Laplace(Distribution):
         return -sum_event(terms, self.event_ndim)
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw by the inverse of the cumulative distribution function."""
-        u = uniform_open(tuple(self.mean.shape), self.mean, generator) - 0.5
+        u = uniform_open(tuple(self.mean.shape), self.mean, source) - 0.5
         return self.mean - self.log_scale.exp() * u.sign() * torch.log1p(-2.0 * u.abs())

@@ -2,9 +2,16 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from lit_vae.distributions.continuous import Distribution, at_least_float32, bounded_log_scale, sum_event, uniform_open
+from lit_vae.distributions.continuous import (
+    Distribution,
+    NoiseSource,
+    at_least_float32,
+    bounded_log_scale,
+    sum_event,
+    uniform_open,
+)
 
 
 class Bernoulli(Distribution):
@@ -31,9 +38,9 @@ class Bernoulli(Distribution):
         return sum_event(F.logsigmoid(self.logits) - 0.5 * (1.0 - x) * self.logits, self.event_ndim)
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw in {-1, 1}."""
-        u = uniform_open(tuple(self.logits.shape), self.logits, generator)
+        u = uniform_open(tuple(self.logits.shape), self.logits, source)
         return torch.where(u < torch.sigmoid(self.logits), 1.0, -1.0).to(self.logits.dtype)
 
 
@@ -64,9 +71,9 @@ class Categorical(Distribution):
         return sum_event(log_p.gather(-4, levels).squeeze(-4), self.event_ndim)
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw on the 256 levels, by Gumbel-max."""
-        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, generator)))
+        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, source)))
         return (self.logits + gumbel).argmax(-4).to(self.logits.dtype) / 127.5 - 1.0
 
 
@@ -135,16 +142,16 @@ class DiscretizedLogisticMixture(Distribution):
         return sum_event(per_component.logsumexp(-3), 2)
 
     @torch.no_grad()
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw on the 256 levels, ``(..., C, H, W)``: components by Gumbel-max, then channel by channel."""
-        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, generator)))
+        gumbel = -torch.log(-torch.log(uniform_open(tuple(self.logits.shape), self.logits, source)))
         index = (self.logits + gumbel).argmax(-3, keepdim=True).unsqueeze(-3)  # (..., 1, 1, H, W)
         x = torch.zeros_like(self.means[..., 0, :, :, :])
         for channel in range(self.channels):
             means = self.means[..., channel, :, :] + self._shift(channel, x.unsqueeze(-4))
             picked_mean = means.gather(-3, index[..., 0, :, :]).squeeze(-3)
             picked_log_scale = self.log_scales[..., channel, :, :].gather(-3, index[..., 0, :, :]).squeeze(-3)
-            u = uniform_open(tuple(picked_mean.shape), picked_mean, generator)
+            u = uniform_open(tuple(picked_mean.shape), picked_mean, source)
             logistic = picked_mean + picked_log_scale.exp() * (torch.log(u) - torch.log1p(-u))
             levels = ((logistic + 1.0) * 127.5).round().clamp(0, 255)
             x[..., channel, :, :] = levels / 127.5 - 1.0

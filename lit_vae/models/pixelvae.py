@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.distributions import Distribution
+from lit_vae.distributions import Distribution, NoiseSource
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.vae import VAE
@@ -82,18 +82,18 @@ class AutoregressivePixels(Distribution):
         """
         return self._visit(Generator().manual_seed(0))[1]
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, source: NoiseSource = None) -> Tensor:
         """One draw for each element of the batch, pixel by pixel."""
-        return self._visit(generator)[0]
+        return self._visit(source)[0]
 
-    def _visit(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    def _visit(self, source: NoiseSource) -> tuple[Tensor, Tensor]:
         """A draw, and the mean of each pixel given the pixels drawn before it."""
         batch, flat = self.features.shape[:-3], self.features.flatten(0, -4)
 
         def draw(parameters: Tensor) -> Tensor:
             """``(B, P) -> (B, 2, C)``."""
             pixel = self.likelihood(parameters[:, :, None, None])
-            both = [pixel.sample(generator), pixel.mean]
+            both = [pixel.sample(source), pixel.mean]
             return torch.stack([t.flatten(1) for t in both], 1)
 
         visited = generate(self.network, draw, lambda value: value[:, 0], len(flat), None, flat)

@@ -8,7 +8,14 @@ from logistic_mixtures import mixture
 from torch import Generator
 from torch import distributions as td
 
-from lit_vae.distributions import Bernoulli, DiagonalGaussian, DiscretizedLogisticMixture, Distribution, Laplace
+from lit_vae.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    DiscretizedLogisticMixture,
+    Distribution,
+    Laplace,
+)
 from lit_vae.images import from_uint8
 from lit_vae.noise import Draws
 
@@ -267,3 +274,25 @@ def test_half_precision_parameters_are_summed_in_float32(name):
         ),
     }[name](distribution)
     torch.testing.assert_close(log_prob.double(), again.log_prob(x.double()), rtol=1e-5, atol=1e-4)
+
+
+# ---- noise of images -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Bernoulli, Categorical, DiagonalGaussian, DiscretizedLogisticMixture, Laplace])
+def test_a_draw_with_noise_of_images_is_of_the_distribution_and_the_same_in_any_batch(kind):
+    mixture = [(2, 3, 4), (2, *EVENT), (2, *EVENT), (2, 1, 3, 4)]
+    shapes = {Bernoulli: [EVENT], Categorical: [(256, *EVENT)], DiscretizedLogisticMixture: mixture}
+    parameters = [torch.randn(1, *shape) - 1.0 for shape in shapes.get(kind, [EVENT, EVENT])]
+
+    def drawn(ids, source=None):
+        many = kind(*(p.expand(len(ids), *p.shape[1:]) for p in parameters))
+        return many.sample(source or Draws(seed=0, time=0, ids=torch.tensor(ids)))
+
+    x, y = drawn(range(4000)), drawn(range(4000), Generator().manual_seed(0))
+    torch.testing.assert_close(x[[7, 2000]], torch.cat([drawn([7]), drawn([2000])]), rtol=0, atol=0)
+    for ours, theirs in ((x, y), (x.square(), y.square())):
+        error = ((ours.var(0) + theirs.var(0)) / 4000).sqrt()
+        assert ((ours.mean(0) - theirs.mean(0)).abs() <= 5.0 * error).all()
+    correlations = [t.flatten(1).T.corrcoef() for t in (x, y)]
+    torch.testing.assert_close(*correlations, rtol=0.0, atol=0.12)  # 5 standard errors of a difference

@@ -4,13 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from lit_vae.run.files import EVALUATION_FILE, METRICS_FILE, TEST_METRICS_FILE
 from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
 from lit_vae.tools.records import PRIOR_RECORD_FILE, Records, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
 
-MIXTURE = "@gmm"
+Variant = Literal["", "gmm", "drawn"]
+"""Of RUN@gmm and RUN@drawn: one training, shown in another way."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Entry:
         given: what the user typed.
         records: JSON and YAML files of the run directory.
         run: the checkpoint; None if there is none yet.
-        mixture: whether samples are drawn from the mixture that was fitted to the latents.
+        variant: gmm: samples are of the mixture that was fitted to the latents. drawn: reconstructions and samples are
+            draws from p(x|z) and not its means.
         stage1: the autoencoder, if the run is a prior of its codes.
         numbers: by name, without the split.
         curves: ``(step, value)`` of each number that was logged.
@@ -33,7 +36,7 @@ class Entry:
     given: str
     records: Records
     run: Run | None
-    mixture: bool
+    variant: Variant
     stage1: "Entry | None"
     numbers: Mapping[str, Number]
     curves: Curves
@@ -81,8 +84,7 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
     Raises:
         ValueError: the path is no run, or one of its files is damaged.
     """
-    mixture = given.endswith(MIXTURE)
-    path = given.removesuffix(MIXTURE)
+    path, variant = split_variant(given)
     run, notes = _find_checkpoint(path, checkpoint)
     directory = Path(path) if run is None else run.directory
     records = read_records(directory)
@@ -90,11 +92,18 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
     if run is None and not (records.config or records.run or records.test or curves):
         raise ValueError(f"{given}: it holds no run. Give a run directory, or a .ckpt file.")
     stage1, stage1_notes = _stage1(run, checkpoint)
-    numbers = read_numbers(records, curves, mixture)
+    numbers = read_numbers(records, curves, variant)
     if stage1 is not None:
         numbers = of_both_stages(numbers, stage1.numbers)
-    notes += [*stage1_notes, *_other_checkpoints(records, run, mixture), *_how_measured(records, numbers, mixture)]
-    return Entry(label, given, records, run, mixture, stage1, numbers, curves, tuple(notes))
+    notes += [*stage1_notes, *_other_checkpoints(records, run, variant), *_how_measured(records, numbers, variant)]
+    return Entry(label, given, records, run, variant, stage1, numbers, curves, tuple(notes))
+
+
+def split_variant(given: str) -> tuple[str, Variant]:
+    """``RUN@gmm -> RUN, gmm``; the variant of a plain run is blank."""
+    path, _, name = given.rpartition("@")
+    variant: Variant = name if path and name in get_args(Variant) else ""  # type: ignore[assignment]
+    return (path if variant else given), variant
 
 
 def labels(runs: Sequence[str]) -> list[str]:
@@ -109,12 +118,13 @@ def labels(runs: Sequence[str]) -> list[str]:
 
 
 def _parts(given: str) -> list[str]:
-    path = Path(given.removesuffix(MIXTURE))
+    bare, variant = split_variant(given)
+    path = Path(bare)
     if path.suffix == ".ckpt":
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         path = run / path.stem
     parts = list(Path(os.path.abspath(path)).parts)  # symbolic links keep their names
-    return [*parts[:-1], parts[-1] + (MIXTURE if given.endswith(MIXTURE) else "")]
+    return [*parts[:-1], parts[-1] + (f"@{variant}" if variant else "")]
 
 
 def _find_checkpoint(path: str, checkpoint: Checkpoint) -> tuple[Run | None, list[str]]:
@@ -155,21 +165,27 @@ def _from_here(path: Path) -> str:
 # ---- notes for the reader --------------------------------------------------------------------------------------------
 
 
-def _how_measured(records: Records, numbers: Mapping[str, Number], mixture: bool) -> list[str]:
+def _how_measured(records: Records, numbers: Mapping[str, Number], variant: Variant) -> list[str]:
     said = []
     if any(number.split == "val" for number in numbers.values()):
         said.append("it was not tested: its numbers are those of its last validations, marked (val)")
-    if mixture:
-        said.append("samples are of the mixture fitted to its latents; bounds of the likelihood are of its own prior")
+    if variant:
+        said.append(_NOTES[variant])
     return said
 
 
-def _other_checkpoints(records: Records, run: Run | None, mixture: bool) -> list[str]:
+_NOTES: dict[Variant, str] = {
+    "gmm": "samples are of the mixture fitted to its latents; bounds of the likelihood are of its own prior",
+    "drawn": "its images are draws from p(x|z), with the noise that the likelihood believes in, and not means",
+}
+
+
+def _other_checkpoints(records: Records, run: Run | None, variant: Variant) -> list[str]:
     """A note for each file whose numbers are of another checkpoint than the images."""
     sources = {
         TEST_METRICS_FILE: records.test,
         str(PRIOR_RECORD_FILE): records.prior,
-        EVALUATION_FILE: records.evaluation.get("gmm" if mixture else "model") or {},
+        EVALUATION_FILE: records.evaluation.get("gmm" if variant == "gmm" else "model") or {},
     }
     if run is None or not any(sources.values()):
         return []

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 GROUPS = ("reconstruction", "samples", "likelihood", "latents", "codes", "cost", "other")
-SAMPLES, LIKELIHOOD = "samples", "likelihood"
+RECONSTRUCTION, SAMPLES, LIKELIHOOD = GROUPS[:3]
 
 Score = Callable[[float], float]
 """A function of a value; larger results are better."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_vae.intervals import GROUPS, half_width
-from lit_vae.tools.compare.metric_table import LIKELIHOOD, SAMPLES, metric
+from lit_vae.tools.compare.metric_table import LIKELIHOOD, RECONSTRUCTION, SAMPLES, metric
 from lit_vae.tools.records import Records
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """``(step, value)`` by name."""
 
 _DISCRIMINATOR = "realism"
+_DRAWN = "_drawn"
 _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
     (
         *("root", "batch_size", "download", "random_flip", "num_train", "num_workers", "in_memory_mb", "on_error"),
@@ -102,25 +103,44 @@ def _number(text: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_numbers(records: Records, curves: Curves, mixture: bool) -> dict[str, Number]:
-    """The numbers of the test, or of the last validations if the run was not tested; and what training cost."""
-    drawn_from = "gmm" if mixture else "model"
-    numbers = dict(_of_test(records) if records.test else _of_validation(records, curves))
-    of_images = records.test or records.prior
-    if mixture:  # these numbers are of the model's own prior, not of the mixture
-        kept = {name: n for name, n in numbers.items() if metric(name).group not in (SAMPLES, LIKELIHOOD)}
-        numbers = {**kept, **({"distortion": numbers["distortion"]} if "distortion" in numbers else {})}
-    prior = {name.removeprefix("test/"): v for name, v in records.prior.get("metrics", {}).items()}
-    if mixture:
+def read_numbers(records: Records, curves: Curves, variant: str = "") -> dict[str, Number]:
+    """The numbers of the test, or of the last validations if the run was not tested; and what training cost.
+
+    Args:
+        records: of the run.
+        curves: of the run.
+        variant: gmm or drawn, see `lit_vae.tools.compare.gather.Entry`.
+    """
+    measured = dict(_of_test(records) if records.test else _of_validation(records, curves))
+    numbers = {name: number for name, number in measured.items() if not name.endswith(_DRAWN)}
+    if variant == "drawn":  # what was measured on means, or on samples, is not of draws
+        draws = {name.removesuffix(_DRAWN): n for name, n in measured.items() if name.endswith(_DRAWN)}
+        return {**_without(numbers, RECONSTRUCTION, SAMPLES), **draws, **_cost(records)}
+    if variant == "gmm":  # these numbers are of the model's own prior, not of the mixture
+        distortion = {name: number for name, number in numbers.items() if name == "distortion"}
+        numbers = {**_without(numbers, SAMPLES, LIKELIHOOD), **distortion}
+    return {**numbers, **_of_samples(records, variant), **_cost(records)}
+
+
+def _without(numbers: Mapping[str, Number], *groups: str) -> dict[str, Number]:
+    return {name: number for name, number in numbers.items() if metric(name).group not in groups}
+
+
+def _of_samples(records: Records, variant: str) -> dict[str, Number]:
+    """What ``fit-prior`` and ``evaluate`` measured on samples."""
+    prior = _without_split(records.prior.get("metrics", {}))
+    if variant == "gmm":
         prior = {name.removesuffix("_gmm"): v for name, v in prior.items() if name.endswith("_gmm")}
-    evaluation = records.evaluation.get(drawn_from) or {}
+    evaluation = records.evaluation.get(variant or "model") or {}
     protocols = {name: records.prior.get("samples", {}) for name in prior}
     protocols |= _without_split(evaluation.get("protocols", {}))
     drawn = {**prior, **_without_split(evaluation.get("metrics", {}))}
-    for name, value in drawn.items():
-        if value is not None:
-            numbers[name] = Number(value, "test", _images(records, of_images), protocols.get(name, {}))
-    return {**numbers, **_cost(records)}
+    images = _images(records, records.test or records.prior)
+    return {
+        name: Number(value, "test", images, protocols.get(name, {}))
+        for name, value in drawn.items()
+        if value is not None
+    }
 
 
 def _of_test(records: Records) -> Iterable[tuple[str, Number]]:

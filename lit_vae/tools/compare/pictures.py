@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_vae.tools.compare.gather import MIXTURE, Entry
+from lit_vae.tools.compare.gather import Entry, split_variant
 from lit_vae.tools.runs import load_data, load_model
 
 if TYPE_CHECKING:
@@ -54,17 +54,16 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
     """
     if entry.run is None:
         return _nothing("no checkpoint yet")
+    from callbacks.panel import decode_draws
     from callbacks.periodic import untouched
     from lit_vae.models.base import Autoencoder
     from lit_vae.models.code_prior import CodePrior
 
     model = load_model(entry.run, device)
     name = type(model).__name__
-    if entry.mixture and not isinstance(model, Autoencoder):
-        raise ValueError(
-            f"lit-vae compare: {entry.given}: a {name} has no latents to fit a mixture to."
-            f" Give {entry.given.removesuffix(MIXTURE)}."
-        )
+    if entry.variant and not isinstance(model, Autoencoder):
+        lacks = {"gmm": "no latents to fit a mixture to", "drawn": "no p(x|z) to draw from"}[entry.variant]
+        raise ValueError(f"lit-vae compare: {entry.given}: a {name} has {lacks}. Give {split_variant(entry.given)[0]}.")
     if isinstance(model, CodePrior):
         return _with_stage1(entry, model, request, device)
     if not hasattr(model, "image_shape"):
@@ -74,7 +73,10 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
         if not isinstance(model, Autoencoder):
             drawn = _draws(model, request.seed)
             return replace(drawn, x=x.cpu(), no_reconstructions=f"a {name} has no reconstructions")
-        x_hat = model.reconstruct(x, y)
+        if entry.variant == "drawn":
+            x_hat = decode_draws(model, model.embed(x, y), y, request.seed)
+        else:
+            x_hat = model.reconstruct(x, y)
         return replace(_samples(entry, model, request.seed), x=x.float().cpu(), x_hat=x_hat.float().cpu())
 
 
@@ -100,22 +102,25 @@ def _has_data(config: Mapping[str, Any]) -> bool:
 
 def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
     """Decoder means at draws from the model's prior, or from the mixture that was fitted to its latents."""
-    from callbacks.panel import decode_means, prior_latents
+    from callbacks.panel import decode_draws, decode_means, prior_latents
     from lit_vae.tools.priors.fitted import Sampled, load_prior
 
     assert entry.run is not None  # only models of checkpoints are asked
     mixture = None
-    if entry.mixture:
+    if entry.variant == "gmm":
         try:
             mixture = load_prior(entry.run, model)
         except ValueError as error:
             raise ValueError(f"lit-vae compare: {entry.given}: {error}") from error
     y = model.labels_for(NUM_SAMPLES, None)
     z = prior_latents(Sampled(model, None, mixture), y, 1.0, seed)  # type: ignore[arg-type]
-    drawn = "decoder means at draws from " + ("the fitted mixture" if mixture else "the prior")
+    images, of = decode_means(model, z, y), "decoder means"
+    if entry.variant == "drawn":
+        images, of = decode_draws(model, z, y, seed), "draws from p(x|z)"
+    drawn = f"{of} at draws from {'the fitted mixture' if mixture else 'the prior'}"
     if mixture is None and model.sampling_caveat:
         drawn += f"; {model.sampling_caveat}"
-    return Pictures(samples=decode_means(model, z, y).float().cpu(), drawn=drawn)
+    return Pictures(samples=images.float().cpu(), drawn=drawn)
 
 
 def _draws(model: Any, seed: int) -> Pictures:

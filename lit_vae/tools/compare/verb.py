@@ -38,7 +38,8 @@ def compare(
 
     Writes OUT/index.html, which needs no network, and its content as PNG files and metrics.csv. The page says what a
     run lacks, such as a checkpoint or a test. It marks numbers that do not compare: other images, or measured in
-    another way. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted.
+    another way. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted. RUN@drawn is a
+    run whose images are draws from p(x|z) instead of its means; callbacks.DrawnReconstructions measures them.
 
     Args:
         runs: Run directories or .ckpt files.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from lit_vae.run.config_folders import configurations_in
+from lit_vae.run.files import TEST_METRICS_FILE, read_json
 from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.wandb_settings import SETTINGS_FILE
@@ -213,10 +214,18 @@ def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) 
 
     wandb = any((experiment.run / SETTINGS_FILE).is_file() for experiment in begun)  # where the trainings are, too
     try:
-        compare(runs=[str(experiment.run) for experiment in begun], out=str(page), checkpoint=checkpoint, wandb=wandb)
+        runs = [run for experiment in begun for run in _shown(experiment)]
+        compare(runs=runs, out=str(page), checkpoint=checkpoint, wandb=wandb)
     except (ValueError, OSError) as error:
         return f"{page}: {error}"
     return None
+
+
+def _shown(experiment: Experiment) -> list[str]:
+    """The run, and its draws where they were measured."""
+    metrics = read_json(experiment.run / TEST_METRICS_FILE).get("metrics", {})
+    drawn = any(name.endswith("_drawn") for name in metrics)
+    return [str(experiment.run), *([f"{experiment.run}@drawn"] if drawn else [])]
 
 
 def _since(began: float) -> str:

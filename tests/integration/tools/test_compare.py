@@ -23,6 +23,7 @@ from two_stages_helpers import TwoStages
 
 from callbacks import Draws, Samples
 from callbacks.drawing import arrange, sheet
+from callbacks.panel import decode_draws
 from lit_vae.images import to_uint8
 from lit_vae.run.loading import load_stage1
 from lit_vae.tools.priors.fitted import Sampled, load_prior
@@ -103,6 +104,22 @@ def test_the_options_choose_images_samples_and_checkpoint(
     expected = Samples(16, seed=5).draw(model_of(runs["VAE"] / "checkpoints" / "last.ckpt"))
     assert np.array_equal(shown(page, "16 samples of VAE"), np.asarray(expected))
     assert "last.ckpt, SHA-256" in card(page, "VAE")
+
+
+def test_draws_of_a_run_are_beside_its_means(
+    tools: Tools, runs: dict[str, Path], tmp_path: Path, no_grad: None
+) -> None:
+    run = runs["VAE"]
+    tools("compare", run, f"{run}@drawn", "--out", tmp_path / "out", "--num_images", 2, "--seed", 3)
+    page, model = tmp_path / "out" / "index.html", model_of(run)
+    x, y = data_of(run).example_batch(2, "test")
+    drawn = decode_draws(model, model.embed(x, y), y, 3)
+    for n, of in enumerate(zip(model.reconstruct(x, y), drawn, strict=True), 1):
+        for label, image in zip(("VAE", "VAE@drawn"), of, strict=True):
+            assert np.array_equal(shown(page, f"Image {n} reconstructed by {label}, "), levels(image))
+    expected = Samples(16, seed=3, pixels="sample").draw(model)
+    assert np.array_equal(shown(page, "16 samples of VAE@drawn"), np.asarray(expected))
+    assert "draws from p(x|z) at draws from the prior" in page.read_text()
 
 
 def test_a_fitted_mixture_changes_samples_and_their_numbers_alone(
@@ -223,6 +240,7 @@ def test_data_elsewhere_is_that_of_the_runs_that_miss_theirs(
         (["VAE", "AE", "--device", "gpu"], "--device gpu: "),
         (["VAE", "VAE@gmm"], "Fit it first: lit-vae fit-prior"),
         (["VAE", "PIXELCNN@gmm"], "a PixelCNN has no latents to fit a mixture to. Give"),
+        (["VAE", "PIXELCNN@drawn"], "a PixelCNN has no p(x|z) to draw from. Give"),
         (["VAE", "junk"], "checkpoints/best.ckpt cannot be read"),
         (["VAE", "image_less"], "lit-vae compare: image_less: Imageless is no model of images. Leave the run out."),
     ],
@@ -244,7 +262,7 @@ def test_a_mistake_is_one_clear_error_and_leaves_nothing(
     (tmp_path / "junk" / "checkpoints" / "best.ckpt").write_text("junk")
     imageless(tmp_path / "image_less", monkeypatch)
     named = {"VAE": str(runs["VAE"]), "AE": str(runs["AE"]), "VAE@gmm": f"{runs['VAE']}@gmm"}
-    named["PIXELCNN@gmm"] = f"{pixelcnn}@gmm"
+    named |= {f"PIXELCNN@{variant}": f"{pixelcnn}@{variant}" for variant in ("gmm", "drawn")}
     before = sorted(tmp_path.rglob("*"))
     given = [named.get(arg, arg) for arg in args]
     assert expected in fails(1, "compare", *given, *([] if "--out" in given else ["--out", "out"]))

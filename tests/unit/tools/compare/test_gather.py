@@ -21,6 +21,7 @@ def values(entry: Any) -> dict[str, float]:
         (["runs/ae", "runs/vae/"], ["ae", "vae"]),
         (["runs/a/1", "runs/b/1", "runs/b/2"], ["a/1", "b/1", "2"]),
         (["runs/ae", "runs/ae@gmm"], ["ae", "ae@gmm"]),
+        (["runs/vae@drawn", "runs/vae", "runs/b@c"], ["vae@drawn", "vae", "b@c"]),
         (["vae", "old/vae", "a"], ["{cwd}/vae", "old/vae", "a"]),
         ([".", ".."], ["{cwd}", "{above}"]),
         (["ae/checkpoints/best.ckpt", "ae/checkpoints/last.ckpt"], ["best", "last"]),
@@ -92,6 +93,15 @@ def test_samples_of_the_mixture_have_its_numbers_and_none_of_the_model_s_prior(t
     assert own.numbers["fd_pca64"].protocol == samples
     assert values(mixture) == {"psnr": 20.0, "distortion": 1.0, "fd_pca64": 2.0, "kid": 0.25}
     assert any("samples are of the mixture" in note for note in mixture.notes)
+
+
+def test_draws_have_their_own_reconstruction_numbers_and_the_model_s_likelihood(tmp_path: Path) -> None:
+    numbers = {"psnr": 24.0, "ssim": 0.9, "psnr_drawn": 18.0, "fid": 90.0, "elbo": -3.0}
+    path = make_run(tmp_path, "run", numbers)
+    own, drawn = read(path), read(f"{path}@drawn")
+    assert values(own) == {"psnr": 24.0, "ssim": 0.9, "fid": 90.0, "elbo": -3.0}
+    assert values(drawn) == {"psnr": 18.0, "elbo": -3.0}
+    assert any("draws from p(x|z)" in note for note in drawn.notes)
 
 
 def test_what_is_known_of_the_images(tmp_path: Path) -> None:
