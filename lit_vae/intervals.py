@@ -13,10 +13,23 @@ is that of the images alone, not that of another training.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 GROUPS = 20
 T_QUANTILE = 2.0930
 """The 97.5 % quantile of Student's t with `GROUPS` - 1 degrees of freedom."""
+
+
+class Estimate(NamedTuple):
+    """A number, and half of its 95 % interval."""
+
+    value: float
+    half_width: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether zero lies outside of the interval."""
+        return abs(self.value) > self.half_width
 
 
 def standard_error(replicates: Sequence[float]) -> float:
@@ -32,3 +45,18 @@ def standard_error(replicates: Sequence[float]) -> float:
 def half_width(replicates: Sequence[float]) -> float:
     """Half of the 95 % interval around a number with `GROUPS` replicates."""
     return T_QUANTILE * standard_error(replicates)
+
+
+def over_repetitions(values: Sequence[float]) -> Estimate:
+    """The mean of independent repetitions, such as trainings with other seeds, with Student's interval.
+
+    >>> mean, half_width = over_repetitions([1.0, 2.0, 3.0])
+    >>> mean, round(half_width, 4)
+    (2.0, 2.4841)
+    """
+    from scipy.stats import t  # half a second, for few
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return Estimate(mean, float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n))

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lit_vae.intervals import Estimate
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metric_table import Metric, metric, ordered
-from lit_vae.tools.compare.numbers import Difference, Number, paired
+from lit_vae.tools.compare.numbers import Number, paired
 
 NO_PROTOCOL = frozenset(("seconds", "fd_pca64_of_training_images", "seed", "labels", "images"))
 """Keys of a recorded protocol that are not part of the protocol: results, time, seeds, descriptions."""
@@ -47,7 +48,7 @@ class Column:
     cells: tuple[Cell | None, ...]
     reference: int
 
-    def difference(self, i: int, to: int) -> Difference | None:
+    def difference(self, i: int, to: int) -> Estimate | None:
         """The number of one run minus that of another, on the same images; None if it is not known."""
         mine, theirs = self.cells[i], self.cells[to]
         if i not in self.comparable or to not in self.comparable or mine is None or theirs is None:

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from lit_vae.intervals import GROUPS, half_width
+from lit_vae.intervals import GROUPS, Estimate, half_width
 from lit_vae.tools.compare.metric_table import LIKELIHOOD, RECONSTRUCTION, SAMPLES, metric
 from lit_vae.tools.records import Records
 
@@ -50,24 +50,12 @@ class Number:
         return half_width(self.replicates) if len(self.replicates) == GROUPS else None
 
 
-class Difference(NamedTuple):
-    """Of two numbers of the same images: its value, and half of its 95 % interval over images."""
-
-    value: float
-    half_width: float
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether zero lies outside of the interval."""
-        return abs(self.value) > self.half_width
-
-
-def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -> Difference | None:
+def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -> Estimate | None:
     """``of(mine) - of(theirs)`` on the same images; None without replicates of both."""
     if len(mine.replicates) != GROUPS or len(theirs.replicates) != GROUPS:
         return None
     replicates = [of(a) - of(b) for a, b in zip(mine.replicates, theirs.replicates, strict=True)]
-    return Difference(of(mine.value) - of(theirs.value), half_width(replicates))
+    return Estimate(of(mine.value) - of(theirs.value), half_width(replicates))
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:

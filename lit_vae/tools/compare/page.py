@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lit_vae.intervals import GROUPS
+from lit_vae.intervals import GROUPS, Estimate
 from lit_vae.tools.compare.charts import style, svg
 from lit_vae.tools.compare.differences import Column, image_differences, protocol_words
 from lit_vae.tools.compare.gather import Entry
-from lit_vae.tools.compare.numbers import Difference, format_number, with_error
+from lit_vae.tools.compare.metric_table import metric
+from lit_vae.tools.compare.numbers import format_number, with_error
 from lit_vae.tools.compare.pictures import Crop, Group, psnr
+from lit_vae.tools.compare.seeds import metrics_of
 from lit_vae.tools.compare.sheets import coloured, png, to_picture
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ def page(comparison: "Comparison") -> str:
         runs_in=lambda charts: sorted({i for chart, _ in charts for i in chart.points}),
         style_of=style,
         format_number=format_number,
+        over_seeds=comparison.over_seeds,
+        seed_metrics=[(name, metric(name)) for name in metrics_of(comparison.over_seeds)],
         **_images(comparison),
         **_numbers(comparison),
     )
@@ -190,7 +194,7 @@ def _numbers(comparison: "Comparison") -> dict[str, Any]:
     }
 
 
-def _differences_to_first(columns: Sequence[Column], runs: int) -> list[tuple[Column, list[Difference | None]]]:
+def _differences_to_first(columns: Sequence[Column], runs: int) -> list[tuple[Column, list[Estimate | None]]]:
     """The deciding numbers, and by how much each other run differs from the first in them."""
     found = [(column, [column.difference(i, 0) for i in range(1, runs)]) for column in columns if column.metric.decides]
     return [(column, differences) for column, differences in found if any(differences)]

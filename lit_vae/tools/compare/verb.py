@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import replacing
 from lit_vae.tools.runs import Checkpoint, Split, check_arguments, choose_device
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lit_vae.tools.compare.differences import ComparedNumbers
     from lit_vae.tools.compare.gather import Entry
     from lit_vae.tools.compare.pictures import Group, Pictures
+    from lit_vae.tools.compare.seeds import OverSeeds
 
 
 def compare(
@@ -39,7 +40,8 @@ def compare(
     Writes OUT/index.html, which needs no network, and its content as PNG files and metrics.csv. The page says what a
     run lacks, such as a checkpoint or a test. It marks numbers that do not compare: other images, or measured in
     another way. RUN@gmm is a run whose samples are drawn from the mixture that lit-vae fit-prior fitted. RUN@drawn is a
-    run whose images are draws from p(x|z) instead of its means; callbacks.DrawnReconstructions measures them.
+    run whose images are draws from p(x|z) instead of its means; callbacks.DrawnReconstructions measures them. Of runs
+    that differ in their seed alone the first is shown, and of all of them the mean.
 
     Args:
         runs: Run directories or .ckpt files.
@@ -92,6 +94,7 @@ class Comparison:
         scatters: charts of one number over another.
         curves: charts of validation numbers over steps.
         configs: keys whose values differ, and the value of each run.
+        over_seeds: means over trainings of one configuration; empty if each has one seed.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Comparison:
     scatters: Sequence["Chart"]
     curves: Sequence["Chart"]
     configs: dict[str, list[str]]
+    over_seeds: Sequence["OverSeeds"]
 
 
 def compare_runs(name: str, request: Request) -> Comparison:
@@ -115,17 +119,19 @@ def compare_runs(name: str, request: Request) -> Comparison:
     from lit_vae.tools.compare.differences import compare_numbers, config_differences
     from lit_vae.tools.compare.gather import gather
     from lit_vae.tools.compare.pictures import group_by_images, groups_of, make_pictures
+    from lit_vae.tools.compare.seeds import by_seed, over_seeds
 
     device = choose_device(request.device)
-    entries = gather(request.runs, request.checkpoint)
+    groups_by_seed = by_seed(gather(request.runs, request.checkpoint))
+    seeds_alone = len(groups_by_seed) == 1
+    entries = groups_by_seed[0] if seeds_alone else [group[0] for group in groups_by_seed]
     pictures = [make_pictures(entry, request, device) for entry in entries]
     groups = group_by_images(pictures)
     group_of_run = groups_of(groups, len(entries))
     numbers = compare_numbers(entries, group_of_run)
     configs = config_differences([entry.records.config for entry in entries])
-    return Comparison(
-        name, request, entries, pictures, groups, numbers, scatters(numbers), curves(entries, group_of_run), configs
-    )
+    charts = scatters(numbers), curves(entries, group_of_run)
+    return Comparison(name, request, entries, pictures, groups, numbers, *charts, configs, over_seeds(groups_by_seed))
 
 
 def write(comparison: Comparison, folder: Path) -> None:
@@ -144,16 +150,20 @@ def write(comparison: Comparison, folder: Path) -> None:
         contents["scatter.png"] = lambda: png(draw_charts(comparison.scatters, entries))
     if comparison.curves:
         contents["curves.png"] = lambda: png(draw_charts(comparison.curves, entries))
+    tables = {"metrics.csv": _numbers_in_rows(comparison)}
+    if comparison.over_seeds:
+        tables["seeds.csv"] = _seeds_in_rows(comparison.over_seeds)
     with ExitStack() as files:
-        partial = {name: files.enter_context(replacing(folder / name)) for name in (*contents, "metrics.csv")}
-        _write_csv(comparison, partial["metrics.csv"])
+        partial = {name: files.enter_context(replacing(folder / name)) for name in (*contents, *tables)}
+        for name, rows in tables.items():
+            _write_csv(rows, partial[name])
         for name, content in contents.items():
             partial[name].write_bytes(content())
     for name in partial:
         print(folder / name)
 
 
-def _write_csv(comparison: Comparison, path: Path) -> None:
+def _numbers_in_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row for each number: all digits, whether it compares with the others of its name, its images and protocol."""
     rows = []
     for column in comparison.numbers.columns:
@@ -178,6 +188,30 @@ def _write_csv(comparison: Comparison, path: Path) -> None:
                     **{f"protocol.{name}": value for name, value in number.protocol.items()},
                 }
             )
+    return rows
+
+
+def _seeds_in_rows(of: Sequence["OverSeeds"]) -> list[dict[str, Any]]:
+    """A row for each mean over seeds, with its difference to the first configuration."""
+    rows = []
+    for row in of:
+        for name, mean in row.means.items():
+            difference = row.against_first.get(name, ("", ""))
+            rows.append(
+                {
+                    "run": row.label,
+                    "trainings": 1 + len(row.others),
+                    "metric": name,
+                    "mean": repr(mean.value),
+                    "half_width_95": repr(mean.half_width),
+                    "against_first": difference[0],
+                    "against_first_half_width_95": difference[1],
+                }
+            )
+    return rows
+
+
+def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(names) or ["run"], restval="")

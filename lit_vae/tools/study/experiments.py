@@ -19,6 +19,7 @@ PAGE, SLURM_LOGS = "comparison", "slurm"
 """Folders beside the runs."""
 BUDGET = "budget"
 """An overlay beside the runs, of ``--budget_from``."""
+SEED = "seed_everything"
 
 Step = Literal["train", "start anew", "resume", "test", "nothing"]
 
@@ -66,8 +67,8 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """File name of the configuration without ``.yaml``."""
-        return self.config.stem
+        """Name of the run: that of the configuration without ``.yaml``, with ``_seed1`` for a seed of the study."""
+        return self.run.name
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -126,8 +127,26 @@ class Experiment:
             raise ValueError(f"{leader.name} has not finished, so the number of steps of the others is not known.")
         file = self.run.with_name(f"{BUDGET}.yaml")
         with replacing(file) as partial:
-            partial.write_text(f"# as many steps as {leader.name} took\ntrainer: {{max_steps: {record['step']}}}\n")
+            steps = record["step"]  # not fewer either: a row with another seed of the leader has its StopWhenFlat
+            partial.write_text(
+                f"# as many steps as {leader.name} took\ntrainer: {{max_steps: {steps}, min_steps: {steps}}}\n"
+            )
         return replace(self, overlays=(*self.overlays, file))
+
+    def with_seeds(self, count: int) -> "list[Experiment]":
+        """The experiment, and the same with the seeds that follow its own. These stand in overlays beside the runs."""
+        given = [read_yaml(file).get(SEED) for file in self.files]
+        own = next((seed for seed in reversed(given) if seed is not None), 0)
+        if count > 1 and (isinstance(own, bool) or not isinstance(own, int)):
+            raise ValueError(f"{self.config}: {SEED} (={own}) must be a number, so that --seeds can count from it.")
+        return [self, *(self._with_seed(own + k) for k in range(1, count))]
+
+    def _with_seed(self, seed: int) -> "Experiment":
+        file = self.run.with_name(f"seed{seed}.yaml")
+        with replacing(file) as partial:
+            partial.write_text(f"{SEED}: {seed}\n")
+        run = self.run.with_name(f"{self.name}_seed{seed}")
+        return replace(self, overlays=(*self.overlays, file), run=run)
 
     @property
     def _remedy(self) -> str:

@@ -14,7 +14,7 @@ from lit_vae.run.lock import LOCK_FILE, locked
 from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.wandb_settings import SETTINGS_FILE
 from lit_vae.run.yaml_files import read_yaml
-from lit_vae.tools.runs import Checkpoint
+from lit_vae.tools.runs import Checkpoint, check_arguments
 from lit_vae.tools.study.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
 from lit_vae.tools.study.processes import interruptible, run_logged
 
@@ -37,6 +37,7 @@ def study(
     part: Part = "all",
     slurm: bool = False,
     budget_from: str | None = None,
+    seeds: int = 1,
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
@@ -54,9 +55,14 @@ def study(
         slurm: Submit jobs to SLURM instead: one for each configuration that is not done, then one for the page.
         budget_from: Name of a configuration to train first. All others get the number of steps that it took; see
             callbacks.StopWhenFlat.
+        seeds: Number of trainings of each configuration, with its own seed and those that follow. The page shows the
+            first, and means over all.
     """
+    check_arguments("study", {"seeds": (seeds, 1)})
     runs = _runs_folder(folder, out)
-    every = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
+    configurations = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
+    of_each_seed = zip(*(experiment.with_seeds(seeds) for experiment in configurations), strict=True)
+    every = [experiment for of_one_seed in of_each_seed for experiment in of_one_seed]
     chosen = _choose(every, only, "--only")
     _trust_classes_of(every)
     failures: list[str] = []
@@ -66,7 +72,9 @@ def study(
                 chosen = _with_budget(_choose(every, [budget_from], "--budget_from")[0], chosen, train=not slurm)
             _refuse_problems(chosen)
         if slurm:
-            _submit(folder, config or [], budget_from, runs, chosen, part)
+            options = [] if budget_from is None else ["--budget_from", budget_from]
+            options += [] if seeds == 1 else ["--seeds", str(seeds)]
+            _submit(folder, config or [], options, runs, chosen, part)
             return
         if part != "page":
             failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
@@ -104,14 +112,13 @@ def _trust_classes_of(every: Sequence[Experiment]) -> None:
 
 
 def _submit(
-    folder: str, overlays: Sequence[str], budget_from: str | None, runs: Path, chosen: Sequence[Experiment], part: Part
+    folder: str, overlays: Sequence[str], options: Sequence[str], runs: Path, chosen: Sequence[Experiment], part: Part
 ) -> None:
     from lit_vae.tools.cluster.slurm import submit_study
 
     left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
     laid_over = [argument for overlay in overlays for argument in ("--config", overlay)]
-    budget = [] if budget_from is None else ["--budget_from", budget_from]
-    arguments = [folder, *laid_over, *budget, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
+    arguments = [folder, *laid_over, *options, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
     submit_study(left, arguments, runs / SLURM_LOGS, page=part != "runs")
 
 

@@ -20,13 +20,18 @@ def test_rows_over_a_base_train_for_as_long_as_the_leader(
     (configs / "leader.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [stop]}}))
     (configs / "follower.yaml").write_text("model: {init_args: {objective: {init_args: {beta: 2.0}}}}")
 
-    study = ("study", configs, "--out", runs, "--budget_from", "leader")
+    study = ("study", configs, "--out", runs, "--seeds", 2, "--budget_from", "leader")
     assert "--budget_from lead: there is no such configuration. Give one of" in fails(1, *study[:-1], "lead")
     out = tools(*study)
-    assert out.index("leader (sets the number of steps)") < out.index("follower (2/2): trains")
-    assert record(runs / "leader")["step"] == record(runs / "follower")["step"] == 6
+    assert out.index("leader (sets the number of steps)") < out.index("follower (2/4): trains")
+    assert [record(runs / name)["step"] for name in ("leader", "follower", "leader_seed1", "follower_seed1")] == [6] * 4
+    (asked,) = pages.asked
+    assert [Path(run).name for run in asked["runs"]] == ["follower", "leader", "follower_seed1", "leader_seed1"]
     saved = yaml.safe_load((runs / "follower" / "config.yaml").read_text())
-    assert saved["trainer"]["max_steps"] == 6
+    assert saved["trainer"]["max_steps"] == saved["trainer"]["min_steps"] == 6
     assert saved["model"]["init_args"]["objective"]["init_args"]["beta"] == 2.0
-    assert tools(*study).count("done before") == 2
+    other = yaml.safe_load((runs / "follower_seed1" / "config.yaml").read_text())
+    assert (saved.pop("seed_everything"), other.pop("seed_everything")) == (0, 1)
+    assert saved == other
+    assert tools(*study).count("done before") == 4
     assert "trainer.max_steps: 6 -> 400" in fails(1, *study[:-2])  # without the leader it is another study
