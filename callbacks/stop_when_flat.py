@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -11,8 +12,8 @@ from lit_vae.ranges import OpenUnitInterval, PositiveFloat, checked
 class StopWhenFlat(Callback):
     """Ends training at a validation if the last tenth of the run has raised a number by too little.
 
-    At step t it compares the number with that of the last validation at or before step ``(1 - share) t``. So the gain
-    is over at least that share of the run. Give `trainer.max_steps` an upper bound.
+    At step t it compares the number with that at step ``(1 - share) t``, which lies on the line between two validations.
+    Give `trainer.max_steps` an upper bound.
 
     Args:
         monitor: a number of every validation, of which more is better.
@@ -32,9 +33,10 @@ class StopWhenFlat(Callback):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         step, value = trainer.global_step, float(trainer.callback_metrics[self.monitor])
-        before = [old for at, old in self.seen if at <= (1 - self.share) * step]
         self.seen.append((step, value))
-        if before and value - before[-1] < self.gain:
+        steps, values = zip(*self.seen, strict=True)
+        start = (1.0 - self.share) * step
+        if steps[0] <= start and value - np.interp(start, steps, values) < self.gain:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -30,11 +30,13 @@ def stopped_at(callback: StopWhenFlat, curve: dict[int, float]) -> int | None:
     return None
 
 
-def test_it_compares_with_the_validation_before_the_last_tenth() -> None:
+def test_it_compares_with_the_start_of_the_last_tenth() -> None:
     """Linear until 1000, flat afterwards: at 1100 the last tenth began before 1000, at 1200 it begins after it."""
     curve = {step: 0.01 * min(step, 1000) for step in range(100, 3000, 100)}
     assert stopped_at(StopWhenFlat(gain=0.05), curve) == 1200
     assert stopped_at(StopWhenFlat(gain=0.05, share=0.5), curve) == 2000
+    # at 1100 it has gained 0.1 since step 990, which lies between two validations
+    assert stopped_at(StopWhenFlat(gain=0.11), curve) == 1100
 
 
 def test_a_fall_ends_training_and_the_first_validation_does_not() -> None:
