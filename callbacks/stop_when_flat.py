@@ -12,7 +12,7 @@ from lit_vae.ranges import OpenUnitInterval, PositiveFloat, checked
 class StopWhenFlat(Callback):
     """Ends training at a validation if the last tenth of the run has raised a number by too little.
 
-    At step t it compares the number with that at step ``(1 - share) t``, which lies on the line between two validations.
+    At step t it compares the number with that at step ``(1 - share) t``, taken from the line between two validations.
     Give `trainer.max_steps` an upper bound.
 
     Args:

@@ -196,7 +196,7 @@ def _seeds_in_rows(of: Sequence["OverSeeds"]) -> list[dict[str, Any]]:
     rows = []
     for row in of:
         for name, mean in row.means.items():
-            difference = row.against_first.get(name, ("", ""))
+            difference = map(repr, row.against_first.get(name, ()))
             rows.append(
                 {
                     "run": row.label,
@@ -204,8 +204,7 @@ def _seeds_in_rows(of: Sequence["OverSeeds"]) -> list[dict[str, Any]]:
                     "metric": name,
                     "mean": repr(mean.value),
                     "half_width_95": repr(mean.half_width),
-                    "against_first": difference[0],
-                    "against_first_half_width_95": difference[1],
+                    **dict(zip(("against_first", "against_first_half_width_95"), difference, strict=False)),
                 }
             )
     return rows

@@ -58,7 +58,7 @@ def entry(label: str, numbers: dict[str, Number] | None = None, **records: Any) 
     """A run that is in no directory."""
     empty: dict[str, Any] = {"config": {}, "run": {}, "test": {}, "prior": {}, "evaluation": {}}
     known = Records(Path("runs") / label, **{**empty, **records})
-    return Entry(label, label, known, None, False, None, numbers or {}, {}, ())
+    return Entry(label, label, known, None, "", None, numbers or {}, {}, ())
 
 
 def number(value: float, split: str = "test", protocol: dict[str, Any] | None = None, **data: Any) -> Number:

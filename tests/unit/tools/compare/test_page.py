@@ -16,11 +16,13 @@ from compare_helpers import entry, number
 from PIL import Image
 
 from lit_vae.images import to_uint8
+from lit_vae.intervals import Estimate
 from lit_vae.tools.compare import sheets
 from lit_vae.tools.compare.charts import curves, scatters
 from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.page import page
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group_by_images, groups_of
+from lit_vae.tools.compare.seeds import OverSeeds
 from lit_vae.tools.compare.verb import Comparison, Request, write
 
 EVIL = '<script>alert("x")</script>&\''
@@ -77,7 +79,29 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Comparison:
         scatters(numbers),
         curves(entries, [None] * 3),
         configs,
+        [],
     )
+
+
+def test_means_over_seeds_are_on_the_page_and_in_a_table(tmp_path: Path) -> None:
+    rows = [
+        OverSeeds("mse", ("mse_seed1",), {"psnr": Estimate(22.0, 0.5)}, {}),
+        OverSeeds(EVIL, ("gan_seed1",), {"psnr": Estimate(21.0, 0.25)}, {"psnr": Estimate(-1.0, 0.125)}),
+    ]
+    write(replace(made(), over_seeds=rows), tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    assert text.count('alert("x")') == 0
+    for shown in ("Over seeds", "22.00", "±0.50", "21.00", "±0.25", "\u22121.00", "±0.12"):
+        assert shown in text
+    with (tmp_path / "seeds.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert table[1] == {
+        "run": EVIL, "trainings": "2", "metric": "psnr", "mean": "21.0", "half_width_95": "0.25",
+        "against_first": "-1.0", "against_first_half_width_95": "0.125",
+    }  # fmt: skip
+    write(made(), tmp_path / "without")
+    assert not (tmp_path / "without" / "seeds.csv").exists()
+    assert "Over seeds" not in (tmp_path / "without" / "index.html").read_text()
 
 
 def decoded(uri: str | None) -> np.ndarray:
