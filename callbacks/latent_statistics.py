@@ -7,26 +7,29 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.drawing import new_figure, rasterize
-from callbacks.panel import posterior_of, prior_of
+from callbacks.panel import posterior_of
 from callbacks.periodic import Measurement
 from lit_vae.images import Batch
 from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
 from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
+from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 from lit_vae.run.panels import log_panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SEED = 2**31 - 31
+
 
 class LatentStatistics(Measurement):
     """Logs active units, mutual information, aggregate-posterior KL and the rate of each dimension.
 
     ``{val,test}/active_units``, ``mutual_information`` (nats, at most log N for N images), ``aggregate_kl`` (nats; the
-    two add up to the rate), ``kl_per_dim_max`` and ``kl_per_dim_mean`` (nats), and the panel ``kl_per_dim`` of all
-    dimensions (in validations ``kl_per_dim_val``). For definitions, bias and class-conditional priors see
-    `lit_vae.metrics.latents`. Only for models with a posterior and a prior.
+    two add up to the rate). For a Gaussian prior also ``kl_per_dim_max`` and ``kl_per_dim_mean`` (nats), and the panel
+    ``kl_per_dim`` of all dimensions (in validations ``kl_per_dim_val``). For definitions, bias and class-conditional
+    priors see `lit_vae.metrics.latents`. Only for models with a Gaussian posterior.
 
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
@@ -39,21 +42,22 @@ class LatentStatistics(Measurement):
         self.max_images = max_images
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only models with a posterior and a prior, both Gaussian."""
+        """Only models with a Gaussian posterior, and a prior."""
         if not isinstance(model, HasPosterior):
             raise self._refuse(
                 f"{type(model).__name__} has no posterior and prior (encode, prior).",
                 "Remove it from trainer.callbacks, or train a VAE.",
             )
-        if not (model.gaussian_posterior and model.gaussian_prior):
+        if not model.gaussian_posterior:
             raise self._refuse(
-                f"posterior and prior of {type(model).__name__} are not both Gaussian.",
-                "Remove it from trainer.callbacks.",
+                "it compares the posteriors of all images with one another, which takes Gaussians.",
+                "Remove it from trainer.callbacks, or remove model.init_args.posterior.",
             )
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
-        """The five numbers above."""
-        return ["active_units", "mutual_information", "aggregate_kl", "kl_per_dim_max", "kl_per_dim_mean"]
+        """The numbers above."""
+        of_dims = ["kl_per_dim_max", "kl_per_dim_mean"] if getattr(model, "gaussian_prior", False) else []
+        return ["active_units", "mutual_information", "aggregate_kl", *of_dims]
 
     def start(self, trainer: Trainer, model: Autoencoder) -> None:
         """Start new statistics."""
@@ -61,25 +65,24 @@ class LatentStatistics(Measurement):
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Add the posteriors of a batch."""
-        posterior, prior = posterior_of(model, batch), prior_of(model, batch.y)
+        posterior = posterior_of(model, batch)
         assert posterior is not None  # by `check_model`
-        assert prior is not None
-        self.metric.update(posterior, prior)
+        assert isinstance(model, HasPosterior)
+        self.metric.update(posterior, model.prior(batch.y), Draws(SEED, FIXED, self.index))
 
     def compute(self) -> dict[str, Tensor]:
-        """The five numbers above."""
+        """The numbers above."""
         self.summary: LatentSummary = self.metric.compute()
+        kl = self.summary.kl_per_dim
         return {
             "active_units": self.summary.active_units,
             "mutual_information": self.summary.mutual_information,
             "aggregate_kl": self.summary.aggregate_kl,
-            "kl_per_dim_max": self.summary.kl_per_dim.max(),
-            "kl_per_dim_mean": self.summary.kl_per_dim.mean(),
-        }
+        } | ({} if kl is None else {"kl_per_dim_max": kl.max(), "kl_per_dim_mean": kl.mean()})
 
     def report(self, trainer: Trainer, split: str) -> None:
-        """Draw the rate of each dimension."""
-        if trainer.is_global_zero:
+        """Draw the rate of each dimension, if it has one."""
+        if trainer.is_global_zero and self.summary.kl_per_dim is not None:
             name = "kl_per_dim" if split == "test" else f"kl_per_dim_{split}"
             caption = f"Mean KL of each latent dimension to its prior, over {self.summary.num_images} {split} images"
             log_panel(trainer, name, rasterize(kl_figure(self.summary)), caption, self.step(trainer))
@@ -87,6 +90,7 @@ class LatentStatistics(Measurement):
 
 def kl_figure(summary: LatentSummary) -> "Figure":
     """One bar per dimension, most used first."""
+    assert summary.kl_per_dim is not None
     kl, dims = summary.kl_per_dim.cpu().sort(descending=True, stable=True)
     figure = new_figure(5.0, 3.0)
     axes = figure.add_subplot()

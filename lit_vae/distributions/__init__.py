@@ -21,6 +21,7 @@ from lit_vae.distributions.continuous import (
     standard_normal,
 )
 from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture
+from lit_vae.distributions.mixtures import GaussianMixture
 
 __all__ = [
     "LOG_2PI",
@@ -30,6 +31,7 @@ __all__ = [
     "DiagonalGaussian",
     "DiscretizedLogisticMixture",
     "Distribution",
+    "GaussianMixture",
     "Laplace",
     "LatentDistribution",
     "NoiseSource",

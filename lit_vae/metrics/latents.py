@@ -1,9 +1,9 @@
 """Use of the latent by a variational autoencoder: active units, rate of each dimension, mutual information.
 
-All numbers are for standardised latents ``u = (z - mean_p) / std_p``, where ``N(mean_p, std_p^2)`` is the prior of the
-image, which may depend on its label. For the standard normal prior ``u`` is ``z``. The prior of ``u`` is ``N(0, I)``
-for every class, so one aggregate posterior ``q(u)`` is defined for class-conditional priors, too. The map does not
-change a KL divergence.
+For a Gaussian prior ``N(mean_p, std_p^2)``, which may depend on the label of the image, all numbers are for
+standardised latents ``u = (z - mean_p) / std_p``. For the standard normal prior ``u`` is ``z``. The prior of ``u`` is
+``N(0, I)`` for every class, so one aggregate posterior ``q(u)`` is defined for class-conditional priors, too. The map
+does not change a KL divergence. For any other prior ``u`` is ``z``, and the rate is that of one draw of each image.
 
 With ``q(u) = 1/N sum_n q(u | n)`` the aggregate posterior of N images (Hoffman and Johnson, "ELBO surgery", 2016)::
 
@@ -23,21 +23,22 @@ from torch import Generator, Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lit_vae.distributions import LOG_2PI, DiagonalGaussian
+from lit_vae.distributions import LOG_2PI, DiagonalGaussian, LatentDistribution
+from lit_vae.noise import Draws
 
 ACTIVE_THRESHOLD = 1e-2
 CHUNK_ELEMENTS = 2**23
-_CANCELLATION = 1e-6  # largest error of an expanded square, in nats
 """Entries of the largest matrix that is held at once: 64 MiB in float64."""
 
+_CANCELLATION = 1e-6  # largest error of an expanded square, in nats
 _SEED = 0
 
 
 class LatentSummary(NamedTuple):
     """Summary for N images and d latent dimensions; divergences and information in nats."""
 
-    kl_per_dim: Tensor
-    """Mean over the images of ``KL(q(z_j | x) || p(z_j))``, ``(d,)``; its sum is the rate."""
+    kl_per_dim: Tensor | None
+    """Mean over the images of ``KL(q(z_j | x) || p(z_j))``, ``(d,)``; its sum is the rate. None for other priors."""
 
     active_units: Tensor
     """Number of active dimensions, see `active_units`."""
@@ -49,7 +50,7 @@ class LatentSummary(NamedTuple):
     """``KL(q(u) || p(u))``, the rest of the rate."""
 
     standard_error: Tensor
-    """Standard error of the last two, from one draw per image."""
+    """Standard error of ``I_q``, from one draw per image. In the rest of a closed rate it is the only error."""
 
     num_images: int
     """Number N of images."""
@@ -93,8 +94,12 @@ def log_aggregate_posterior(u: Tensor, means: Tensor, log_vars: Tensor) -> Tenso
     return torch.cat(chunks) - math.log(len(means))
 
 
-def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> LatentSummary:
-    """Summary of N posteriors of standardised latents, ``means`` and ``log_vars`` of shape ``(N, d)``.
+def summarize_posteriors(
+    means: Tensor, log_vars: Tensor, rates: Tensor | None = None, seed: int = _SEED
+) -> LatentSummary:
+    """Summary of N posteriors, ``means`` and ``log_vars`` of shape ``(N, d)``.
+
+    Without ``rates (N,)``, one-sample estimates of the images' rates, the prior is N(0, I).
 
     The images are first sorted by their posteriors, so that the draws do not depend on batches and ranks.
     """
@@ -107,12 +112,13 @@ def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> 
     log_posterior = -0.5 * ((u - means).square() * torch.exp(-log_vars) + log_vars + LOG_2PI).sum(1)
     information = log_posterior - log_aggregate_posterior(u, means, log_vars)  # each at most log N
     kl_per_dim = (0.5 * (means.square() + torch.expm1(log_vars) - log_vars)).mean(0)
+    rate = kl_per_dim.sum() if rates is None else rates.mean()
     mutual_information = information.mean()
     return LatentSummary(
-        kl_per_dim=kl_per_dim,
+        kl_per_dim=kl_per_dim if rates is None else None,
         active_units=active_units(means),
         mutual_information=mutual_information,
-        aggregate_kl=kl_per_dim.sum() - mutual_information,
+        aggregate_kl=rate - mutual_information,
         standard_error=information.std() / math.sqrt(len(means)),
         num_images=len(means),
     )
@@ -121,7 +127,8 @@ def summarize_posteriors(means: Tensor, log_vars: Tensor, seed: int = _SEED) -> 
 class PosteriorStatistics(Metric):
     """Collects posteriors over batches and ranks, and computes a `LatentSummary`.
 
-    It keeps ``2 d`` float64 numbers per image. The estimate of ``I_q`` takes ``N^2 d`` operations.
+    It keeps ``2 d`` float64 numbers per image, and a rate where the prior is no Gaussian. The estimate of ``I_q`` takes
+    ``N^2 d`` operations.
 
     Args:
         max_images: use only this many first images; in a distributed run ``max_images / ranks`` of each rank.
@@ -130,6 +137,7 @@ class PosteriorStatistics(Metric):
     full_state_update = False
     means: list[Tensor]
     log_vars: list[Tensor]
+    rates: list[Tensor]
 
     def __init__(self, max_images: int = 10_000) -> None:
         super().__init__()
@@ -138,17 +146,27 @@ class PosteriorStatistics(Metric):
         self.max_images = max_images
         self.add_state("means", default=[], dist_reduce_fx="cat")
         self.add_state("log_vars", default=[], dist_reduce_fx="cat")
+        self.add_state("rates", default=[], dist_reduce_fx="cat")
 
-    def update(self, posterior: DiagonalGaussian, prior: DiagonalGaussian) -> None:
-        """Add ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``."""
+    def update(self, posterior: DiagonalGaussian, prior: LatentDistribution, draws: Draws | None = None) -> None:
+        """Add ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``.
+
+        ``draws``: noise of the rate where the prior is no Gaussian.
+        """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world_size = torch.distributed.get_world_size() if distributed else 1
         room = math.ceil(self.max_images / world_size) - sum(len(means) for means in self.means)
         if room <= 0:
             return
-        log_var_p = prior.log_var.double()
-        means = (posterior.mean.double() - prior.mean.double()) * torch.exp(-0.5 * log_var_p)
-        log_vars = (posterior.log_var.double() - log_var_p).expand_as(means)
+        if isinstance(prior, DiagonalGaussian):
+            log_var_p = prior.log_var.double()
+            means = (posterior.mean.double() - prior.mean.double()) * torch.exp(-0.5 * log_var_p)
+            log_vars = (posterior.log_var.double() - log_var_p).expand_as(means)
+        else:
+            means, log_vars = posterior.mean.double(), posterior.log_var.double().expand_as(posterior.mean)
+            z = posterior.rsample(1, draws)
+            rates = posterior.log_prob(z) - prior.log_prob(z)
+            self.rates.append(rates[0].detach().double()[:room])
         self.means.append(means.detach().flatten(1)[:room])
         self.log_vars.append(log_vars.detach().flatten(1)[:room])
 
@@ -156,4 +174,5 @@ class PosteriorStatistics(Metric):
         """The summary over all ranks, equal on each."""
         if not len(self.means):
             raise ValueError("PosteriorStatistics: compute was called before any update. Give it images first.")
-        return summarize_posteriors(dim_zero_cat(self.means), dim_zero_cat(self.log_vars))
+        rates = dim_zero_cat(self.rates) if len(self.rates) else None
+        return summarize_posteriors(dim_zero_cat(self.means), dim_zero_cat(self.log_vars), rates)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor
 
 from lit_vae.distributions import Distribution, Reparametrised
@@ -141,8 +142,19 @@ class VAE(VariationalAutoencoder, HasPosterior):
         self.posterior = (posterior or GaussianPosterior)(prior.shape)
         self.gaussian_posterior, self.gaussian_prior = self.posterior.is_gaussian, prior.is_gaussian
         self.encoder = encoder(self.image_shape, self.posterior.in_shape, self.num_classes)
+        prior.connect(self.encode, self.image_shape, self.num_classes)
         channels = self.decoder_channels or likelihood.num_parameters(self.image_shape[0])
         self.decoder = decoder(prior.shape, (channels, *self.image_shape[1:]), self.num_classes)
+
+    def on_fit_start(self) -> None:
+        """Also let the prior start from the training images."""
+        super().on_fit_start()
+        self.prior.start(getattr(self.trainer, "datamodule", None))
+
+    def on_train_end(self) -> None:
+        """Tell what became of the prior."""
+        for caveat in self.prior.caveats():
+            rank_zero_warn(caveat)
 
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """Posterior mean."""
@@ -156,7 +168,7 @@ class VAE(VariationalAutoencoder, HasPosterior):
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: a prior with another number of classes than the model."""
-        found = super().problems(spec)
+        found = super().problems(spec) + self.prior.problems(self.gaussian_posterior)
         prior_classes = self.prior.num_classes
         if prior_classes and prior_classes != self.num_classes:
             remedy = (

@@ -2,5 +2,6 @@
 
 from lit_vae.priors.base import Prior
 from lit_vae.priors.gaussian import ClassConditionalNormal, StandardNormal
+from lit_vae.priors.mixtures import GaussianMixturePrior, VampPrior
 
-__all__ = ["ClassConditionalNormal", "Prior", "StandardNormal"]
+__all__ = ["ClassConditionalNormal", "GaussianMixturePrior", "Prior", "StandardNormal", "VampPrior"]

@@ -1,10 +1,12 @@
 """Base class of priors."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
-from lit_vae.distributions import LatentDistribution
+from lit_vae.distributions import LatentDistribution, Reparametrised
 from lit_vae.images import Shape
 from lit_vae.ranges import PositiveInt, checked
 
@@ -27,6 +29,20 @@ class Prior(nn.Module, ABC):
                 " map. Set model.init_args.prior.init_args.shape."
             )
         self.shape: Shape = tuple(shape)
+
+    def connect(self, encode: Callable[[Tensor, Tensor], Reparametrised], image_shape: Shape, num_classes: int) -> None:
+        """Called once by the model that it belongs to, with the model's ``(x, y) -> q(z | x)``."""
+
+    def start(self, data: Any) -> None:
+        """Called at the start of a training, with the data module; after the weights of a checkpoint are loaded."""
+
+    def problems(self, gaussian_posterior: bool) -> list[str]:
+        """Reasons why it cannot be the prior of a model with such a posterior; empty if it can."""
+        return []
+
+    def caveats(self) -> list[str]:
+        """What a user should know about it after a training; empty if nothing."""
+        return []
 
     @abstractmethod
     def forward(self, y: Tensor) -> LatentDistribution:
