@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +38,9 @@ def interruptible(message: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, str]:
+def run_logged(
+    command: Sequence[str], log: Path, held: IO[str], watch: Callable[[float, str], None] = lambda seconds, line: None
+) -> tuple[int, str]:
     """Run a program with its output appended to a log. Returns its exit code and its output.
 
     The program has a process group of its own, so that Ctrl-C reaches it once, through this process. It writes into the
@@ -48,7 +50,9 @@ def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, s
         command: the program and its arguments.
         log: file to append to.
         held: a lock that the program will hold too, see `lit_vae.run.lock.locked`.
+        watch: called each second, with the seconds since the start and the last line.
     """
+    began = time.monotonic()
     with log.open("a") as file:
         print(f"==> {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=file, flush=True)
         start = file.tell()
@@ -58,7 +62,9 @@ def run_logged(command: Sequence[str], log: Path, held: IO[str]) -> tuple[int, s
         )  # fmt: skip
     try:
         while not _ended(program, within=1.0):
-            _show(_last_line(log, start))
+            line = _last_line(log, start)
+            _show(line)
+            watch(time.monotonic() - began, line)
     except BaseException:
         print("\nwaits until what runs has saved and ended; Ctrl-C again ends it at once", flush=True)
         _end(program)

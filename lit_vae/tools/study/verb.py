@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -77,7 +77,8 @@ def study(
             _submit(folder, config or [], options, runs, chosen, part)
             return
         if part != "page":
-            failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen)))]
+            watch = _estimator(chosen)
+            failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen), watch))]
         if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint)):
             failures.append(failure)
     if failures:
@@ -99,7 +100,8 @@ def _with_budget(leader: Experiment, chosen: Sequence[Experiment], train: bool) 
     if train and next_step(leader.find()) != "nothing":
         # a mistake in another one is found now, and not after this training
         _refuse_problems([leader, *(e for e in others if next_step(e.find()) == "train")])
-        if failure := _carry_out(leader, f"{leader.name} (sets the number of steps)"):
+        title = f"{leader.name} (sets the number of steps)"
+        if failure := _carry_out(leader, title, _estimator([leader, *others])):
             raise ValueError(failure)
     return [leader, *(e.for_as_long(leader) for e in others)]
 
@@ -160,7 +162,24 @@ def _place(experiment: Experiment, chosen: Sequence[Experiment]) -> str:
     return f"{experiment.name} ({chosen.index(experiment) + 1}/{len(chosen)})"
 
 
-def _carry_out(experiment: Experiment, title: str) -> str | None:
+Watch = Callable[[float, str], None]
+"""What is called each second of a training; see `run_logged`."""
+
+
+def _estimator(chosen: Sequence[Experiment]) -> Watch:
+    """Says once how long what is left to train takes, while the first of it trains."""
+    from lit_vae.tools.study.estimate import Estimate
+
+    estimate = Estimate([e for e in chosen if next_step(e.find()) not in ("test", "nothing")])
+
+    def watch(seconds: float, line: str) -> None:
+        if said := estimate.after(seconds, line):
+            _say(said)
+
+    return watch
+
+
+def _carry_out(experiment: Experiment, title: str, watch: Watch) -> str | None:
     """Do the remaining steps of a run. Returns why it failed, None if it did not."""
     if next_step(experiment.find()) == "nothing":
         _say(f"{title}: done before")
@@ -169,7 +188,7 @@ def _carry_out(experiment: Experiment, title: str) -> str | None:
     try:
         with locked(experiment.run / LOCK_FILE) as held:
             while (step := next_step(experiment.find())) != "nothing":
-                _take(step, experiment, title, held)
+                _take(step, experiment, title, held, watch)
     except BlockingIOError as error:
         _say(f"{title}: left alone")
         remedy = "Wait until it ends or stop it, and run this command again."
@@ -181,7 +200,7 @@ def _carry_out(experiment: Experiment, title: str) -> str | None:
     return None
 
 
-def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None:
+def _take(step: Step, experiment: Experiment, title: str, held: IO[str], watch: Watch) -> None:
     """Do one step.
 
     Raises:
@@ -200,7 +219,8 @@ def _take(step: Step, experiment: Experiment, title: str, held: IO[str]) -> None
         files = [argument for file in experiment.files for argument in ("--config", str(file))]
         arguments = ["fit", *files, "--run_dir", str(run), *resumed]
     log = run / LOG_FILE
-    code, output = run_logged([sys.executable, "-m", "lit_vae.cli", *arguments], log, held)
+    watched = (lambda *_: None) if step == "test" else watch
+    code, output = run_logged([sys.executable, "-m", "lit_vae.cli", *arguments], log, held, watched)
     after = next_step(experiment.find())
     if code == 0 and after in (("nothing",) if step == "test" else ("test", "nothing")):
         return
