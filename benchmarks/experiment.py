@@ -9,7 +9,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -20,13 +19,15 @@ from lit_vae.images import Batch
 from lit_vae.models.module import Model
 from lit_vae.models.vae import VAE
 from lit_vae.noise import Draws
+from lit_vae.run.config_folders import with_base
+from lit_vae.tools.configurations import complete_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def on_fake_images(name: str, num_batches: int, batch_size: int) -> dict[str, Any]:
     """``configs/<name>.yaml`` with images of the same kind, ``num_batches`` an epoch, in place of its data."""
-    config: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    config = complete_config(with_base(CONFIGS / f"{name}.yaml"))
     module, cls = config["data"]["class_path"].rsplit(".", 1)
     spec = getattr(importlib.import_module(module), cls)(**config["data"]["init_args"]).spec
     images = {"channels": spec.channels, "size": spec.height, "num_classes": spec.num_classes, "values": spec.values}

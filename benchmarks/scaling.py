@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
 
 from benchmarks.on_ranks import Measured
 from benchmarks.ranks import ROOT, Case, train
 from benchmarks.timing import Row
+from lit_vae.run.config_folders import with_base
+from lit_vae.tools.configurations import complete_config
 
 TIMED = False
 MIB = 2.0**20
@@ -94,7 +95,8 @@ def expected(case: Case, measured: Measured) -> list[Row]:
     There a rank has the images of the configuration, not those that were counted here.
     """
     section = f"scaling, {case.config}"
-    batch = yaml.safe_load((ROOT / "configs" / f"{case.config}.yaml").read_text())["data"]["init_args"]["batch_size"]
+    config = complete_config(with_base(ROOT / "configs" / f"{case.config}.yaml"))
+    batch = config["data"]["init_args"]["batch_size"]
     flops = measured.flops / case.batch * batch
     rows = [
         Row(section, "gradients", measured.gradients / MIB, "MiB a step"),
