@@ -7,9 +7,15 @@ BASE = "base.yaml"
 
 
 def with_base(config: Path) -> tuple[Path, ...]:
-    """A configuration after the ``base.yaml`` beside it, if there is one."""
-    base = config.with_name(BASE)
-    return (base, config) if base.is_file() and config.name != BASE else (config,)
+    """A configuration after the ``base.yaml`` beside it, which comes after that of the folder above, and so on."""
+    bases: list[Path] = []
+    for folder in config.parents:
+        base = folder / BASE
+        if not base.is_file():
+            break
+        if base != config:
+            bases.insert(0, base)
+    return (*bases, config)
 
 
 def configurations_in(folder: Path) -> list[Path]:

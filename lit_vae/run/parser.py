@@ -106,12 +106,12 @@ def with_suggestion(message: str, args: list[str], parser: LightningArgumentPars
 def rows_alone(args: list[str]) -> list[str]:
     """For each configuration of a command line that is given without the ``base.yaml`` beside it: what to give."""
     files = [Path(arg.partition("=")[2] or arg) for arg in args if arg.endswith(".yaml")]
-    pairs = [with_base(file) for file in files]
-    return [
-        f"{pair[-1]} has only what differs from {pair[0]}: give --config {pair[0]} before it."
-        for pair in pairs
-        if len(pair) == 2 and pair[0] not in files
-    ]
+    said = []
+    for file in files:
+        if missing := [base for base in with_base(file)[:-1] if base not in files]:
+            given = " ".join(f"--config {base}" for base in missing)
+            said.append(f"{file} has only what differs from {' and '.join(map(str, missing))}: give {given} before it.")
+    return said
 
 
 def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:

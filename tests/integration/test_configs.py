@@ -71,9 +71,10 @@ def test_the_networks_of_a_large_configuration_fit_together(path: Path, monkeypa
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_a_configuration_says_how_it_is_run(path: Path) -> None:
-    first, *more = with_base(path)
+    *bases, _ = with_base(path)
+    first = bases[-1] if bases else path
     head = [line for line in first.read_text().splitlines() if line.startswith("#")]
-    if more:  # a row of a comparison says what it is
+    if bases:  # a row of a comparison says what it is
         assert path.read_text().startswith("# ")
         assert any(f"lit-vae study configs/{name(path.parent)}" in line for line in head)
     else:
@@ -90,6 +91,9 @@ def test_a_row_without_its_base_is_told_what_it_lacks(
     said = capsys.readouterr().err
     assert f"{row} has only what differs from {base}: give --config {base} before it." in said
     assert rows_alone(["fit", "--config", base, f"--config={row}"]) == []
+    inner = "configs/compare/mnist/adversarial_weight"
+    (both,) = rows_alone(["fit", "--config", f"{inner}/weight_1.0.yaml"])
+    assert both.endswith(f"give --config {base} --config {inner}/base.yaml before it.")
 
 
 @pytest.mark.parametrize(
