@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lit_vae.intervals import Estimate
 from lit_vae.tools.compare.differences import ComparedNumbers, Groups, image_differences
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metric_table import metric, ordered
-from lit_vae.tools.compare.numbers import format_number
+from lit_vae.tools.compare.numbers import format_number, rank_correlation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,12 +56,14 @@ class Chart:
         x: label of the horizontal axis.
         y: label of the vertical axis.
         points: by run, ``(x, y)`` in the order of x.
+        order: Spearman's rank correlation of the runs, with its interval over images; None if it says nothing.
     """
 
     title: str
     x: str
     y: str
     points: dict[int, list[tuple[float, float]]]
+    order: Estimate | None = None
 
     @property
     def is_curve(self) -> bool:
@@ -155,9 +158,9 @@ def _scatter(numbers: ComparedNumbers, title: str, x: str, y: str) -> Chart | No
     both = [i for i in columns[0].comparable if i in columns[1].comparable]
     if len(both) < 2:
         return None
-    values = [[column.cells[i].number.value for i in both] for column in columns]  # type: ignore[union-attr]
-    points = {i: [(a, b)] for i, a, b in zip(both, *values, strict=True)}
-    return Chart(title, _label(x), _label(y), points)
+    xs, ys = ([column.cells[i].number for i in both] for column in columns)  # type: ignore[union-attr]
+    points = {i: [(a.value, b.value)] for i, a, b in zip(both, xs, ys, strict=True)}
+    return Chart(title, _label(x), _label(y), points, rank_correlation(xs, ys))
 
 
 def _label(name: str) -> str:

@@ -16,6 +16,9 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 _DISCRIMINATOR = "realism"
 _DRAWN = "_drawn"
+
+LEAST_RUNS = 5
+"""Of fewer, a rank correlation says little: four in the same order by chance are one in 24."""
 _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
     (
         *("root", "batch_size", "download", "random_flip", "num_train", "num_workers", "in_memory_mb", "on_error"),
@@ -56,6 +59,24 @@ def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -
         return None
     replicates = [of(a) - of(b) for a, b in zip(mine.replicates, theirs.replicates, strict=True)]
     return Estimate(of(mine.value) - of(theirs.value), half_width(replicates))
+
+
+def rank_correlation(xs: Sequence[Number], ys: Sequence[Number]) -> Estimate | None:
+    """Spearman's rank correlation of two numbers over runs, with its interval over images.
+
+    None for fewer than `LEAST_RUNS` runs, and without replicates of all.
+    """
+    if len(xs) < LEAST_RUNS or any(len(number.replicates) != GROUPS for number in (*xs, *ys)):
+        return None
+    from scipy.stats import spearmanr
+
+    def correlation(pick: Callable[[Number], float]) -> float:
+        return float(spearmanr([pick(x) for x in xs], [pick(y) for y in ys]).statistic)
+
+    def without(group: int) -> float:
+        return correlation(lambda number: number.replicates[group])
+
+    return Estimate(correlation(lambda number: number.value), half_width([without(g) for g in range(GROUPS)]))
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:

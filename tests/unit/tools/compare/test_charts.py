@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare_helpers import entry, number
+from scipy import stats
 
+from lit_vae.intervals import half_width
 from lit_vae.tools.compare.charts import Chart, curves, draw_charts, scatters, style, svg
 from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.gather import Entry
+from lit_vae.tools.compare.numbers import Number, rank_correlation
 
 
 def runs() -> list[Entry]:
@@ -36,6 +39,23 @@ def test_scatters_are_of_runs_that_compare_in_both_numbers() -> None:
     assert [chart.title for chart in scatters(compare_numbers(runs()[1:3], [None] * 2))] == [
         "Distortion and perception"
     ]
+
+
+def test_the_order_of_runs_has_an_interval_over_images() -> None:
+    """In half of the groups of images the first two runs change places in one of the two numbers."""
+    ranks = np.arange(5.0)
+    swapped = np.array([1.0, 0.0, 2.0, 3.0, 4.0])
+
+    def having(values: list[np.ndarray]) -> list[Number]:
+        return [Number(float(ranks[i]), "test", replicates=tuple(float(v[i]) for v in values)) for i in range(5)]
+
+    xs, ys = having([ranks] * 20), having([ranks] * 10 + [swapped] * 10)
+    order = rank_correlation(xs, ys)
+    assert order is not None
+    low = stats.spearmanr(ranks, swapped).statistic
+    assert order == (pytest.approx(1.0), pytest.approx(half_width([1.0] * 10 + [low] * 10)))
+    assert rank_correlation(xs[:4], ys[:4]) is None
+    assert rank_correlation(xs, [*ys[:4], Number(1.0, "test")]) is None
 
 
 def test_curves_are_of_numbers_of_two_runs_on_the_same_images_and_of_each_training_once() -> None:

@@ -83,6 +83,13 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Comparison:
     )
 
 
+def test_a_chart_says_how_the_runs_are_ordered() -> None:
+    comparison = made()
+    assert "Spearman" not in page(comparison)
+    ordered = replace(comparison.scatters[0], order=Estimate(-0.9, 0.05))
+    assert "Spearman \u22120.900 ±0.050 over 2 runs" in page(replace(comparison, scatters=[ordered]))
+
+
 def test_means_over_seeds_are_on_the_page_and_in_a_table(tmp_path: Path) -> None:
     rows = [
         OverSeeds("mse", ("mse_seed1",), {"psnr": Estimate(22.0, 0.5)}, {}),
