@@ -3,6 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
+from lit_vae.images import Shape
+
+NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
+"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` with its other arguments filled in."""
+
 
 class Factory:
     """A callable that a deep copy shares with its original.

@@ -141,8 +141,12 @@ class DiagonalGaussian(Reparametrised):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``-1/2 sum((x - mean)^2 / var + log var + log 2 pi)``: ``(..., *event) -> (...)`` nats."""
+        return sum_event(self.log_prob_per_dim(x), self.event_ndim)
+
+    def log_prob_per_dim(self, x: Tensor) -> Tensor:
+        """The log-density of each dimension, ``(..., *event)`` nats."""
         squares = (x - self.mean).square() * torch.exp(-self.log_var)
-        return -0.5 * sum_event(squares + self.log_var + LOG_2PI, self.event_ndim)
+        return -0.5 * (squares + self.log_var + LOG_2PI)
 
     def rsample(self, num_samples: int, draws: Draws | None = None, first: int = 0) -> Tensor:
         """Reparametrised draws ``mean + std * eps``, ``(num_samples, B, *event)``, with gradients to both parameters.

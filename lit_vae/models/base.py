@@ -1,7 +1,6 @@
 """Base classes of the image families: the interface for callbacks and tools."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,13 +8,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor, nn
 
 from lit_vae.distributions import Distribution
+from lit_vae.factories import NetworkFactory as NetworkFactory  # noqa: PLC0414  (part of the interface of families)
 from lit_vae.images import Batch, ImageSpec, Shape
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, checked
-
-NetworkFactory = Callable[[Shape, Shape, int], nn.Module]
-"""``(in_shape, out_shape, cond_dim) -> network``: a class of `lit_vae.networks` with its other arguments filled in."""
 
 
 class ImageModel(Model):

@@ -1,8 +1,10 @@
 """Networks: plain modules from one shape to another, without losses and Lightning."""
 
+from lit_vae.networks.blocks import NVAECell, VDVAEBlock
 from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder
 from lit_vae.networks.discriminator import PatchDiscriminator
+from lit_vae.networks.layers import ResidualBlock
 from lit_vae.networks.ldm import LDMDecoder, LDMEncoder
 from lit_vae.networks.mlp import MLP
 from lit_vae.networks.pixelcnn import GatedPixelCNN
@@ -20,9 +22,12 @@ __all__ = [
     "HierarchicalEncoder",
     "LDMDecoder",
     "LDMEncoder",
+    "NVAECell",
     "PatchDiscriminator",
     "RandomTranslation",
+    "ResidualBlock",
     "ResidualFeatures",
+    "VDVAEBlock",
     "VQVAEDecoder",
     "VQVAEEncoder",
 ]

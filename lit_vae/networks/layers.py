@@ -1,5 +1,7 @@
 """Layers that the networks share."""
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,12 +42,41 @@ class FiLM(nn.Module):
         return h * (1.0 + scale) + shift
 
 
-class ResidualBlock(nn.Module):
-    """Twice norm, SiLU, convolution, plus a shortcut; initially the shortcut, since the second convolution is zero.
+class Block(nn.Module, ABC):
+    """A shortcut plus a residual, whose last layer is a convolution.
 
     ``h (B, in_channels, H, W), cond (B, cond_dim) or None -> (B, out_channels, H, W)``. Raises a ValueError for an
     unexpected or a missing condition.
     """
+
+    cond_dim: int
+    shortcut: nn.Module
+    """The identity, or a 1x1 convolution if the numbers of channels differ."""
+
+    @property
+    @abstractmethod
+    def last(self) -> nn.Conv2d:
+        """The last layer of the residual."""
+
+    @abstractmethod
+    def before_last(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        """Input of the last layer."""
+
+    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See the class."""
+        if (cond is not None) != (self.cond_dim > 0):
+            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
+            raise ValueError(f"{type(self).__name__}: built with cond_dim (={self.cond_dim}), but {given} came.")
+        return self.shortcut(h) + self.last(self.before_last(h, cond))
+
+
+def shortcut(in_channels: int, out_channels: int) -> nn.Module:
+    """The shortcut of a `Block`."""
+    return nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+
+class ResidualBlock(Block):
+    """Twice norm, SiLU, convolution, plus a shortcut; initially the shortcut, since the second convolution is zero."""
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
         super().__init__()
@@ -55,20 +86,20 @@ class ResidualBlock(nn.Module):
         self.cond_dim = cond_dim
         self.film = FiLM(out_channels, cond_dim) if cond_dim else None
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.shortcut = shortcut(in_channels, out_channels)
         nn.init.zeros_(self.conv2.weight)
         if self.conv2.bias is not None:
             nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
-        """See the class."""
-        residual = self.norm2(self.conv1(F.silu(self.norm1(h))))
-        if self.film is not None and cond is not None:
-            residual = self.film(residual, cond)
-        elif self.film is not None or cond is not None:
-            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
-            raise ValueError(f"ResidualBlock: built with cond_dim (={self.cond_dim}), but {given} came.")
-        return self.shortcut(h) + self.conv2(F.silu(residual))
+    @property
+    def last(self) -> nn.Conv2d:
+        """The second convolution."""
+        return self.conv2
+
+    def before_last(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        """See `Block`."""
+        h = self.norm2(self.conv1(F.silu(self.norm1(h))))
+        return F.silu(h if self.film is None else self.film(h, cond))
 
 
 class Upsample(nn.Module):

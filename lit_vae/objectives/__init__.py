@@ -1,7 +1,9 @@
 """Objectives: bounds of log p(x) in nats per image (`bounds`), adversarial losses of logits (`adversarial`)."""
 
 from lit_vae.objectives.adversarial import AdversarialLoss, Hinge, LeastSquares, NonSaturating
-from lit_vae.objectives.bounds import ELBO, IWAE, DReG, FreeBits, FreeBitsPerLevel, Level, Objective
+from lit_vae.objectives.bounds import ELBO, IWAE, DReG, Objective
+from lit_vae.objectives.free_bits import FreeBits, FreeBitsPerLevel
+from lit_vae.objectives.level import Level
 from lit_vae.objectives.step import Step
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Bounds of log p(x) for one latent or a hierarchy of latents: ELBO, importance weighting, free bits.
+"""Bounds of log p(x) for one latent or a hierarchy of latents: ELBO and importance weighting.
 
 All terms are per image, ``(B,)`` in nats; only the LightningModule averages over the batch. Posterior samples are the
 first dimension of a latent, ``z (L, B, *latent)``.
@@ -7,46 +7,19 @@ first dimension of a latent, ``z (L, B, *latent)``.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_vae.distributions import DiagonalGaussian, Distribution, LatentDistribution, Reparametrised
+from lit_vae.distributions import DiagonalGaussian, Distribution
 from lit_vae.images import Shape
+from lit_vae.objectives.free_bits import FreeBits
+from lit_vae.objectives.level import Level
 from lit_vae.objectives.step import Step
-from lit_vae.ranges import NotNegativeFloat, PositiveFloat, PositiveInt, checked
-from lit_vae.ranks import average_over_ranks
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, checked
 from lit_vae.schedules import Schedule
 
 KL_PER_DIM = "kl_per_dim"
-
-
-class Level(NamedTuple):
-    """One latent of a hierarchy: ``q(z_l | x, z_<l)``, ``p(z_l | z_<l)`` and L draws from q, ``z (L, B, *latent)``.
-
-    The parameters of q and p are ``(B, *latent)``, or ``(L, B, *latent)`` if they depend on the levels above.
-    """
-
-    posterior: Reparametrised
-    prior: LatentDistribution
-    z: Tensor
-
-    def kl_per_dim(self) -> Tensor:
-        """``KL(q || p)`` of each dimension of two Gaussians, ``(B, *latent)`` nats, given the levels above."""
-        assert isinstance(self.posterior, DiagonalGaussian)
-        assert isinstance(self.prior, DiagonalGaussian)
-        kl = self.posterior.kl_per_dim(self.prior)
-        return kl if kl.ndim < self.z.ndim else kl.mean(0)
-
-    def rate(self) -> Tensor:
-        """``KL(q || p)``, ``(B,)`` nats: in closed form for two Gaussians, else ``log q(z|x) - log p(z)`` at the draws.
-
-        The latter has the same expectation, but may be negative for an image.
-        """
-        if isinstance(self.posterior, DiagonalGaussian) and isinstance(self.prior, DiagonalGaussian):
-            return self.kl_per_dim().flatten(1).sum(1)
-        return (self.posterior.log_prob(self.z) - self.prior.log_prob(self.z)).mean(0)
 
 
 def term_names(num_levels: int) -> tuple[str, ...]:
@@ -68,57 +41,6 @@ def log_weights(log_likelihood: Tensor, levels: Sequence[Level]) -> Tensor:
     for level in levels:
         log_w = log_w + level.prior.log_prob(level.z) - level.posterior.log_prob(level.z)
     return log_w
-
-
-class FreeBits:
-    """The loss does not push the KL of a latent dimension, averaged over the batch, below ``nats``.
-
-    Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, eq. 15: a dimension counts
-    ``max(nats, mean over the batch of its KL)``. The terms stay per image; their batch mean is the equation. In a
-    distributed run the mean is over all ranks.
-
-    Args:
-        nats: free nats of each dimension.
-    """
-
-    @checked
-    def __init__(self, nats: PositiveFloat) -> None:
-        self.nats = nats
-
-    per_dim: bool = True
-    """Whether it needs the KL of each dimension, which only Gaussians have in closed form."""
-
-    def shape(self, latent_shape: Shape) -> Shape:
-        """Shape of what `of` returns for an image."""
-        return latent_shape
-
-    def of(self, level: Level) -> Tensor:
-        """What is compared with ``nats``, ``(B, *shape)``: here the KL of each dimension."""
-        return level.kl_per_dim()
-
-    def paid(self, kl: Tensor) -> Tensor:
-        """The rate of a level in the loss, from `of`: ``(B, *shape) -> (B,)``. All ranks must call it together."""
-        kl = kl.flatten(1)
-        mean = average_over_ranks(kl.mean(0))
-        return torch.where(mean > self.nats, kl, self.nats).sum(1)
-
-    def missing(self, mean_kl: Tensor) -> Tensor:
-        """Nats by which the mean of `of` over a split, ``(*shape)``, falls short of the free bits: ``-> ()``."""
-        return (self.nats - mean_kl).clamp_min(0.0).sum()
-
-
-class FreeBitsPerLevel(FreeBits):
-    """`FreeBits` with ``nats`` for each level of a hierarchy instead of each dimension."""
-
-    per_dim = False
-
-    def shape(self, latent_shape: Shape) -> Shape:
-        """One number."""
-        return (1,)
-
-    def of(self, level: Level) -> Tensor:
-        """The rate of the whole level, ``(B, 1)``."""
-        return level.rate()[:, None]
 
 
 class Objective(ABC):
@@ -198,7 +120,7 @@ class ELBO(Objective):
             if step is None:
                 of_batch = dict(zip(_kl_names(len(levels)), kls, strict=True))
             else:
-                paid = [self.free_bits.paid(kl) for kl in kls]
+                paid = [self.free_bits.paid(kl, index) for index, kl in enumerate(kls)]
         beta = self._beta(step)
         loss = self.distortion_weight * distortion + beta * _sum(paid)
         return Step(_terms(loss, rates, distortion), decoded, {} if step is None else {"beta": beta}, of_batch)
@@ -214,13 +136,15 @@ class ELBO(Objective):
         return self._beta(None) / self.distortion_weight if self.distortion_weight else math.inf
 
     def problems(self, num_levels: int, gaussian_posterior: bool = True, gaussian_prior: bool = True) -> list[str]:
-        """Free bits of each dimension, and a KL without a term for each dimension."""
+        """Free bits for other levels, or of each dimension where the KL has no term for each dimension."""
+        found = [] if self.free_bits is None else self.free_bits.problems(num_levels)
         gaussian = gaussian_posterior and gaussian_prior
         if gaussian or self.free_bits is None or not self.free_bits.per_dim:
-            return []
+            return found
         return [
+            *found,
             f"{type(self).__name__}: free_bits counts the KL of each latent dimension, which has no closed form unless"
-            " posterior and prior are Gaussian. Take lit_vae.objectives.FreeBitsPerLevel, or set free_bits: 0."
+            " posterior and prior are Gaussian. Take lit_vae.objectives.FreeBitsPerLevel, or set free_bits: 0.",
         ]
 
     def batch_terms(self, latent_shapes: Sequence[Shape]) -> dict[str, Shape]:
@@ -233,7 +157,8 @@ class ELBO(Objective):
         """Free bits that the rates fall short of: added to the rate, eq. 15 of Kingma et al. 2016 for the split."""
         if self.free_bits is None:
             return 0.0
-        return self._beta(None) * _sum([self.free_bits.missing(kl) for kl in means.values()])
+        missing = [self.free_bits.missing(kl, index) for index, kl in enumerate(means.values())]
+        return self._beta(None) * _sum(missing)
 
 
 class IWAE(Objective):

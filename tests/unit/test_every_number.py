@@ -28,9 +28,9 @@ from lit_vae.ranges import problems_in
 from lit_vae.run.limits import FOREIGN_RANGES, SECTIONS
 
 COMPONENTS = (
-    "lit_vae.models", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules", "lit_vae.likelihoods",
-    "lit_vae.priors", "lit_vae.quantizers", "lit_vae.realism", "lit_vae.features", "lit_vae.metrics.set_distances",
-    "lit_vae.data", "lit_vae.sampling", "callbacks",
+    "lit_vae.models", "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules",
+    "lit_vae.likelihoods", "lit_vae.priors", "lit_vae.quantizers", "lit_vae.realism", "lit_vae.features",
+    "lit_vae.metrics.set_distances", "lit_vae.data", "lit_vae.sampling", "callbacks",
 )  # fmt: skip
 GIVEN_BY_THE_MODEL = {
     "in_shape", "out_shape", "out_shapes", "cond_dim", "in_channels", "out_channels", "grid", "spatial_channels",
@@ -45,6 +45,7 @@ NO_COMPONENTS = re.compile(
 GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
+    **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp")},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }
 ZERO_MEANS_SOMETHING = {
