@@ -21,6 +21,7 @@ from lit_vae.metrics.latents import (
 )
 from lit_vae.metrics.set_distances import DensityCoverage, Frechet, Kernel, PrecisionRecall, SetDistance
 from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
+from lit_vae.metrics.spectrum import energy_by_frequency
 from lit_vae.metrics.split_mean import SplitMean
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SplitMean",
     "active_units",
     "code_statistics",
+    "energy_by_frequency",
     "frechet_distance",
     "high_frequency_energy",
     "laplacian_variance",

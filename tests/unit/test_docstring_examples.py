@@ -24,7 +24,7 @@ WITH_EXAMPLES = {
     "lit_vae.distributions.mixtures",
     *(
         f"lit_vae.metrics.{name}"
-        for name in ("code_usage", "frechet", "image_quality", "latents", "sharpness", "split_mean")
+        for name in ("code_usage", "frechet", "image_quality", "latents", "sharpness", "spectrum", "split_mean")
     ),
 }
 

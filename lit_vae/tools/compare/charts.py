@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torch import Tensor
+
 from lit_vae.intervals import Estimate
+from lit_vae.metrics.spectrum import energy_by_frequency
 from lit_vae.tools.compare.differences import ComparedNumbers, Groups, image_differences
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metric_table import metric, ordered
 from lit_vae.tools.compare.numbers import format_number, rank_correlation
+from lit_vae.tools.compare.pictures import Group, Pictures
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,6 +97,33 @@ def scatters(numbers: ComparedNumbers) -> list[Chart]:
     ]
     charts = (_scatter(numbers, *pair) for pair in pairs)
     return [chart for chart in charts if chart is not None]
+
+
+def spectra(groups: Sequence[Group], pictures: Sequence[Pictures]) -> list[Chart]:
+    """Over the spatial frequency, the energy of reconstructions and that of their errors, of the first runs' images.
+
+    Both are relative to the energy of the originals there. Detail that is missing has none and an error of 1, invented
+    detail that is as strong as the original's has an error of 2.
+    """
+    group = next((group for group in groups if group.errors), None)
+    if group is None:
+        return []
+    frequency, original = energy_by_frequency(group.x)
+    there = original > 0.0
+    if not there.any():
+        return []
+
+    def relative(i: int, of: Callable[[Tensor], Tensor]) -> list[tuple[float, float]]:
+        share = energy_by_frequency(of(pictures[i].x_hat))[1] / original  # type: ignore[arg-type]
+        return list(zip(frequency[there].tolist(), share[there].tolist(), strict=True))
+
+    def chart(title: str, y: str, of: Callable[[Tensor], Tensor]) -> Chart:
+        return Chart(title, "cycles per pixel", y, {i: relative(i, of) for i in group.errors})
+
+    return [
+        chart("Detail", "energy, of the originals'", lambda x_hat: x_hat),
+        chart("Error by detail", "energy of the error, of the originals'", lambda x_hat: group.x - x_hat),
+    ]
 
 
 def curves(entries: Sequence[Entry], groups: Groups) -> list[Chart]:

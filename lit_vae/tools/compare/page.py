@@ -47,10 +47,13 @@ class Embedded(NamedTuple):
 def page(comparison: "Comparison") -> str:
     """The page as text. The same comparison gives the same text."""
     css, script = _file("page.css"), _file("page.js")
-    scatters, curves = (
-        [(chart, Markup(svg(chart))) for chart in charts] for charts in (comparison.scatters, comparison.curves)
+    scatters, spectra, curves = (
+        [(chart, Markup(svg(chart))) for chart in charts]
+        for charts in (comparison.scatters, comparison.spectra, comparison.curves)
     )
-    of_charts = re.findall(r"<style[^>]*>(.*?)</style>", "".join(drawn for _, drawn in scatters + curves), re.S)
+    of_charts = re.findall(
+        r"<style[^>]*>(.*?)</style>", "".join(drawn for _, drawn in scatters + spectra + curves), re.S
+    )
     environment = Environment(
         loader=PackageLoader(_PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -65,6 +68,7 @@ def page(comparison: "Comparison") -> str:
         command=_command(comparison),
         facts=_facts,
         scatters=scatters,
+        spectra=spectra,
         curves=curves,
         runs_in=lambda charts: sorted({i for chart, _ in charts for i in chart.points}),
         style_of=style,

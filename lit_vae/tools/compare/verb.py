@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ class Comparison:
         groups: runs that were shown the same images.
         numbers: of all runs, and which of them compare.
         scatters: charts of one number over another.
+        spectra: charts of the detail in the reconstructions, over the spatial frequency.
         curves: charts of validation numbers over steps.
         configs: keys whose values differ, and the value of each run.
         over_seeds: means over trainings of one configuration; empty if each has one seed.
@@ -104,6 +106,7 @@ class Comparison:
     groups: Sequence["Group"]
     numbers: "ComparedNumbers"
     scatters: Sequence["Chart"]
+    spectra: Sequence["Chart"]
     curves: Sequence["Chart"]
     configs: dict[str, list[str]]
     over_seeds: Sequence["OverSeeds"]
@@ -115,7 +118,7 @@ def compare_runs(name: str, request: Request) -> Comparison:
     Raises:
         ValueError: a path is no run, its data is missing, or its model has nothing to compare.
     """
-    from lit_vae.tools.compare.charts import curves, scatters
+    from lit_vae.tools.compare.charts import curves, scatters, spectra
     from lit_vae.tools.compare.differences import compare_numbers, config_differences
     from lit_vae.tools.compare.gather import gather
     from lit_vae.tools.compare.pictures import group_by_images, groups_of, make_pictures
@@ -130,7 +133,7 @@ def compare_runs(name: str, request: Request) -> Comparison:
     group_of_run = groups_of(groups, len(entries))
     numbers = compare_numbers(entries, group_of_run)
     configs = config_differences([entry.records.config for entry in entries])
-    charts = scatters(numbers), curves(entries, group_of_run)
+    charts = scatters(numbers), spectra(groups, pictures), curves(entries, group_of_run)
     return Comparison(name, request, entries, pictures, groups, numbers, *charts, configs, over_seeds(groups_by_seed))
 
 
@@ -146,20 +149,20 @@ def write(comparison: Comparison, folder: Path) -> None:
         contents["reconstructions.png"] = lambda: png(stack(sheets))
     if samples := sample_sheets(pictures, entries):
         contents["samples.png"] = lambda: png(stack(samples))
-    if comparison.scatters:
-        contents["scatter.png"] = lambda: png(draw_charts(comparison.scatters, entries))
-    if comparison.curves:
-        contents["curves.png"] = lambda: png(draw_charts(comparison.curves, entries))
+    charts = {"scatter": comparison.scatters, "spectra": comparison.spectra, "curves": comparison.curves}
+    for name, some in charts.items():
+        if some:
+            contents[f"{name}.png"] = partial(lambda some: png(draw_charts(some, entries)), some)
     tables = {"metrics.csv": _numbers_in_rows(comparison)}
     if comparison.over_seeds:
         tables["seeds.csv"] = _seeds_in_rows(comparison.over_seeds)
     with ExitStack() as files:
-        partial = {name: files.enter_context(replacing(folder / name)) for name in (*contents, *tables)}
+        written = {name: files.enter_context(replacing(folder / name)) for name in (*contents, *tables)}
         for name, rows in tables.items():
-            _write_csv(rows, partial[name])
+            _write_csv(rows, written[name])
         for name, content in contents.items():
-            partial[name].write_bytes(content())
-    for name in partial:
+            written[name].write_bytes(content())
+    for name in written:
         print(folder / name)
 
 

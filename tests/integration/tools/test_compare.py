@@ -57,7 +57,7 @@ def test_reconstructions_and_samples_are_those_of_the_runs(
 ) -> None:
     out = tmp_path / "out"
     printed = tools("compare", runs["VAE"], runs["CVAE"], two_stages.prior, "--out", out, "--num_images", 3)
-    written = ["index.html", "reconstructions.png", "samples.png", "scatter.png", "metrics.csv"]
+    written = ["index.html", "reconstructions.png", "samples.png", "scatter.png", "spectra.png", "metrics.csv"]
     assert set(printed.split()) == {str(out / name) for name in written} | {str(out / "curves.png")} & set(
         printed.split()
     )

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from compare_helpers import entry, number
 from scipy import stats
 
 from lit_vae.intervals import half_width
-from lit_vae.tools.compare.charts import Chart, curves, draw_charts, scatters, style, svg
+from lit_vae.tools.compare.charts import Chart, curves, draw_charts, scatters, spectra, style, svg
 from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.numbers import Number, rank_correlation
+from lit_vae.tools.compare.pictures import Pictures, group_by_images
 
 
 def runs() -> list[Entry]:
@@ -69,6 +71,24 @@ def test_curves_are_of_numbers_of_two_runs_on_the_same_images_and_of_each_traini
     assert chart.points == {0: [(1.0, 2.0), (2.0, 3.0)], 1: [(1.0, 4.0)]}
     assert curves([first, mixture, elsewhere], [None] * 3) == []
     assert curves([first, second], [0, 1]) == []  # seen to be other images
+
+
+def test_spectra_tell_blurry_from_noisy_and_invented() -> None:
+    """Made by frequency: half of the detail, none above a quarter cycle, and that of other images."""
+    x, other = (torch.randn(1000, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    transformed = torch.fft.fft2(x.double())
+    rows = torch.fft.fftfreq(16).abs()
+    low = torch.fft.ifft2(transformed * (rows[:, None].square() + rows.square() <= 0.25**2)).real
+    pictures = [Pictures(x, made) for made in (0.5 * x, low, other)]
+    detail, error = spectra(group_by_images(pictures), pictures)
+    finest = {chart.title: [points[-1][1] for points in chart.points.values()] for chart in (detail, error)}
+    assert finest["Detail"] == pytest.approx([0.25, 0.0, 1.0], abs=0.06)
+    assert finest["Error by detail"] == pytest.approx([0.25, 1.0, 2.0], abs=0.1)
+    coarsest = [points[0][1] for points in error.points.values()]
+    assert coarsest == pytest.approx([0.25, 0.0, 2.0], abs=0.2)  # few frequencies are so low
+    assert spectra([], []) == []
+    blank = [Pictures(torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8))]
+    assert spectra(group_by_images(blank), blank) == []
 
 
 def chart() -> Chart:

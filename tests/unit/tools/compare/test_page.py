@@ -18,7 +18,7 @@ from PIL import Image
 from lit_vae.images import to_uint8
 from lit_vae.intervals import Estimate
 from lit_vae.tools.compare import sheets
-from lit_vae.tools.compare.charts import curves, scatters
+from lit_vae.tools.compare.charts import curves, scatters, spectra
 from lit_vae.tools.compare.differences import compare_numbers
 from lit_vae.tools.compare.page import page
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group_by_images, groups_of
@@ -77,6 +77,7 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Comparison:
         groups,
         numbers,
         scatters(numbers),
+        spectra(groups, pictures),
         curves(entries, [None] * 3),
         configs,
         [],
@@ -204,7 +205,15 @@ def test_the_page_is_the_same_each_time() -> None:
 def test_files_are_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["curves.png", "index.html", "metrics.csv", "reconstructions.png", "samples.png", "scatter.png"]
+    names = [
+        "curves.png",
+        "index.html",
+        "metrics.csv",
+        "reconstructions.png",
+        "samples.png",
+        "scatter.png",
+        "spectra.png",
+    ]
     write(made(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert sorted(capsys.readouterr().out.split()) == [str(tmp_path / name) for name in names]
