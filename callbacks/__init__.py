@@ -11,6 +11,8 @@ from callbacks.gan_health import BackOff, GANHealth
 from callbacks.image_quality import ImageQuality
 from callbacks.latent_report import LatentReport
 from callbacks.latent_statistics import LatentStatistics
+from callbacks.level_statistics import LevelStatistics
+from callbacks.levels import Levels
 from callbacks.likelihood import ImportanceSampledNLL
 from callbacks.memory_format import ChannelsLast
 from callbacks.nan_guard import NaNGuard
@@ -42,6 +44,8 @@ __all__ = [
     "LatentReport",
     "LatentScatter",
     "LatentStatistics",
+    "LevelStatistics",
+    "Levels",
     "Measurement",
     "NaNGuard",
     "Panel",

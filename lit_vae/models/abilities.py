@@ -67,6 +67,13 @@ class HasPosterior(HasBound):
         """``q(z | x, y)``, ``(B, *latent)``."""
 
 
+class HasLevels(HasBound):
+    """Several levels of latents. Its one latent is the vector of all, from the top, in units of their priors."""
+
+    level_sizes: tuple[int, ...]
+    """Number of dimensions of each level."""
+
+
 class HasCodes(ABC):
     """A model whose latents are codes: one map of indices per level, the coarsest first."""
 

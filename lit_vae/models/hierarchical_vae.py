@@ -11,13 +11,14 @@ from lit_vae.distributions import DiagonalGaussian, Distribution, standard_norma
 from lit_vae.hierarchies import HierarchyFactory
 from lit_vae.images import ImageSpec
 from lit_vae.likelihoods import Likelihood
+from lit_vae.models.abilities import HasLevels
 from lit_vae.models.vae import VariationalAutoencoder
 from lit_vae.noise import Draws
 from lit_vae.objectives import Level, Objective
 from lit_vae.ranges import NotNegativeInt, PositiveInt, checked
 
 
-class HierarchicalVAE(VariationalAutoencoder):
+class HierarchicalVAE(VariationalAutoencoder, HasLevels):
     """Several levels of latents, from the top: z_0, z_1, ... The hierarchy says which depends on which.
 
     For everything that reads or writes a latent, the latent is one vector u of all levels, in units of the prior:
@@ -55,8 +56,8 @@ class HierarchicalVAE(VariationalAutoencoder):
         shapes = [tuple(shape) for shape in latent_shapes]
         self.num_classes = num_classes
         super().__init__(image_shape, shapes, likelihood, objective, optimizer, lr_scheduler)
-        self.sizes = [math.prod(shape) for shape in shapes]
-        self.latent_shape = (sum(self.sizes),)
+        self.level_sizes = tuple(math.prod(shape) for shape in shapes)
+        self.latent_shape = (sum(self.level_sizes),)
         out_shape = likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:]
         self.hierarchy = hierarchy(self.image_shape, shapes, out_shape, num_classes)
 
@@ -82,7 +83,7 @@ class HierarchicalVAE(VariationalAutoencoder):
 
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
         """``p(x | z)`` for u ``(B, d)``, or for L draws of each ``(L, B, d)``."""
-        u = z.reshape(-1, *z.shape[-2:]).split(self.sizes, 2)
+        u = z.reshape(-1, *z.shape[-2:]).split(self.level_sizes, 2)
 
         def place(level: int, prior: DiagonalGaussian) -> Tensor:
             return prior.mean + prior.std * u[level].unflatten(2, self.hierarchy.latent_shapes[level])
@@ -100,7 +101,7 @@ class HierarchicalVAE(VariationalAutoencoder):
         """``n`` draws of u ``(n, d)``; ``temperature`` may be one number for each level, from the top."""
         u = standard_normal((n, *self.latent_shape), next(self.parameters()), generator)
         scales = [temperature] * self.num_levels if isinstance(temperature, int | float) else temperature
-        of_each = [part * scale for part, scale in zip(u.split(self.sizes, 1), scales, strict=True)]
+        of_each = [part * scale for part, scale in zip(u.split(self.level_sizes, 1), scales, strict=True)]
         return torch.cat(of_each, 1)
 
     def problems(self, spec: ImageSpec) -> list[str]:

@@ -31,6 +31,9 @@ HEAVY = {  # seconds a step on a processor
     "compare/bsds/vector_perceptual_gan_variance.yaml",
     "compare/cifar10/vector_perceptual_gan.yaml",
     "compare/cifar10/vector_perceptual_gan_variance.yaml",
+    "hvae/celeba64.yaml",
+    "hvae/cifar10.yaml",
+    "hvae/image_folder.yaml",
     "kl_autoencoder/bsds_crops64.yaml",
     "kl_autoencoder/cifar10.yaml",
     "kl_autoencoder/image_folder256.yaml",
@@ -54,6 +57,8 @@ WIDE = {  # seconds a test on a processor
     "compare/cifar10/learned_variance.yaml",
     "compare/mnist/perceptual_gan.yaml",
     "compare/mnist/vq_perceptual_gan.yaml",
+    "hvae/mnist.yaml",
+    "hvae/mnist_binary.yaml",
     "kl_autoencoder/mnist.yaml",
     "pixelcnn/mnist_binary.yaml",
     "pixelvae/mnist_binary.yaml",
@@ -63,7 +68,7 @@ WIDE = {  # seconds a test on a processor
     "vqvae2/celeba.yaml",
 }
 NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}
-NARROW |= {"num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
+NARROW |= {"widths": 16, "encoder_blocks": 1, "num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
 """The most of each setting of a network or a panel that is made small."""
 SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}
 """What has sides of images or of maps, and from which place of each list on."""
@@ -179,7 +184,7 @@ def narrowed(tree: Any) -> Any:
     if not isinstance(tree, dict):
         return tree
     kept = {key: narrowed(value) for key, value in tree.items()}
-    if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "callbacks.")):
+    if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "lit_vae.hierarchies.", "callbacks.")):
         kept["init_args"] = {key: _least(value, NARROW.get(key)) for key, value in kept.get("init_args", {}).items()}
     return kept
 

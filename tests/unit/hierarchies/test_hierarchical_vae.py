@@ -109,10 +109,10 @@ def test_a_lower_level_depends_on_the_level_above(model):
     """And a top-down posterior on the draws above; the Markovian one on the draws below."""
     u = torch.zeros(1, *model.latent_shape)
     moved = u.clone()
-    moved[0, : model.sizes[0]] = 1.0
+    moved[0, : model.level_sizes[0]] = 1.0
 
     def prior_means(at):
-        parts, seen = at.split(model.sizes, 1), []
+        parts, seen = at.split(model.level_sizes, 1), []
 
         def pick(level, p):
             seen.append(p.mean)
@@ -178,7 +178,7 @@ def test_u_is_standardised_by_the_prior_and_decodes_to_the_path(model):
     assert u.shape == (4, sum(math.prod(shape) for shape in model.hierarchy.latent_shapes))
     torch.testing.assert_close(model.decode(u, y).mean, parameters[0], rtol=1e-8, atol=1e-8)
     top = (levels[0].z - levels[0].prior.mean) / levels[0].prior.std
-    torch.testing.assert_close(u[:, : model.sizes[0]], top[0].flatten(1), **EXACT)
+    torch.testing.assert_close(u[:, : model.level_sizes[0]], top[0].flatten(1), **EXACT)
     torch.testing.assert_close(model.reconstruct(x, y), parameters[0].clamp(-1, 1), rtol=1e-8, atol=1e-8)
 
 
@@ -191,7 +191,7 @@ def test_decoding_samples_is_decoding_each_of_them(model):
 
 def test_the_temperature_is_one_number_or_one_for_each_level(model):
     def drawn(temperature):
-        return model.sample_latents(5, None, temperature, Generator().manual_seed(1)).split(model.sizes, 1)
+        return model.sample_latents(5, None, temperature, Generator().manual_seed(1)).split(model.level_sizes, 1)
 
     warm, cold, top = drawn(1.0), drawn(0.5), drawn([2.0, *[0.0] * (model.num_levels - 1)])
     torch.testing.assert_close(torch.cat(cold, 1), 0.5 * torch.cat(warm, 1))

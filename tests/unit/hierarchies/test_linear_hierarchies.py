@@ -137,7 +137,7 @@ MODELS = {"top-down": lambda: ladder(torch.tensor(A_VECTOR))[:3], "Markovian": m
 
 def expected_elbo(model, x):
     """The exact expectation over q: all terms are quadratic in the noise, here at the points +-sqrt(d) e_j."""
-    sizes = model.sizes
+    sizes = model.level_sizes
     d = sum(sizes)
     eps = (math.sqrt(d) * torch.cat([torch.eye(d), -torch.eye(d)])).split(sizes, 1)
 

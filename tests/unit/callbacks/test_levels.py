@@ -1,0 +1,89 @@
+"""Pictures and numbers of the levels of a hierarchy."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from callbacks import Levels, LevelStatistics
+from callbacks.level_statistics import SEED
+from callbacks.levels import upper_levels
+from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown
+from lit_vae.likelihoods import LearnedGaussian
+from lit_vae.metrics.level_use import LevelUse
+from lit_vae.models import HierarchicalVAE
+from lit_vae.networks import MLP, ResidualBlock
+from lit_vae.noise import FIXED, Draws
+from lit_vae.objectives import ELBO
+
+WIRINGS = {
+    "top-down": (
+        [[2, 2, 2], [1, 2, 2], [2, 4, 4]],
+        partial(TopDown, posterior=ResidualNormal(), block=ResidualBlock, widths=[8, 8]),
+    ),
+    "Markovian": ([[3], [4]], partial(MarkovianBottomUp, encoder=partial(MLP, hidden=[8]), decoder=MLP)),
+}
+
+
+@pytest.fixture(params=WIRINGS)
+def model(request):
+    torch.manual_seed(0)
+    shapes, hierarchy = WIRINGS[request.param]
+    return HierarchicalVAE([1, 8, 8], shapes, hierarchy, LearnedGaussian(), ELBO(), partial(torch.optim.Adam, lr=1e-2))
+
+
+def test_each_row_takes_one_more_level_from_the_image(model, data, monkeypatch):
+    data.setup("fit")
+    asked = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, y: asked.append(z) or decode(z, y))
+    Levels(num_images=3).draw(model, data)
+    x, y = data.example_batch(3)
+    z = model.embed(x, y)
+    assert len(asked) == model.num_levels
+    for number, row in enumerate(asked, 1):
+        upper = sum(model.level_sizes[:number])
+        torch.testing.assert_close(row[:, :upper], z[:, :upper])
+        assert not row[:, upper:].any()
+    torch.testing.assert_close(asked[-1], z)
+
+
+def test_a_deep_hierarchy_has_the_rows_that_fit(model, data):
+    data.setup("fit")
+    full, short = (Levels(num_images=3, rows=rows).draw(model, data).height for rows in (8, 1))
+    assert short < full
+    assert upper_levels(torch.ones(1, 5), (2, 3), 1).tolist() == [[1, 1, 0, 0, 0]]
+
+
+def test_the_statistics_are_those_of_all_images(model, data, new_trainer):
+    trainer = new_trainer(LevelStatistics(1))
+    trainer.validate(model, datamodule=data, verbose=False)
+    got = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    x, y = data.example_batch(20, "val")
+    with torch.no_grad():
+        levels, _ = model.path(model.encode(x, y), y, 1, Draws(SEED, FIXED, torch.arange(20)))
+    total = 0
+    for i, level in enumerate(levels):
+        kl = level.kl_per_dim().flatten(1).mean(0)
+        mean = ((level.posterior.mean - level.prior.mean) / level.prior.std)[0].flatten(1)
+        active = (mean.var(0, correction=0) > 0.01).sum().item()
+        assert got[f"val/active_units_{i}"] == active
+        assert got[f"val/kl_per_dim_mean_{i}"] == pytest.approx(kl.mean().item(), rel=1e-4)
+        assert got[f"val/kl_per_dim_max_{i}"] == pytest.approx(kl.max().item(), rel=1e-4)
+        total += active
+    assert got["val/active_units"] == total > 0
+    assert {f"val/{name}" for name in LevelStatistics().numbers(model, data)} <= got.keys()
+
+
+def test_a_dimension_that_does_not_move_is_not_active():
+    use = LevelUse([2, 1])
+    still = torch.tensor([[5.0, 1.0], [5.0, -1.0]])
+    use.update([still.square(), torch.zeros(2, 1)], [still, torch.zeros(2, 1)])
+    (kl, active), (_, none) = use.compute()
+    assert (kl.tolist(), active.item(), none.item()) == ([25.0, 1.0], 1, 0)
+
+
+@pytest.mark.parametrize("callback", [Levels(), LevelStatistics()])
+def test_one_level_has_none(callback, new_model, new_trainer, data):
+    with pytest.raises(ValueError, match=f"{type(callback).__name__}: VAE has one level of latents"):
+        new_trainer(callback).validate(new_model("VAE"), datamodule=data)
