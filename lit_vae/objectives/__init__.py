@@ -1,6 +1,7 @@
 """Objectives: bounds of log p(x) in nats per image (`bounds`), adversarial losses of logits (`adversarial`)."""
 
 from lit_vae.objectives.adversarial import AdversarialLoss, Hinge, LeastSquares, NonSaturating
+from lit_vae.objectives.balance import KLBalance
 from lit_vae.objectives.bounds import ELBO, IWAE, DReG, Objective
 from lit_vae.objectives.free_bits import FreeBits, FreeBitsPerLevel
 from lit_vae.objectives.level import Level
@@ -14,6 +15,7 @@ __all__ = [
     "FreeBits",
     "FreeBitsPerLevel",
     "Hinge",
+    "KLBalance",
     "LeastSquares",
     "Level",
     "NonSaturating",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution
 from lit_vae.images import Shape
+from lit_vae.objectives.balance import KLBalance
 from lit_vae.objectives.free_bits import FreeBits
 from lit_vae.objectives.level import Level
 from lit_vae.objectives.step import Step
@@ -93,6 +94,7 @@ class ELBO(Objective):
         free_bits: free nats of each latent dimension, or a `FreeBits`; 0: none.
         num_samples: number L of posterior samples per image.
         distortion_weight: weight of the distortion; 0 trains on the rate alone.
+        balance: weights of the levels while beta rises; null: none.
     """
 
     is_sum = True
@@ -104,11 +106,13 @@ class ELBO(Objective):
         free_bits: NotNegativeFloat | FreeBits = 0.0,
         num_samples: PositiveInt = 1,
         distortion_weight: NotNegativeFloat = 1.0,
+        balance: KLBalance | None = None,
     ) -> None:
         self.beta = beta
         self.free_bits = free_bits if isinstance(free_bits, FreeBits) else FreeBits(free_bits) if free_bits else None
         self.num_samples = num_samples
         self.distortion_weight = distortion_weight
+        self.balance = balance
 
     def __call__(self, x: Tensor, levels: Sequence[Level], decoded: Distribution, step: int | None = None) -> Step:
         """Per-image terms; see `Objective`."""
@@ -122,6 +126,10 @@ class ELBO(Objective):
             else:
                 paid = [self.free_bits.paid(kl, index) for index, kl in enumerate(kls)]
         beta = self._beta(step)
+        if self.balance is not None and step is not None and beta < self._beta(None):
+            shapes = [tuple(level.z.shape[2:]) for level in levels]
+            weights = self.balance.weights(rates, shapes).unbind()
+            paid = [weight * rate for weight, rate in zip(weights, rates, strict=True)]
         loss = self.distortion_weight * distortion + beta * _sum(paid)
         return Step(_terms(loss, rates, distortion), decoded, {} if step is None else {"beta": beta}, of_batch)
 
@@ -138,6 +146,16 @@ class ELBO(Objective):
     def problems(self, num_levels: int, gaussian_posterior: bool = True, gaussian_prior: bool = True) -> list[str]:
         """Free bits for other levels, or of each dimension where the KL has no term for each dimension."""
         found = [] if self.free_bits is None else self.free_bits.problems(num_levels)
+        if self.balance is not None and not isinstance(self.beta, Schedule):
+            found.append(
+                f"ELBO: balance acts while beta rises, but beta (={self.beta:g}) is constant. Take"
+                " lit_vae.schedules.LinearWarmup for beta, or set balance: null."
+            )
+        if self.balance is not None and self.free_bits is not None:
+            found.append(
+                "ELBO: balance and free_bits both change the rate of a level. Set one of them to null or 0 in"
+                " model.init_args.objective.init_args."
+            )
         gaussian = gaussian_posterior and gaussian_prior
         if gaussian or self.free_bits is None or not self.free_bits.per_dim:
             return found
