@@ -170,6 +170,8 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
     if _is(config, "lit_vae.networks.LDM"):  # a sixteenth of the work of the published width
         init_args = {**config["init_args"], "width": min(32, config["init_args"]["width"])}
         return {**config, "init_args": init_args}
+    if _is(config, "lit_vae.priors.VampPrior"):  # at most as many as there are images
+        return {**config, "init_args": {**config["init_args"], "num_pseudo_inputs": FEW["batch_size"]}}
     if _is(config, "callbacks.SampleQuality"):
         config = {**config, "init_args": {**config["init_args"], "num_images": 12}}
     if _is(config, "lit_vae.features.LPIPS") or _is(config, "lit_vae.features.Inception"):
