@@ -1,12 +1,16 @@
 """Posteriors ``q(z | x)``: from the encoder's output to a distribution."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lit_vae.distributions import DiagonalGaussian, Reparametrised
+from lit_vae.distributions import DiagonalGaussian, FlowedGaussian, Reparametrised
+from lit_vae.distributions.continuous import at_least_float32
+from lit_vae.flows import FlowFactory
 from lit_vae.images import Shape
+from lit_vae.ranges import NotNegativeInt, checked
 
 
 class Posterior(nn.Module, ABC):
@@ -40,3 +44,29 @@ class GaussianPosterior(Posterior):
         """See the class."""
         mean, log_var = parameters.chunk(2, 1)
         return DiagonalGaussian(mean, log_var)
+
+
+class FlowPosterior(Posterior):
+    """``z = f(e)`` with ``e ~ N(mean, diag exp(log_var))`` and a learned flow f: Rezende and Mohamed 2015.
+
+    The encoder gives mean, log-variance and a condition of f. Initially f is the identity. Draws and their density are
+    a forward pass of the flow.
+
+    Args:
+        shape: set by the model.
+        flow: a class of `lit_vae.flows`.
+        context: channels of the encoder's output that f depends on (h in Kingma et al. 2016); 0: f is the same for all.
+    """
+
+    @checked
+    def __init__(self, shape: Shape, flow: FlowFactory, context: NotNegativeInt = 32) -> None:
+        super().__init__()
+        self.channels = [shape[0], shape[0], context]
+        self.in_shape = (sum(self.channels), *shape[1:])
+        self.flow = flow(shape, math.prod((context, *shape[1:])))
+
+    def forward(self, parameters: Tensor) -> FlowedGaussian:
+        """See the class."""
+        mean, log_var, context = parameters.split(self.channels, 1)
+        cond = at_least_float32(context.flatten(1))
+        return FlowedGaussian(DiagonalGaussian(mean, log_var), self.flow(cond if cond.shape[1] else None))

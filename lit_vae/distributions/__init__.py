@@ -21,6 +21,7 @@ from lit_vae.distributions.continuous import (
     standard_normal,
 )
 from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture
+from lit_vae.distributions.flowed import FlowedGaussian
 from lit_vae.distributions.mixtures import GaussianMixture
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "DiagonalGaussian",
     "DiscretizedLogisticMixture",
     "Distribution",
+    "FlowedGaussian",
     "GaussianMixture",
     "Laplace",
     "LatentDistribution",

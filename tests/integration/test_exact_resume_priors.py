@@ -9,8 +9,13 @@ import yaml
 from exact_helpers import COMMON, assert_same_run, schedule_and_ema
 
 Lightning = Callable[..., None]
+FLOW = {"class_path": "lit_vae.flows.AffineFlow", "init_args": {"hidden": [8], "transforms": 2}}
 PARTS: dict[str, dict[str, Any]] = {
     "vamp": {"prior": {"class_path": "lit_vae.priors.VampPrior", "init_args": {"shape": [4], "num_pseudo_inputs": 20}}},
+    "flows": {
+        "prior": {"class_path": "lit_vae.priors.FlowPrior", "init_args": {"shape": [4], "flow": FLOW}},
+        "posterior": {"class_path": "lit_vae.posteriors.FlowPosterior", "init_args": {"flow": FLOW, "context": 3}},
+    },
 }
 
 

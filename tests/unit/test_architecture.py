@@ -23,8 +23,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.quantizers": ("lit_vae.quantizers",),
     "lit_vae.distributions": ("lit_vae.distributions",),
     "lit_vae.likelihoods": ("lit_vae.distributions",),
-    "lit_vae.priors": ("lit_vae.priors", "lit_vae.distributions"),
-    "lit_vae.posteriors": ("lit_vae.distributions",),
+    "lit_vae.flows": ("lit_vae.distributions",),
+    "lit_vae.priors": ("lit_vae.priors", "lit_vae.distributions", "lit_vae.flows"),
+    "lit_vae.posteriors": ("lit_vae.distributions", "lit_vae.flows"),
     "lit_vae.objectives": ("lit_vae.objectives", "lit_vae.distributions", "lit_vae.schedules"),
     "lit_vae.networks": ("lit_vae.networks",),
     "lit_vae.hierarchies": (

@@ -29,8 +29,9 @@ from lit_vae.run.limits import FOREIGN_RANGES, SECTIONS
 
 COMPONENTS = (
     "lit_vae.models", "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules",
-    "lit_vae.likelihoods", "lit_vae.priors", "lit_vae.quantizers", "lit_vae.realism", "lit_vae.features",
-    "lit_vae.metrics.set_distances", "lit_vae.data", "lit_vae.sampling", "callbacks",
+    "lit_vae.likelihoods", "lit_vae.priors", "lit_vae.posteriors", "lit_vae.flows", "lit_vae.quantizers",
+    "lit_vae.realism", "lit_vae.features", "lit_vae.metrics.set_distances", "lit_vae.data", "lit_vae.sampling",
+    "callbacks",
 )  # fmt: skip
 GIVEN_BY_THE_MODEL = {
     "in_shape", "out_shape", "out_shapes", "cond_dim", "in_channels", "out_channels", "grid", "spatial_channels",
@@ -45,6 +46,7 @@ NO_COMPONENTS = re.compile(
 GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
+    **{name: {"shape"} for name in ("GaussianPosterior", "FlowPosterior")},
     **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp")},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }
@@ -52,7 +54,7 @@ ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
     "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold", "min_log_scale",
-    "num_images", "weight",
+    "num_images", "weight", "context",
 }  # fmt: skip
 """Arguments of which some class takes 0."""
 

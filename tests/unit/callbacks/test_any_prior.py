@@ -1,6 +1,7 @@
 """Everything that a VAE has works with any prior and posterior: pictures, numbers, averages of weights."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,12 +17,17 @@ from callbacks import (
     Samples,
     Traversals,
 )
-from lit_vae.priors import GaussianMixturePrior, VampPrior
+from lit_vae.flows import AffineFlow, SplineFlow
+from lit_vae.posteriors import FlowPosterior
+from lit_vae.priors import FlowPrior, GaussianMixturePrior, VampPrior
 
 STEPS = 6  # two epochs
+IAF = partial(FlowPosterior, flow=partial(AffineFlow, hidden=[8]), context=2)
 PAIRS: dict[str, Any] = {
     "vamp": lambda: {"prior": VampPrior([2], 5)},
     "mixture": lambda: {"prior": GaussianMixturePrior([2], 3)},
+    "flow": lambda: {"prior": FlowPrior([2], partial(SplineFlow, hidden=[8]))},
+    "mixture and flow": lambda: {"prior": GaussianMixturePrior([2], 3), "posterior": IAF},
 }
 every_pair = pytest.mark.parametrize("pair", PAIRS)
 
@@ -61,3 +67,12 @@ def test_pseudo_inputs_start_as_training_images(vae_of, new_trainer, data):
     model = vae_of("vamp")
     new_trainer(max_steps=0).fit(model, datamodule=data)
     assert torch.equal(model.prior.pseudo_inputs, data.example_batch(5, "train").x)
+
+
+def test_the_statistics_of_a_posterior_without_a_closed_density_are_refused(vae_of, new_trainer, data):
+    with pytest.raises(ValueError) as error:
+        new_trainer(LatentStatistics(), max_steps=1).fit(vae_of("mixture and flow"), datamodule=data)
+    assert str(error.value) == (
+        "LatentStatistics: it compares the posteriors of all images with one another, which takes Gaussians. Remove it"
+        " from trainer.callbacks, or remove model.init_args.posterior."
+    )
