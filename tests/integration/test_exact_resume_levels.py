@@ -16,7 +16,7 @@ def test_stopped_and_resumed_equals_uninterrupted(lightning: Lightning, digits_c
     config = schedule_and_ema(digits_config, tmp_path, 1)
     settings = yaml.safe_load(config.read_text())
     settings["model"] = yaml.safe_load(HVAE.read_text())["model"]
-    settings["model"]["init_args"]["hierarchy"]["init_args"]["widths"] = [8, 8, 8]
+    settings["model"]["init_args"]["hierarchy"]["init_args"]["widths"] = [8, 8]
     config.write_text(yaml.safe_dump(settings))
     lightning("fit", "--config", config, "--run_dir", tmp_path / "straight", *COMMON)
     run = tmp_path / "resumed"
