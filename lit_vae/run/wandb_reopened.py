@@ -111,12 +111,12 @@ def _staging(folder: Path) -> Iterator[None]:
 
 
 def numbers_of(run_dir: Path) -> dict[str, float]:
-    """The numbers of ``lightning test`` and ``lit-vae evaluate``; those of the fitted mixture end in ``_gmm``."""
+    """The numbers of ``lightning test`` and ``lit-vae evaluate``; fitted priors end in ``_gmm``, ``_flow``."""
     evaluation = read_json(run_dir / EVALUATION_FILE)
     measured = (
         (read_json(run_dir / TEST_METRICS_FILE), ""),
         (evaluation.get("model"), ""),
-        (evaluation.get("gmm"), "_gmm"),
+        *((evaluation.get(kind), f"_{kind}") for kind in ("gmm", "flow")),
     )
     found = {f"{name}{end}": value for of, end in measured for name, value in ((of or {}).get("metrics") or {}).items()}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and math.isfinite(value)}

@@ -61,7 +61,7 @@ class TestMetrics(_Measured):
 
 
 class PriorRecord(_Measured):
-    """``priors/gmm.json``."""
+    """``priors/gmm.json`` and ``priors/flow.json``."""
 
     samples: dict[str, Any] = Field(default_factory=dict)
 
@@ -80,6 +80,7 @@ class Evaluation(Form):
 
     model: Drawn | None = None
     gmm: Drawn | None = None
+    flow: Drawn | None = None
 
 
 class Latents(Form):

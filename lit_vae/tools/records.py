@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lit_vae.run.files import CONFIG_FILE, EVALUATION_FILE, RECORD_FILE, TEST_METRICS_FILE, read_json
 from lit_vae.run.yaml_files import read_yaml
@@ -10,7 +10,14 @@ from lit_vae.run.yaml_files import read_yaml
 if TYPE_CHECKING:
     from lit_vae.run.forms import Form
 
-PRIOR_RECORD_FILE = Path("priors") / "gmm.json"
+PriorKind = Literal["gmm", "flow"]
+PRIOR_KINDS: tuple[PriorKind, ...] = get_args(PriorKind)
+"""What ``lit-vae fit-prior --prior`` fits, and the part after ``@`` in RUN@gmm."""
+
+
+def prior_file(kind: PriorKind, suffix: str = ".json") -> Path:
+    """Within a run, the record of a fitted prior; with ``.pt`` the prior itself."""
+    return Path("priors") / f"{kind}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -22,16 +29,21 @@ class Records:
         config: ``config.yaml``, the complete configuration.
         run: ``run.json``: status and cost (`lit_vae.run.record`).
         test: ``test_metrics.json`` of ``lightning test``.
-        prior: ``priors/gmm.json`` of ``lit-vae fit-prior``.
-        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, with keys ``model`` and ``gmm``.
+        priors: ``priors/<kind>.json`` of ``lit-vae fit-prior``, by kind, those that there are.
+        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, by prior: ``model``, ``gmm``, ``flow``.
     """
 
     directory: Path
     config: dict[str, Any]
     run: dict[str, Any]
     test: dict[str, Any]
-    prior: dict[str, Any]
+    priors: dict[PriorKind, dict[str, Any]]
     evaluation: dict[str, Any]
+
+    def prior(self, kind: str = "") -> dict[str, Any]:
+        """The record of a fitted prior; without a kind of any, because each also measures the model's own prior."""
+        found = [record for name, record in self.priors.items() if name == kind or kind not in PRIOR_KINDS]
+        return found[0] if found else {}
 
     @property
     def model(self) -> str:
@@ -50,12 +62,13 @@ def read_records(directory: Path) -> Records:
     from lit_vae.tools import record_forms as forms
 
     config = directory / CONFIG_FILE
+    priors = {kind: read_record(directory / prior_file(kind), forms.PriorRecord) for kind in PRIOR_KINDS}
     return Records(
         directory,
         fitting(read_yaml(config), forms.Config, config) if config.is_file() else {},
         read_record(directory / RECORD_FILE, forms.RunRecord),
         read_record(directory / TEST_METRICS_FILE, forms.TestMetrics),
-        read_record(directory / PRIOR_RECORD_FILE, forms.PriorRecord),
+        {kind: record for kind, record in priors.items() if record},
         read_record(directory / EVALUATION_FILE, forms.Evaluation),
     )
 

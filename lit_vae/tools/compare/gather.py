@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from lit_vae.run.files import EVALUATION_FILE, METRICS_FILE, TEST_METRICS_FILE
 from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
-from lit_vae.tools.records import PRIOR_RECORD_FILE, Records, read_records
+from lit_vae.tools.records import PRIOR_KINDS, Records, prior_file, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
 
-Variant = Literal["", "gmm", "drawn"]
-"""Of RUN@gmm and RUN@drawn: one training, shown in another way."""
+Variant = Literal["", "gmm", "flow", "drawn"]
+"""Of RUN@gmm, RUN@flow and RUN@drawn: one training, shown in another way."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Entry:
         given: what the user typed.
         records: JSON and YAML files of the run directory.
         run: the checkpoint; None if there is none yet.
-        variant: gmm: samples are of the mixture that was fitted to the latents. drawn: reconstructions and samples are
+        variant: gmm, flow: samples are of that prior, fitted to the latents. drawn: reconstructions and samples are
             draws from p(x|z) and not its means.
         stage1: the autoencoder, if the run is a prior of its codes.
         numbers: by name, without the split.
@@ -176,16 +176,18 @@ def _how_measured(records: Records, numbers: Mapping[str, Number], variant: Vari
 
 _NOTES: dict[Variant, str] = {
     "gmm": "samples are of the mixture fitted to its latents; bounds of the likelihood are of its own prior",
+    "flow": "samples are of the flow fitted to its latents; bounds of the likelihood are of its own prior",
     "drawn": "its images are draws from p(x|z), with the noise that the likelihood believes in, and not means",
 }
 
 
 def _other_checkpoints(records: Records, run: Run | None, variant: Variant) -> list[str]:
     """A note for each file whose numbers are of another checkpoint than the images."""
+    shown = [kind for kind in PRIOR_KINDS if variant in ("", "drawn", kind)]
     sources = {
         TEST_METRICS_FILE: records.test,
-        str(PRIOR_RECORD_FILE): records.prior,
-        EVALUATION_FILE: records.evaluation.get("gmm" if variant == "gmm" else "model") or {},
+        **{str(prior_file(kind)): records.priors.get(kind, {}) for kind in shown},
+        EVALUATION_FILE: records.evaluation.get(variant if variant in PRIOR_KINDS else "model") or {},
     }
     if run is None or not any(sources.values()):
         return []

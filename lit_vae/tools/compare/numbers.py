@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_vae.intervals import GROUPS, Estimate, half_width
 from lit_vae.tools.compare.metric_table import LIKELIHOOD, RECONSTRUCTION, SAMPLES, metric
-from lit_vae.tools.records import Records
+from lit_vae.tools.records import PRIOR_KINDS, Records
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """``(step, value)`` by name."""
@@ -118,14 +118,14 @@ def read_numbers(records: Records, curves: Curves, variant: str = "") -> dict[st
     Args:
         records: of the run.
         curves: of the run.
-        variant: gmm or drawn, see `lit_vae.tools.compare.gather.Entry`.
+        variant: gmm, flow or drawn, see `lit_vae.tools.compare.gather.Entry`.
     """
     measured = dict(_of_test(records) if records.test else _of_validation(records, curves))
     numbers = {name: number for name, number in measured.items() if not name.endswith(_DRAWN)}
     if variant == "drawn":  # what was measured on means, or on samples, is not of draws
         draws = {name.removesuffix(_DRAWN): n for name, n in measured.items() if name.endswith(_DRAWN)}
         return {**_without(numbers, RECONSTRUCTION, SAMPLES), **draws, **_cost(records)}
-    if variant == "gmm":  # these numbers are of the model's own prior, not of the mixture
+    if variant in PRIOR_KINDS:  # these numbers are of the model's own prior, not of the fitted one
         distortion = {name: number for name, number in numbers.items() if name == "distortion"}
         numbers = {**_without(numbers, SAMPLES, LIKELIHOOD), **distortion}
     return {**numbers, **_of_samples(records, variant), **_cost(records)}
@@ -137,14 +137,16 @@ def _without(numbers: Mapping[str, Number], *groups: str) -> dict[str, Number]:
 
 def _of_samples(records: Records, variant: str) -> dict[str, Number]:
     """What ``fit-prior`` and ``evaluate`` measured on samples."""
-    prior = _without_split(records.prior.get("metrics", {}))
-    if variant == "gmm":
-        prior = {name.removesuffix("_gmm"): v for name, v in prior.items() if name.endswith("_gmm")}
+    record = records.prior(variant)
+    prior = _without_split(record.get("metrics", {}))
+    if variant in PRIOR_KINDS:
+        end = f"_{variant}"
+        prior = {name.removesuffix(end): v for name, v in prior.items() if name.endswith(end)}
     evaluation = records.evaluation.get(variant or "model") or {}
-    protocols = {name: records.prior.get("samples", {}) for name in prior}
+    protocols = {name: record.get("samples", {}) for name in prior}
     protocols |= _without_split(evaluation.get("protocols", {}))
     drawn = {**prior, **_without_split(evaluation.get("metrics", {}))}
-    images = _images(records, records.test or records.prior)
+    images = _images(records, records.test or record)
     return {
         name: Number(value, "test", images, protocols.get(name, {}))
         for name, value in drawn.items()

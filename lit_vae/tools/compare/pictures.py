@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_vae.tools.compare.gather import Entry, split_variant
+from lit_vae.tools.records import PRIOR_KINDS
 from lit_vae.tools.runs import load_data, load_model
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
     model = load_model(entry.run, device)
     name = type(model).__name__
     if entry.variant and not isinstance(model, Autoencoder):
-        lacks = {"gmm": "no latents to fit a mixture to", "drawn": "no p(x|z) to draw from"}[entry.variant]
+        lacks = _LACKS[entry.variant]
         raise ValueError(f"lit-vae compare: {entry.given}: a {name} has {lacks}. Give {split_variant(entry.given)[0]}.")
     if isinstance(model, CodePrior):
         return _with_stage1(entry, model, request, device)
@@ -78,6 +79,13 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
         else:
             x_hat = model.reconstruct(x, y)
         return replace(_samples(entry, model, request.seed), x=x.float().cpu(), x_hat=x_hat.float().cpu())
+
+
+_LACKS = {
+    "gmm": "no latents to fit a mixture to",
+    "flow": "no latents to fit a flow to",
+    "drawn": "no p(x|z) to draw from",
+}
 
 
 def _nothing(why: str) -> Pictures:
@@ -101,24 +109,24 @@ def _has_data(config: Mapping[str, Any]) -> bool:
 
 
 def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
-    """Decoder means at draws from the model's prior, or from the mixture that was fitted to its latents."""
+    """Decoder means at draws from the model's prior, or from the one that was fitted to its latents."""
     from callbacks.panel import decode_draws, decode_means, prior_latents
-    from lit_vae.tools.priors.fitted import Sampled, load_prior
+    from lit_vae.tools.priors.fitted import NOUNS, Sampled, load_prior
 
     assert entry.run is not None  # only models of checkpoints are asked
-    mixture = None
-    if entry.variant == "gmm":
+    fitted = None
+    if entry.variant in PRIOR_KINDS:
         try:
-            mixture = load_prior(entry.run, model)
+            fitted = load_prior(entry.run, model, entry.variant)
         except ValueError as error:
             raise ValueError(f"lit-vae compare: {entry.given}: {error}") from error
     y = model.labels_for(NUM_SAMPLES, None)
-    z = prior_latents(Sampled(model, None, mixture), y, 1.0, seed)  # type: ignore[arg-type]
+    z = prior_latents(Sampled(model, None, fitted), y, 1.0, seed)  # type: ignore[arg-type]
     images, of = decode_means(model, z, y), "decoder means"
     if entry.variant == "drawn":
         images, of = decode_draws(model, z, y, seed), "draws from p(x|z)"
-    drawn = f"{of} at draws from {'the fitted mixture' if mixture else 'the prior'}"
-    if mixture is None and model.sampling_caveat:
+    drawn = f"{of} at draws from {f'the fitted {NOUNS[entry.variant]}' if fitted else 'the prior'}"
+    if fitted is None and model.sampling_caveat:
         drawn += f"; {model.sampling_caveat}"
     return Pictures(samples=images.float().cpu(), drawn=drawn)
 

@@ -8,7 +8,7 @@ from typing import Any
 from lit_vae.run.files import TEST_METRICS_FILE, replacing
 from lit_vae.tools.compare.differences import protocol_differences
 from lit_vae.tools.output import four_decimals, markdown_escape
-from lit_vae.tools.records import PRIOR_RECORD_FILE, read_records
+from lit_vae.tools.records import PRIOR_KINDS, prior_file, read_records
 
 PROTOCOL = ("data", "image_shape", "values")
 NOT_COMPARABLE = "*"
@@ -39,7 +39,7 @@ class Row:
 def table(runs: list[str], out: str | None = None) -> None:
     """Put the test numbers of runs into one table: a row for each run.
 
-    The numbers come from RUN/test_metrics.json (lightning test), RUN/priors/gmm.json (lit-vae fit-prior) and
+    The numbers come from RUN/test_metrics.json (lightning test), RUN/priors/*.json (lit-vae fit-prior) and
     RUN/evaluation.json (lit-vae evaluate). A missing number is blank. A * marks what does not compare with the first
     run: runs on other images (data, shape or values), and numbers that were measured in another way.
 
@@ -82,9 +82,8 @@ def table(runs: list[str], out: str | None = None) -> None:
 
 def _read_all(runs: list[str]) -> list[Row]:
     """Raises one ValueError that names every run without numbers."""
-    missing = [
-        run for run in runs if not any((Path(run) / f).is_file() for f in (TEST_METRICS_FILE, PRIOR_RECORD_FILE))
-    ]
+    files = [Path(TEST_METRICS_FILE), *map(prior_file, PRIOR_KINDS)]
+    missing = [run for run in runs if not any((Path(run) / file).is_file() for file in files)]
     if missing:
         raise ValueError(
             "\n".join(
@@ -100,15 +99,20 @@ def _read_all(runs: list[str]) -> list[Row]:
 
 def _read(run: str) -> Row:
     records = read_records(Path(run))
-    test, prior = records.test, records.prior
-    note = ""
+    test = records.test
     tested = Path(test.get("checkpoint", "")).name
-    if test and prior and tested != prior.get("checkpoint"):
-        note = f"{run}: the numbers of {PRIOR_RECORD_FILE} are of {prior.get('checkpoint')}, the others of {tested}."
-    protocol = {name: (test or prior).get(name) for name in PROTOCOL}
-    metrics = dict(prior.get("metrics", {}))
-    protocols = {name: prior.get("samples", {}) for name in metrics}
-    for drawn_from, suffix in (("model", ""), ("gmm", "_gmm")):
+    note = "".join(
+        f"{run}: the numbers of {prior_file(kind)} are of {prior.get('checkpoint')}, the others of {tested}."
+        for kind, prior in records.priors.items()
+        if test and tested != prior.get("checkpoint")
+    )
+    protocol = {name: (test or records.prior()).get(name) for name in PROTOCOL}
+    metrics: dict[str, float | None] = {}
+    protocols: dict[str, Any] = {}
+    for prior in records.priors.values():
+        metrics |= prior.get("metrics", {})
+        protocols |= {name: prior.get("samples", {}) for name in prior.get("metrics", {})}
+    for drawn_from, suffix in (("model", ""), *((kind, f"_{kind}") for kind in PRIOR_KINDS)):
         evaluation = records.evaluation.get(drawn_from) or {}
         metrics |= {f"{name}{suffix}": value for name, value in evaluation.get("metrics", {}).items()}
         protocols |= {f"{name}{suffix}": of for name, of in evaluation.get("protocols", {}).items()}

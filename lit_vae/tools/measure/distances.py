@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.run.files import EVALUATION_FILE, write_json
 from lit_vae.tools.output import print_numbers, progress_bar
-from lit_vae.tools.priors.fitted import PRIOR_FILE, load_prior, mixture_draw
-from lit_vae.tools.records import read_record
+from lit_vae.tools.priors.fitted import fitted_draw, load_prior
+from lit_vae.tools.records import prior_file, read_record
 from lit_vae.tools.runs import (
     Checkpoint,
     Split,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lit_vae.models.module import Model
     from lit_vae.tools.runs import Run
 
-Prior = Literal["model", "gmm"]
+Prior = Literal["model", "gmm", "flow"]
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
         run: Run directory or .ckpt file.
         features: inception (for the FID; it needs lit-vae prepare inception) or the path of its .pth file, pca (a
             stand-in, fd_pca64), or the .ckpt file of a FeatureNet (fd_featurenet).
-        prior: The prior to draw from: the model's own, or the mixture that lit-vae fit-prior fitted to its latents.
+        prior: The prior to draw from: the model's own, or one that lit-vae fit-prior fitted to its latents.
         num_images: Number of samples. The distance falls with it, so compare equal numbers only.
         reference: Split of the real images; all of them are used.
         extended: Also KID, precision and recall, density and coverage, with as many real images as samples.
@@ -103,10 +103,10 @@ def _images_and_draw(
     from lit_vae.models.base import Autoencoder, ImageModel
     from lit_vae.run.loading import load_stage1
 
-    if prior == "gmm":
+    if prior != "model":
         if not isinstance(model, Autoencoder):
-            raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior gmm. Leave it out.")
-        return load_data(run, model, data_root, [reference]), mixture_draw(model, load_prior(run, model))
+            raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior {prior}. Leave it out.")
+        return load_data(run, model, data_root, [reference]), fitted_draw(model, load_prior(run, model, prior))
     if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
         stage1 = load_stage1(whose["path"], whose["sha256"], model.device)
         images = load_data(find_run(whose["path"], "last"), stage1, data_root, [reference])
@@ -148,12 +148,12 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
 def _merged(
     record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float | None], protocols: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record with these numbers added, and without numbers of another checkpoint or another mixture."""
+    """The record with these numbers added, and without numbers of another checkpoint or another fit."""
     from lit_vae.run.loading import identity
 
     drawn_from = {"checkpoint": Path(run.checkpoint).name, "checkpoint_sha256": run.identity}
-    if prior == "gmm":
-        drawn_from["mixture_sha256"] = identity(run.directory / PRIOR_FILE)
+    if prior != "model":
+        drawn_from["prior_sha256"] = identity(run.directory / prior_file(prior, ".pt"))
     old = record.get(prior) or {}
     if any(old.get(name) != value for name, value in drawn_from.items()):
         old = {}

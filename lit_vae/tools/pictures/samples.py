@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lit_vae.tools.output import picture_path, progress_bar, save_picture
-from lit_vae.tools.priors.fitted import Sampled, load_prior
+from lit_vae.tools.priors.fitted import NOUNS, Sampled, load_prior
 from lit_vae.tools.runs import (
     Checkpoint,
     check_arguments,
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from lit_vae.models.base import Autoencoder
     from lit_vae.models.module import Model
     from lit_vae.sampling import CodeSampling
-    from lit_vae.tools.priors.mixture import Mixture
 
 
 def sample(
     run: str,
     n: int = 64,
     out: str | None = None,
-    prior: Literal["model", "gmm"] = "model",
+    prior: Literal["model", "gmm", "flow"] = "model",
     temperature: float = 1.0,
     label: str | None = None,
     pixels: Literal["mean", "sample", "both"] = "mean",
@@ -51,10 +50,10 @@ def sample(
     Args:
         run: Run directory or .ckpt file.
         n: Number of images.
-        out: PNG file. Default: RUN/sheets/sample.png, with the mixture sample_gmm.png.
-        prior: The model's own, or the mixture that lit-vae fit-prior fitted to its latents.
-        temperature: Factor of the prior's standard deviation (with gmm: of each component's). For a prior of codes it
-            divides the logits.
+        out: PNG file. Default: RUN/sheets/sample.png, with a fitted prior sample_gmm.png or sample_flow.png.
+        prior: The model's own, or one that lit-vae fit-prior fitted to its latents.
+        temperature: Factor of the prior's standard deviation (with gmm: of each component's; with flow: of the
+            noise). For a prior of codes it divides the logits.
         label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
         seed: Seed of the noise.
@@ -72,7 +71,7 @@ def sample(
     check_arguments("sample", {"n": (n, 1), "temperature": (temperature, 0), "seed": (seed, 0)})
     sampling = _code_sampling(temperature, top_k, top_p)
     found = find_run(run, checkpoint)
-    path = picture_path(found, out, "sample" if prior == "model" else "sample_gmm")
+    path = picture_path(found, out, "sample" if prior == "model" else f"sample_{prior}")
     model = load_model(found, choose_device(device))
     number = find_label(model, label)
     if not isinstance(model, SamplesCodes) and (top_k is not None or top_p != 1.0 or stage1 is not None):
@@ -91,7 +90,7 @@ def sample(
         _sample_without_latents(model, n, path, number, sampling, seed, stage1, choose_device(device))
         return
     check_memory("sample", f"--n {n}", n, model.image_shape)
-    mixture = load_prior(found, model) if prior == "gmm" else None
+    fitted = None if prior == "model" else load_prior(found, model, prior)
     panel: Panel
     if model.num_classes and label is None:
         if pixels == "both":
@@ -102,11 +101,11 @@ def sample(
         panel = ClassSheet(-(-n // model.num_classes), temperature=temperature, pixels=pixels, seed=seed)
     else:
         panel = Samples(n, temperature=temperature, pixels=pixels, seed=seed)
-    caption = _with_prior(panel.caption, model, mixture, temperature)
+    caption = _with_prior(panel.caption, model, prior, temperature)
     if label is not None:
         caption += f", label {label}"
     with untouched(model):
-        picture = panel.draw(Sampled(model, number, mixture))  # type: ignore[arg-type]
+        picture = panel.draw(Sampled(model, number, fitted))  # type: ignore[arg-type]
     save_picture(picture, path, caption)
 
 
@@ -156,13 +155,13 @@ def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "Code
         raise ValueError(f"lit-vae sample: {error}") from error
 
 
-def _with_prior(caption: str, model: "Autoencoder", mixture: "Mixture | None", temperature: float) -> str:
+def _with_prior(caption: str, model: "Autoencoder", prior: str, temperature: float) -> str:
     """The caption with the prior of the latents; prints a note if the model's prior does not fit its latents."""
     from lit_vae.models.abilities import HasCodes
 
     name = type(model).__name__
-    if mixture is not None:
-        return caption.replace("the prior", "the mixture") + ", a Gaussian mixture fitted to the latents as prior"
+    if prior != "model":
+        return caption.replace("the prior", f"the {NOUNS[prior]} fitted to the latents")
     if isinstance(model, HasCodes) and temperature != 1.0:
         raise ValueError(f"lit-vae sample: --temperature is not for the uniform codes of {name}. Leave it out.")
     if not model.sampling_caveat:

@@ -1,7 +1,8 @@
-"""A prior fitted after training: a Gaussian mixture on the latents of the training images, and what it is worth.
+"""A prior fitted after training to the latents of the training images, and what it is worth.
 
-Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex-post density estimation). An encoder's
-latents do not follow the prior that samples are drawn from; where they do, a density fitted to them changes nothing.
+Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, sec. 4 (ex-post density estimation); Dai and Wipf,
+"Diagnosing and Enhancing VAE Models", 2019, sec. 4 (a second stage). An encoder's latents do not follow the prior that
+samples are drawn from; where they do, a density fitted to them changes nothing.
 """
 
 import sys
@@ -10,7 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.tools.output import print_numbers
-from lit_vae.tools.priors.fitted import PRIOR_FILE, mixture_draw, save_prior
+from lit_vae.tools.priors.bound import bound
+from lit_vae.tools.priors.fitted import NOUNS, Fitted, fitted_draw, save_prior
+from lit_vae.tools.records import PriorKind, prior_file
 from lit_vae.tools.runs import (
     Checkpoint,
     OneSplit,
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 
     from lit_vae.data import ImageDataModule
     from lit_vae.models.base import Autoencoder
-    from lit_vae.tools.priors.mixture import Mixture
 
 MOST_IMAGES = 10_000
 """Samples behind each Fréchet distance; the other side is the whole test split."""
@@ -35,24 +37,29 @@ MOST_IMAGES = 10_000
 
 def fit_prior(
     run: str,
+    prior: PriorKind = "gmm",
     components: int | None = None,
-    covariance: Literal["full", "diag"] = "full",
+    covariance: Literal["full", "diag"] | None = None,
+    steps: int | None = None,
     seed: int = 0,
     num_images: int | None = None,
     data_root: str | None = None,
     checkpoint: Checkpoint = "best",
     device: str | None = None,
 ) -> None:
-    """Fit a Gaussian mixture to the latents of the training images, for `lit-vae sample --prior gmm`.
+    """Fit a prior to the latents of the training images, for `lit-vae sample --prior gmm` or `--prior flow`.
 
-    Writes RUN/priors/gmm.pt, which belongs to this one checkpoint. Also measures the Fréchet distance (fd_pca64, lower
-    is better) of decoded draws to the test images, for the model's prior and for the mixture, into RUN/priors/gmm.json.
-    Latent maps are flattened. A class-conditional model gets a mixture for each class.
+    Writes RUN/priors/gmm.pt or flow.pt, which belongs to this one checkpoint. Also measures, into RUN/priors/gmm.json
+    or flow.json, the Fréchet distance (fd_pca64, lower is better) of decoded draws to the test images, for the model's
+    prior and for the fitted one; and for a VAE the bound of the test images with the fitted prior.
+    Latent maps are flattened. A class-conditional model gets a density for each class.
 
     Args:
         run: Run directory or .ckpt file.
+        prior: A Gaussian mixture, or a normalizing flow.
         components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model.
-        covariance: Of each component: full, or diagonal (for latents of many dimensions).
+        covariance: Of each Gaussian: full (the default), or diagonal (for latents of many dimensions).
+        steps: Optimizer steps of the flow. Default: 5000.
         seed: Seed of the fit and of all draws.
         num_images: Number of training images, spread over the split and its classes. Default: all.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
@@ -61,47 +68,89 @@ def fit_prior(
     """
     from callbacks.periodic import untouched
     from lit_vae.models.abilities import HasPosterior
-    from lit_vae.tools.priors.mixture import fit_mixture
 
-    check_arguments("fit-prior", {"components": (components, 1), "seed": (seed, 0), "num_images": (num_images, 2)})
+    counts = {"components": (components, 1), "steps": (steps, 1), "seed": (seed, 0), "num_images": (num_images, 2)}
+    check_arguments("fit-prior", counts)
+    of_kind: dict[PriorKind, dict[str, Any]] = {
+        "gmm": {"components": components, "covariance": covariance},
+        "flow": {"steps": steps},
+    }
+    _refuse_foreign(prior, of_kind)
     found = find_run(run, checkpoint)
     model = load_autoencoder("fit-prior", found, choose_device(device))
     data = load_data(found, model, data_root, ["train", "test"])
-    if components is None:
-        components = 1 if model.num_classes else 10
+    given = {name: value for name, value in of_kind[prior].items() if value is not None}
     with untouched(model):
-        z, y = latents(model, data, "train", num_images, seed)
-        mixture, converged = fit_mixture(z, y, model.num_classes, components, covariance, seed)
+        draw = partial(latents, model, data, "train", num_images)
+        fitted, how = FITS[prior](draw, model.num_classes, seed, **given)
+        z, y = draw(seed)
         test_latents = latents(model, data, "test", None, seed)
-        metrics, protocol = sample_quality(model, data, mixture, seed)
+        metrics, protocol = sample_quality(model, data, prior, fitted, seed)
+        worth = bound(model, data, fitted, seed)
     record = {
         "checkpoint": found.checkpoint.name,
         "checkpoint_sha256": found.identity,
         "data": type(data).__name__,
         "image_shape": list(data.spec.shape),
         "values": data.spec.values,
-        "mixture": {
-            "components": components,
-            "covariance": covariance,
-            "mixtures": len(mixture.weights),
+        NOUNS[prior]: {
+            **how,
             "latents": "posterior draws" if isinstance(model, HasPosterior) else "embeddings",
             "dimensions": z.shape[1],
             "num_images": len(z),
             "seed": seed,
-            "converged": converged,
             "log_density_nats": {
-                "train": float(mixture.log_prob(z, y).mean()),
-                "test": float(mixture.log_prob(*test_latents).mean()),
+                "train": float(fitted.log_prob(z, y).mean()),
+                "test": float(fitted.log_prob(*test_latents).mean()),
             },
         },
+        "bound_nats": worth,
         "samples": protocol,
         "metrics": metrics,
     }
-    save_prior(found, mixture, record)
+    save_prior(found, prior, fitted, record)
     print_numbers(f"prior  {type(model).__name__}  {found.directory}", metrics)
-    if not converged:
+    print_numbers(f"bound of the test images with this {NOUNS[prior]} as prior, nats", worth)
+    if how.get("converged") is False:
         print("note: EM did not converge; the mixture is what it had come to.", file=sys.stderr)
-    print(found.directory / PRIOR_FILE)
+    print(found.directory / prior_file(prior, ".pt"))
+
+
+def _refuse_foreign(prior: PriorKind, of_kind: dict[PriorKind, dict[str, Any]]) -> None:
+    """Raise ValueError for an option of another kind of prior."""
+    for kind, options in of_kind.items():
+        foreign = [name for name, value in options.items() if value is not None and kind != prior]
+        if foreign:
+            raise ValueError(f"lit-vae fit-prior: --{foreign[0]} is for --prior {kind}, not {prior}. Leave it out.")
+
+
+Draw = Callable[[int], "tuple[Tensor, Tensor]"]
+"""``seed -> latents (N, d), labels (N,)``."""
+
+
+def _fit_gmm(
+    draw: Draw,
+    num_classes: int,
+    seed: int,
+    components: int | None = None,
+    covariance: Literal["full", "diag"] = "full",
+) -> tuple[Fitted, dict[str, Any]]:
+    from lit_vae.tools.priors.mixture import fit_mixture
+
+    if components is None:
+        components = 1 if num_classes else 10
+    mixture, converged = fit_mixture(*draw(seed), num_classes, components, covariance, seed)
+    how = {"components": components, "covariance": covariance, "mixtures": len(mixture.weights)}
+    return mixture, {**how, "converged": converged}
+
+
+def _fit_flow(draw: Draw, num_classes: int, seed: int, steps: int = 5000) -> tuple[Fitted, dict[str, Any]]:
+    from lit_vae.tools.priors.flow import fit_flow
+
+    return fit_flow(draw, num_classes, steps, seed), {"steps": steps}
+
+
+FITS: dict[PriorKind, Callable[..., tuple[Fitted, dict[str, Any]]]] = {"gmm": _fit_gmm, "flow": _fit_flow}
 
 
 def latents(
@@ -134,9 +183,9 @@ def latents(
 
 
 def sample_quality(
-    model: "Autoencoder", data: "ImageDataModule", mixture: "Mixture", seed: int
+    model: "Autoencoder", data: "ImageDataModule", kind: PriorKind, fitted: Fitted, seed: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """``test/fd_pca64`` of draws from the model's prior, ``test/fd_pca64_gmm`` of draws from the mixture; the protocol.
+    """``test/fd_pca64`` of draws from the model's prior, ``test/fd_pca64_<kind>`` of the fitted one; the protocol.
 
     Both are of decoder means, as many as there are test images (at most `MOST_IMAGES`). The distance falls with the
     number of images. The distance of as many training images is recorded too: samples cannot be expected to fall below.
@@ -156,7 +205,7 @@ def sample_quality(
     n = min(len(data.source("test")), MOST_IMAGES)
     draws: dict[str, Callable[[Tensor, int], Tensor]] = {
         "test/fd_pca64": partial(draw_images, model),
-        "test/fd_pca64_gmm": mixture_draw(model, mixture),
+        f"test/fd_pca64_{kind}": fitted_draw(model, fitted),
     }
     metrics: dict[str, float] = {}
     for name, draw in draws.items():

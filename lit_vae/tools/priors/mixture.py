@@ -1,7 +1,7 @@
 """Gaussian mixtures over latents: fitted by scikit-learn's EM, sampled and evaluated here."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +32,15 @@ class Mixture:
     weights: Tensor
     means: Tensor
     cholesky: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Groups, and dimensions of the latent."""
+        return len(self.weights), self.means.shape[2]
+
+    def state(self) -> dict[str, Any]:
+        """Its tensors by name, for `mixture_of`."""
+        return asdict(self)
 
     def problem(self) -> str | None:
         """Why this is not a valid mixture, None if it is: a file may hold anything."""
@@ -91,6 +100,18 @@ class Mixture:
 
     def _group(self, y: Tensor) -> Tensor:
         return torch.zeros_like(y) if len(self.weights) == 1 else y
+
+
+def mixture_of(state: dict[str, Any]) -> Mixture:
+    """The mixture whose `Mixture.state` this is.
+
+    Raises:
+        ValueError: it is none, with the reason.
+    """
+    mixture = Mixture(*(state.get(name) for name in ("weights", "means", "cholesky")))  # type: ignore[arg-type]
+    if (problem := mixture.problem()) is not None:
+        raise ValueError(problem)
+    return mixture
 
 
 def fit_mixture(

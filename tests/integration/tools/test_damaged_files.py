@@ -27,7 +27,7 @@ def whole(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
     of = {"checkpoint": "best.ckpt", "checkpoint_sha256": found.identity}
     images = {"data": "Digits", "image_shape": [1, 8, 8], "values": "dequantized"}
     mixture = Mixture(torch.ones(1, 1).double(), torch.zeros(1, 1, 8).double(), torch.ones(1, 1, 8).double())
-    save_prior(found, mixture, {**of, **images, "metrics": {"test/fd_pca64_gmm": 1.0}, "samples": {}})
+    save_prior(found, "gmm", mixture, {**of, **images, "metrics": {"test/fd_pca64_gmm": 1.0}, "samples": {}})
     records: dict[str, Any] = {
         "test_metrics.json": {**of, **images, "model": "VAE", "data_seed": 0, "metrics": {"test/elbo": -1.0}},
         "evaluation.json": {"model": {**of, "metrics": {"test/fd_pca64": 2.0}, "protocols": {}}},

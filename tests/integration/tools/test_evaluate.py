@@ -65,7 +65,7 @@ def test_numbers_are_gathered_for_each_prior_of_one_checkpoint(tools: Tools, run
     tools("fit-prior", run, "--components", 2)
     tools("evaluate", run, *few, "--prior", "gmm")  # of another mixture: nothing of the old one is left beside it
     assert set(evaluation(run)["gmm"]["metrics"]) == {"test/fd_pca64"} < set(third["gmm"]["metrics"])
-    assert evaluation(run)["gmm"]["mixture_sha256"] == identity(run / "priors" / "gmm.pt")
+    assert evaluation(run)["gmm"]["prior_sha256"] == identity(run / "priors" / "gmm.pt")
     assert evaluation(run)["model"] == third["model"]
     tools("evaluate", run, *few, "--checkpoint", "last")
     last = run / "checkpoints" / "last.ckpt"

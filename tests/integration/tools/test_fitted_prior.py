@@ -12,6 +12,7 @@ from callbacks.panel import decode_means, prior_latents
 from lit_vae.features import PCAFeatures
 from lit_vae.images import levels
 from lit_vae.metrics import FeatureSet, frechet_distance
+from lit_vae.noise import FIXED, Draws
 from lit_vae.tools.priors.fit import latents
 from lit_vae.tools.priors.fitted import load_prior
 from lit_vae.tools.runs import find_run
@@ -77,6 +78,53 @@ def test_the_recorded_distances_are_those_of_the_draws(tools: Tools, run_copy: R
     floor = frechet_distance(moments(test.x), moments(data.example_batch(180, "train").x))
     assert record["samples"]["fd_pca64_of_training_images"] == pytest.approx(float(floor), rel=1e-5)
     assert record["mixture"]["num_images"] == 500
+
+
+@pytest.mark.parametrize(("family", "groups", "d"), [("CVAE", 10, 8), ("AE", 1, 32)])
+@pytest.mark.slow
+def test_a_flow_is_fitted_kept_and_sampled_beside_the_mixture(
+    tools: Tools, run_copy: RunCopy, no_grad: None, family: str, groups: int, d: int
+) -> None:
+    run = run_copy(family)
+    tools("fit-prior", run)
+    shown = tools("fit-prior", run, "--prior", "flow", "--steps", 30)
+    assert {path.name for path in (run / "priors").iterdir()} == {"gmm.pt", "gmm.json", "flow.pt", "flow.json"}
+    record = json.loads((run / "priors" / "flow.json").read_text())
+    assert record["flow"]["steps"] == 30
+    for name in ("test/fd_pca64", "test/fd_pca64_flow"):
+        assert f"{record['metrics'][name]:.4f}" in shown
+    flow = load_prior(find_run(str(run), "best"), model_of(run), "flow")
+    assert flow.size == (groups, d)
+    z, y = latents(model_of(run), data_of(run), "train", None, 0)
+    assert record["flow"]["log_density_nats"]["train"] == pytest.approx(float(flow.log_prob(z, y).mean()))
+    assert tools("sample", run, "--prior", "flow").endswith("sheets/sample_flow.png\n")
+
+
+def test_a_fitted_prior_has_an_honest_bound(tools: Tools, run_copy: RunCopy, no_grad: None) -> None:
+    """Rates and distortion are those of the test images, for the flow and the model's prior at the same draws."""
+    run = run_copy("VAE")
+    tools("fit-prior", run, "--prior", "flow", "--steps", 30)
+    worth = json.loads((run / "priors" / "flow.json").read_text())["bound_nats"]
+    model, data = model_of(run), data_of(run)
+    x, y = data.example_batch(180, "test")
+    q = model.encode(x, y)
+    z = q.rsample(1, Draws(0, FIXED, torch.arange(180)))
+    flow = load_prior(find_run(str(run), "best"), model, "flow")
+    expected = (q.log_prob(z)[0].double() - flow.log_prob(z[0], y)).mean()
+    assert worth["rate"] == pytest.approx(float(expected), rel=1e-5)
+    assert worth["rate_of_model"] == pytest.approx(float(q.kl(model.prior(y)).mean()), abs=0.5)
+    assert worth["distortion"] == pytest.approx(float(-model.decode(z[0], y).log_prob(x).mean()), rel=1e-5)
+    assert worth["elbo"] == pytest.approx(-worth["rate"] - worth["distortion"], rel=1e-12)
+    assert tools("sample", run, "--prior", "flow").endswith("sheets/sample_flow.png\n")
+
+
+def test_what_is_of_another_prior_is_refused(fails: Fails, run_copy: RunCopy) -> None:
+    run = run_copy("VAE")
+    message = fails(1, "fit-prior", run, "--prior", "flow", "--components", 3)
+    assert "lit-vae fit-prior: --components is for --prior gmm, not flow. Leave it out." in message
+    message = fails(1, "sample", run, "--prior", "flow")
+    missing = f"there is no {run / 'priors' / 'flow.pt'}. Fit it first: lit-vae fit-prior {run} --prior flow\n"
+    assert f"--prior flow: {missing}" in message
 
 
 def test_a_prior_is_fitted_to_draws_of_the_posterior(runs: dict[str, Path], no_grad: None) -> None:

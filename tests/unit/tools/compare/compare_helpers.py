@@ -56,7 +56,7 @@ def read(run: str, checkpoint: Any = "best") -> Entry:
 
 def entry(label: str, numbers: dict[str, Number] | None = None, **records: Any) -> Entry:
     """A run that is in no directory."""
-    empty: dict[str, Any] = {"config": {}, "run": {}, "test": {}, "prior": {}, "evaluation": {}}
+    empty: dict[str, Any] = {"config": {}, "run": {}, "test": {}, "priors": {}, "evaluation": {}}
     known = Records(Path("runs") / label, **{**empty, **records})
     return Entry(label, label, known, None, "", None, numbers or {}, {}, ())
 
