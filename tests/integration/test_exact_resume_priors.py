@@ -19,7 +19,9 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize(
+    "parts", [PARTS["vamp"], pytest.param(PARTS["flows"], marks=pytest.mark.slow)], ids=["vamp", "flows"]
+)
 def test_stopped_and_resumed_equals_uninterrupted(
     lightning: Lightning, digits_config: Path, tmp_path: Path, parts: dict[str, Any]
 ) -> None:
