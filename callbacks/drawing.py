@@ -52,7 +52,7 @@ def sheet(
     Args:
         images: images of one or three channels.
         row_labels: a text left of each row.
-        column_labels: a text above each column.
+        column_labels: a text above each column, of one or more lines.
         wide_after_rows: indices of rows that are followed by a wider line.
         wide_after_columns: the same for columns.
     """
@@ -66,7 +66,8 @@ def sheet(
     levels = to_uint8(images).cpu().permute(0, 1, 3, 4, 2).numpy()  # (rows, columns, H, W, C)
     levels = levels.repeat(factor, 2).repeat(factor, 3)
     left = _text_width(row_labels) + 2 * GAP if row_labels else 0
-    top = FONT_SIZE + 3 * GAP if column_labels else 0
+    lines = max((label.count("\n") + 1 for label in column_labels), default=0)
+    top = lines * (FONT_SIZE + GAP) + 2 * GAP if column_labels else 0
     ys, full_height = _positions(images.shape[0], height * factor, top, wide_after_rows)
     xs, full_width = _positions(images.shape[1], width * factor, left, wide_after_columns)
     canvas = np.full((full_height, full_width, channels), 255, np.uint8)
@@ -80,7 +81,9 @@ def sheet(
     for y, label in zip(ys, row_labels, strict=False):
         draw.text((left - 2 * GAP, y + height * factor / 2), label, ink, _font(), anchor="rm")
     for x, label in zip(xs, column_labels, strict=False):
-        draw.text((x + width * factor / 2, top - 2 * GAP), label, ink, _font(), anchor="ms")
+        for above, line in enumerate(reversed(label.split("\n"))):
+            bottom = top - 2 * GAP - above * (FONT_SIZE + GAP)
+            draw.text((x + width * factor / 2, bottom), line, ink, _font(), anchor="ms")
     return picture
 
 

@@ -167,18 +167,21 @@ def draw_charts(charts: Sequence[Chart], entries: Sequence[Entry], columns: int 
 
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
-    figure = new_figure(columns * INCHES[0], rows * INCHES[1] + 0.3 * (1 + len(entries) // (2 * columns)))
+    drawn = [i for i in range(len(entries)) if any(i in chart.points for chart in charts)]
+    width = columns * INCHES[0]
+    of_a_label = 0.6 + 0.09 * max(len(entries[i].label) for i in drawn)  # inches
+    side_by_side = min(max(int(width / of_a_label), 1), len(drawn))
+    figure = new_figure(width, rows * INCHES[1] + 0.3 * -(-len(drawn) // side_by_side))
     all_axes: list[Any] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in all_axes[len(charts) :]:
         axes.set_axis_off()
     for axes, chart in zip(all_axes, charts, strict=False):
         _draw(axes, chart)
         axes.set_title(_plain(chart.title), fontsize=9)
-    drawn = [i for i in range(len(entries)) if any(i in chart.points for chart in charts)]
     handles = [
         Line2D([], [], color=style(i).colour, marker=style(i).marker, label=_plain(entries[i].label)) for i in drawn
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(2 * columns, len(drawn)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=side_by_side, frameon=False)
     return rasterize(figure)
 
 

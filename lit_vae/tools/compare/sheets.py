@@ -1,6 +1,7 @@
 """Images of a comparison: single ones at their true pixels for the page, and sheets as files of their own."""
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def reconstruction_sheet(group: Group, pictures: Sequence[Pictures], entries: Se
         errors = [coloured(group.errors[i][n], group.most_error) for i in shown]
         rows.append(torch.stack([torch.ones(3, height, width), *errors]))
     labels = [text for n in range(len(group.crops)) for text in (str(n + 1), "crop", "error")]
-    names = [_short(name, _CELL) for name in ("original", *(entries[i].label for i in shown))]
+    names = [_in_lines(name, _CELL) for name in ("original", *(entries[i].label for i in shown))]
     return sheet(_enlarged(torch.stack(rows)), labels, names, wide_after_rows=range(2, len(rows), 3))
 
 
@@ -99,6 +100,12 @@ def _enlarged(x: Tensor) -> Tensor:
     return x.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
-def _short(text: str, width: int) -> str:
+def _in_lines(text: str, width: int) -> str:
+    """A label in lines of about so many pixels, broken after underscores and the like; a long word loses its middle."""
     most = width // 8  # pixels of a letter, about
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+    lines = [""]
+    for word in re.findall(r"[^\W_]+[\W_]*|[\W_]+", text):
+        if lines[-1] and len(lines[-1] + word) > most:
+            lines.append("")
+        lines[-1] += word if len(word) <= most else f"{word[: most // 2]}…{word[-(most // 2 - 1) :]}"
+    return "\n".join(lines)

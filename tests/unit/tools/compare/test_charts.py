@@ -126,7 +126,7 @@ def test_a_chart_in_words_says_where_each_run_comes_to() -> None:
     assert chart().words(runs()) == ("A & B. <psnr> of $x_1$ and $y$ over rate (nats): run0 1, 2; run2 3, 4.")
 
 
-@pytest.mark.parametrize("label", ["plain", "_hidden", "two $ and $a_{$", "a_b"])
+@pytest.mark.parametrize("label", ["plain", "_hidden", "$ and a_{$", "a_b"])
 def test_the_picture_has_every_run_in_its_legend_whatever_its_name(tmp_path: Path, label: str) -> None:
     named = [entry("first"), entry("second"), entry(label)]
     with_it, without = (
