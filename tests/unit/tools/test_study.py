@@ -119,7 +119,7 @@ def test_an_experiment_gets_as_many_steps_as_another_took(tmp_path: Path) -> Non
     (leader.run / "run.json").write_text(json.dumps({"status": "finished", "step": 700}))
     changed = other.for_as_long(leader)
     assert changed.files == (Path("b.yaml"), Path("o.yaml"), tmp_path / "budget.yaml")
-    assert yaml.safe_load((tmp_path / "budget.yaml").read_text()) == {"trainer": {"max_steps": 700}}
+    assert yaml.safe_load((tmp_path / "budget.yaml").read_text()) == {"trainer": {"max_steps": 700, "min_steps": 700}}
 
 
 def test_its_comparison_is_in_wandb_where_a_training_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
