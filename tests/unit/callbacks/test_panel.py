@@ -187,6 +187,7 @@ def test_an_impossible_period():
 
 
 REQUIRED = {
+    "DrawnReconstructions": {"measurements": [{"class_path": "callbacks.ImageQuality"}]},
     "PerceptualDistance": {"distance": {"class_path": "lit_vae.features.LPIPS"}},
     "ReconstructionFrechet": {"features": {"class_path": "lit_vae.features.FeatureNetFeatures",
                                            "init_args": {"checkpoint": "best.ckpt"}}},
@@ -194,7 +195,7 @@ REQUIRED = {
                       "distances": [{"class_path": "lit_vae.metrics.DensityCoverage", "init_args": {"neighbours": 4}}]},
     "StartFrom": {"path": "last.ckpt"},
 }  # fmt: skip
-NOT_CALLBACKS = ("Panel", "Periodic", "Measurement", "BackOff")
+NOT_CALLBACKS = ("Panel", "Periodic", "Measurement", "ReconstructionMeasurement", "BackOff")
 
 
 @pytest.mark.parametrize("name", [name for name in callbacks.__all__ if name not in NOT_CALLBACKS])
