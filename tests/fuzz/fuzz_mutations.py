@@ -241,7 +241,7 @@ def written(case: Case, base: Any, folder: Path, overlays: Path) -> list[str]:
     args = ["fit", "--config", "mutated.yaml"]
     if case.beside:
         over: dict[str, Any] = {}
-        for edit in case.beside:
+        for edit in sorted(case.beside, key=lambda edit: -len(edit.at)):  # one may replace what lies around another
             part = reduce(lambda part, key: part.setdefault(key, {}), edit.at[:-1], over)
             part[edit.at[-1]] = edit.value
         (folder / "over.yaml").write_text(text(over))
