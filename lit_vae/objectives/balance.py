@@ -16,14 +16,15 @@ LEAST = 0.01
 class KLBalance:
     """During warm-up, a level with a small rate for its size is pushed less, so that no level dies early.
 
-    Vahdat and Kautz, "NVAE", 2020, appendix A: the weights are ``g_l = c (mean KL_l + 0.01) / a_l``, without gradient
-    and with mean 1. ``a_l`` is the number of positions of the level's grid, divided by the number of levels on it.
+    Vahdat and Kautz, "NVAE", 2020, appendix A: the weights are ``g_l = c (mean |KL_l| + 0.01) / a_l``, without gradient
+    and with mean 1. The mean is over the batch: a rate from draws may be negative for an image. ``a_l`` is the number of
+    positions of the level's grid, divided by the number of levels on it.
     """
 
     def weights(self, rates: Sequence[Tensor], latent_shapes: Sequence[Shape]) -> Tensor:
         """Weights of the levels, ``(levels,)``, from their rates ``(B,)``. All ranks must call it together."""
         grids = [shape[1:] for shape in latent_shapes]
         sizes = [prod(grid) / grids.count(grid) for grid in grids]
-        means = average_over_ranks(torch.stack([rate.detach().mean() for rate in rates]))
-        weights = torch.stack([(m.abs() + LEAST) / size for m, size in zip(means.unbind(), sizes, strict=True)])
+        means = average_over_ranks(torch.stack([rate.detach().abs().mean() for rate in rates]))
+        weights = torch.stack([(m + LEAST) / size for m, size in zip(means.unbind(), sizes, strict=True)])
         return weights / weights.mean()

@@ -37,6 +37,10 @@ def test_the_weights_are_nvaes():
     torch.testing.assert_close(weights, by_hand(levels()))
     assert weights.mean().item() == pytest.approx(1.0)
     assert not weights.requires_grad
+    drawn = KLBalance().weights([torch.tensor([-3.0, 3.0]), torch.ones(2)], [(1, 1, 1), (1, 2, 2)])
+    torch.testing.assert_close(
+        drawn[0] / drawn[1], torch.tensor(3.01 / 1.01 * 4.0)
+    )  # log-ratios that cancel are no rate of 0
     dead = KLBalance().weights([torch.zeros(5), torch.ones(5), torch.ones(5)], SHAPES)
     assert 0.0 < dead[0] < 0.1
 
