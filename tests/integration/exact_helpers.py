@@ -1,6 +1,7 @@
 """A small run that draws noise and follows schedules, and what makes two of them the same."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def schedule_and_ema(config: Path, tmp_path: Path, val_every: int) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
+
+
+def stopped_and_resumed(lightning: Callable[..., None], config: Path, tmp_path: Path) -> Path:
+    """Train in one go, and again with a stop after 9 steps; both must be the same. Returns the second run."""
+    straight, run = tmp_path / "straight", tmp_path / "resumed"
+    lightning("fit", "--config", config, "--run_dir", straight, *COMMON)
+    lightning("fit", "--config", config, "--run_dir", run, *COMMON, "--trainer.max_steps=9")
+    lightning("fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON)
+    assert_same_run(straight, run)
+    return run
 
 
 def final_state(run: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run with a prior or a posterior that has a state of its own is resumed bit by bit."""
+"""Runs with richer latents are resumed bit by bit: priors and posteriors that have a state, and hierarchies."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
-from exact_helpers import COMMON, assert_same_run, schedule_and_ema
+from exact_helpers import schedule_and_ema, stopped_and_resumed
+
+from lit_vae.tools.pictures import sample
 
 Lightning = Callable[..., None]
+HVAE = Path(__file__).resolve().parents[2] / "configs" / "hvae" / "digits.yaml"
 FLOW = {"class_path": "lit_vae.flows.AffineFlow", "init_args": {"hidden": [8], "transforms": 2}}
 PARTS: dict[str, dict[str, Any]] = {
     "vamp": {"prior": {"class_path": "lit_vae.priors.VampPrior", "init_args": {"shape": [4], "num_pseudo_inputs": 20}}},
@@ -22,7 +25,7 @@ PARTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "parts", [PARTS["vamp"], pytest.param(PARTS["flows"], marks=pytest.mark.slow)], ids=["vamp", "flows"]
 )
-def test_stopped_and_resumed_equals_uninterrupted(
+def test_a_prior_or_posterior_with_a_state_is_resumed(
     lightning: Lightning, digits_config: Path, tmp_path: Path, parts: dict[str, Any]
 ) -> None:
     config = schedule_and_ema(digits_config, tmp_path, 1)
@@ -30,8 +33,15 @@ def test_stopped_and_resumed_equals_uninterrupted(
     settings["model"]["init_args"] |= parts
     settings["trainer"]["callbacks"].append({"class_path": "callbacks.Samples"})
     config.write_text(yaml.safe_dump(settings))
-    lightning("fit", "--config", config, "--run_dir", tmp_path / "straight", *COMMON)
-    run = tmp_path / "resumed"
-    lightning("fit", "--config", config, "--run_dir", run, *COMMON, "--trainer.max_steps=9")
-    lightning("fit", "--config", config, "--run_dir", run, "--ckpt_path", "last", *COMMON)
-    assert_same_run(tmp_path / "straight", run)
+    stopped_and_resumed(lightning, config, tmp_path)
+
+
+def test_a_hierarchy_is_resumed_and_drawn_from(lightning: Lightning, digits_config: Path, tmp_path: Path) -> None:
+    config = schedule_and_ema(digits_config, tmp_path, 1)
+    settings = yaml.safe_load(config.read_text())
+    settings["model"] = yaml.safe_load(HVAE.read_text())["model"]
+    settings["model"]["init_args"]["hierarchy"]["init_args"]["widths"] = [8, 8]
+    config.write_text(yaml.safe_dump(settings))
+    run = stopped_and_resumed(lightning, config, tmp_path)
+    sample(str(run), n=4, checkpoint="last", temperature=0.5, out=str(tmp_path / "sheet.png"))
+    assert (tmp_path / "sheet.png").stat().st_size > 0
