@@ -159,9 +159,7 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 
 
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
-    """Mean, deviation and use of each latent dimension: of the prior if it and the posterior are Gaussian, else of
-    embedded images.
-    """
+    """Mean, deviation and use of each latent dimension: of a Gaussian prior and posterior, else of embedded images."""
     batches = list(example_images(images, _STATISTICS_IMAGES, model))
     pairs = [(posterior_of(model, batch), prior_of(model, batch.y)) for batch in batches]
     kls = [q.kl_per_dim(p).flatten(1) for q, p in pairs if q is not None and p is not None]

@@ -50,7 +50,7 @@ class LatentSummary(NamedTuple):
     """``KL(q(u) || p(u))``, the rest of the rate."""
 
     standard_error: Tensor
-    """Standard error of ``I_q``, from one draw per image. In the rest of a closed rate it is the only error."""
+    """Standard error of ``I_q``, from one draw per image. `aggregate_kl` has the same one if the prior is Gaussian."""
 
     num_images: int
     """Number N of images."""

@@ -76,7 +76,7 @@ class ResidualFeatures(FeatureNetwork):
         widths: channels at each resolution, from the finest to the coarsest.
         blocks: residual blocks at each resolution.
         stride: of the first convolution, in pixels: the finest map has an s-th of the image's height and width. Its
-            kernel covers 2 s + 1 pixels. A stride of 2 costs a quarter.
+            kernel covers 2 s + 1 pixels. A stride of 2 takes a quarter of the operations.
     """
 
     @checked
