@@ -17,8 +17,8 @@ class KLBalance:
     """During warm-up, a level with a small rate for its size is pushed less, so that no level dies early.
 
     Vahdat and Kautz, "NVAE", 2020, appendix A: the weights are ``g_l = c (mean |KL_l| + 0.01) / a_l``, without gradient
-    and with mean 1. The mean is over the batch: a rate from draws may be negative for an image. ``a_l`` is the number of
-    positions of the level's grid, divided by the number of levels on it.
+    and with mean 1. The mean is over the batch: a rate from draws may be negative for an image. ``a_l`` is the number
+    of positions of the level's grid, divided by the number of levels on it.
     """
 
     def weights(self, rates: Sequence[Tensor], latent_shapes: Sequence[Shape]) -> Tensor:
