@@ -7,7 +7,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.panel import decode_draws
 from callbacks.periodic import Measurement, ReconstructionMeasurement
 from lit_vae.images import Batch
 from lit_vae.models.base import Autoencoder
@@ -19,9 +18,9 @@ from lit_vae.run.needs import Need
 class DrawnReconstructions(Measurement):
     """Logs ``{val,test}/<name>_drawn``: measurements of reconstructions, repeated on a draw from p(x|z) of each image.
 
-    Here z is the latent of `Autoencoder.embed`, the same as for the mean. So the two numbers differ by the noise of the
-    likelihood alone. An image has the same noise at any time, in any batch and on any rank. ``lit-vae compare
-    RUN@drawn`` shows the draws and these numbers.
+    The draw is from `Autoencoder.reconstruction`, whose mean is the usual reconstruction. So the two numbers differ by
+    the noise of the likelihood alone. An image has the same noise at any time, in any batch and on any rank.
+    ``lit-vae compare RUN@drawn`` shows draws and these numbers.
 
     Args:
         measurements: what to repeat, such as `callbacks.ImageQuality`.
@@ -65,8 +64,8 @@ class DrawnReconstructions(Measurement):
 
     def update(self, model: Autoencoder, batch: Batch) -> None:
         """Compare a batch with one draw of each image."""
-        z = model.embed(batch.x, batch.y)
-        x_hat = decode_draws(model, z, batch.y, Draws(self.seed, FIXED, self.index))
+        noise = Draws(self.seed, FIXED, self.index)
+        x_hat = model.reconstruction(batch.x, batch.y).sample(noise).clamp(-1.0, 1.0)
         for measurement in self.measurements:
             measurement.compare(x_hat, batch.x, self.index)
 

@@ -14,7 +14,6 @@ from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
-from lit_vae.noise import Draws
 from lit_vae.run.panels import log_panel
 
 Split = Literal["train", "val", "test"]
@@ -116,7 +115,6 @@ def decode_means(model: Autoencoder, z: Tensor, y: Tensor) -> Tensor:
     return model.decode(z, y).mean.clamp(-1.0, 1.0)
 
 
-def decode_draws(model: Autoencoder, z: Tensor, y: Tensor, noise: int | Draws) -> Tensor:
-    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``, with noise of a seed or of each image."""
-    source = Generator().manual_seed(noise) if isinstance(noise, int) else noise
-    return model.decode(z, y).sample(source).clamp(-1.0, 1.0)
+def decode_draws(model: Autoencoder, z: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Draws from ``p(x | z, y)``, clamped to [-1, 1]: ``(n, C, H, W)``, with noise from the CPU."""
+    return model.decode(z, y).sample(Generator().manual_seed(seed)).clamp(-1.0, 1.0)

@@ -103,9 +103,13 @@ class Autoencoder(ImageModel):
     ) -> Tensor:
         """``n`` draws from the prior with its standard deviation times ``temperature``: ``-> (n, *latent_shape)``."""
 
+    def reconstruction(self, x: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` at the image's latent."""
+        return self.decode(self.embed(x, y), y)
+
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
         """Decoder *mean* at the image's latent, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``."""
-        return self.decode(self.embed(x, y), y).mean.clamp(-1.0, 1.0)
+        return self.reconstruction(x, y).mean.clamp(-1.0, 1.0)
 
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_vae.distributions import LOG_2PI, DiagonalGaussian
+from lit_vae.distributions import LOG_2PI, DiagonalGaussian, Distribution
 from lit_vae.images import Batch
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.models.vae import VAE
@@ -124,8 +124,8 @@ class PCA(VAE):
         assert isinstance(posterior, DiagonalGaussian)
         return posterior
 
-    def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
-        """Orthogonal projection to the principal directions, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``.
+    def reconstruction(self, x: Tensor, y: Tensor) -> Distribution:
+        """``p(x | z)`` at the z whose mean is the orthogonal projection of x to the principal directions.
 
         No linear map has a lower squared error. `decode` of the posterior mean would shrink it towards the mean image
         (Tipping and Bishop, sec. 3.3).
@@ -133,7 +133,7 @@ class PCA(VAE):
         posterior = self.encode(x, y)
         kept = 1.0 - posterior.log_var.exp()  # (l - v) / l
         z = torch.where(kept > 0.0, posterior.mean / kept, 0.0)  # W is zero where nothing is kept
-        return self.decode(z, y).mean.clamp(-1.0, 1.0)
+        return self.decode(z, y)
 
     def step(self, batch: Batch, step: int | None, draws: Draws | None) -> Step:
         """Loss, ELBO and its two parts, ``(B,)`` nats, without sampling: the ELBO is log p(x)."""

@@ -19,6 +19,7 @@ _DRAWN = "_drawn"
 
 LEAST_RUNS = 5
 """Of fewer, a rank correlation says little: four in the same order by chance are one in 24."""
+
 _DATA_OPTIONS_THAT_CHANGE_NO_IMAGE = frozenset(
     (
         *("root", "batch_size", "download", "random_flip", "num_train", "num_workers", "in_memory_mb", "on_error"),
@@ -64,9 +65,12 @@ def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -
 def rank_correlation(xs: Sequence[Number], ys: Sequence[Number]) -> Estimate | None:
     """Spearman's rank correlation of two numbers over runs, with its interval over images.
 
-    None for fewer than `LEAST_RUNS` runs, and without replicates of all.
+    Runs with the same two numbers, such as RUN and RUN@gmm, count once. None for fewer than `LEAST_RUNS` runs, if one
+    of the numbers is the same for all, and without replicates of all.
     """
-    if len(xs) < LEAST_RUNS or any(len(number.replicates) != GROUPS for number in (*xs, *ys)):
+    xs, ys = zip(*{(x.value, y.value): (x, y) for x, y in zip(xs, ys, strict=True)}.values(), strict=True)
+    few = min(len({number.value for number in numbers}) for numbers in (xs, ys)) < 2
+    if few or len(xs) < LEAST_RUNS or any(len(number.replicates) != GROUPS for number in (*xs, *ys)):
         return None
     from scipy.stats import spearmanr
 

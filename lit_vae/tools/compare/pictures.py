@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from lit_vae.tools.compare.gather import Entry, split_variant
 from lit_vae.tools.records import PRIOR_KINDS
@@ -55,7 +55,6 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
     """
     if entry.run is None:
         return _nothing("no checkpoint yet")
-    from callbacks.panel import decode_draws
     from callbacks.periodic import untouched
     from lit_vae.models.base import Autoencoder
     from lit_vae.models.code_prior import CodePrior
@@ -75,7 +74,7 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
             drawn = _draws(model, request.seed)
             return replace(drawn, x=x.cpu(), no_reconstructions=f"a {name} has no reconstructions")
         if entry.variant == "drawn":
-            x_hat = decode_draws(model, model.embed(x, y), y, request.seed)
+            x_hat = model.reconstruction(x, y).sample(Generator().manual_seed(request.seed)).clamp(-1.0, 1.0)
         else:
             x_hat = model.reconstruct(x, y)
         return replace(_samples(entry, model, request.seed), x=x.float().cpu(), x_hat=x_hat.float().cpu())

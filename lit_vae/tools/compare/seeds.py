@@ -10,6 +10,7 @@ from lit_vae.tools.compare.metric_table import metric, ordered
 from lit_vae.tools.compare.numbers import Number
 
 SEED = "seed_everything"
+LENGTH = ("max_steps", "min_steps")
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class OverSeeds:
 
 
 def by_seed(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Runs in groups of one configuration, and of different seeds; in their order."""
+    """Runs in groups of one configuration and number of steps, and of different seeds; in their order."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        config = {key: value for key, value in entry.records.config.items() if key != SEED}
-        alike = json.dumps([entry.variant, config], sort_keys=True, default=str) if config else entry.given
+        config = _but_seed_and_length(entry)
+        alike = json.dumps(config, sort_keys=True, default=str) if entry.records.config else entry.given
         while any(_seed(entry) == _seed(other) for other in groups.get(alike, ())):
             alike += " again"  # the same seed twice: another checkpoint of a run, or a copy
         groups.setdefault(alike, []).append(entry)
@@ -82,6 +83,13 @@ def _deciding(entries: Sequence[Entry]) -> list[str]:
 
 def _measured_alike(one: Number, other: Number | None) -> bool:
     return other is not None and (one.split, one.protocol) == (other.split, other.protocol)
+
+
+def _but_seed_and_length(entry: Entry) -> list[object]:
+    """What makes two runs alike: also how long they trained, not how long they were to (see ``--budget_from``)."""
+    config = {key: value for key, value in entry.records.config.items() if key != SEED}
+    trainer = {key: value for key, value in config.get("trainer", {}).items() if key not in LENGTH}
+    return [entry.variant, {**config, "trainer": trainer}, entry.records.run.get("step")]
 
 
 def _seed(entry: Entry) -> object:

@@ -113,7 +113,7 @@ def test_draws_of_a_run_are_beside_its_means(
     tools("compare", run, f"{run}@drawn", "--out", tmp_path / "out", "--num_images", 2, "--seed", 3)
     page, model = tmp_path / "out" / "index.html", model_of(run)
     x, y = data_of(run).example_batch(2, "test")
-    drawn = decode_draws(model, model.embed(x, y), y, 3)
+    drawn = decode_draws(model, model.embed(x, y), y, 3)  # of a VAE, whose reconstruction is the mean there
     for n, of in enumerate(zip(model.reconstruct(x, y), drawn, strict=True), 1):
         for label, image in zip(("VAE", "VAE@drawn"), of, strict=True):
             assert np.array_equal(shown(page, f"Image {n} reconstructed by {label}, "), levels(image))

@@ -58,6 +58,8 @@ def test_the_order_of_runs_has_an_interval_over_images() -> None:
     assert order == (pytest.approx(1.0), pytest.approx(half_width([1.0] * 10 + [low] * 10)))
     assert rank_correlation(xs[:4], ys[:4]) is None
     assert rank_correlation(xs, [*ys[:4], Number(1.0, "test")]) is None
+    assert rank_correlation([*xs, xs[0]], [*ys, ys[0]]) == order
+    assert rank_correlation(xs, [ys[0]] * 5) is None
 
 
 def test_curves_are_of_numbers_of_two_runs_on_the_same_images_and_of_each_training_once() -> None:

@@ -13,7 +13,7 @@ from lit_vae.tools.compare.seeds import by_seed, metrics_of, over_seeds
 
 
 def run(label: str, seed: int, psnr: float, weight: float = 1.0, **protocol: Any) -> Entry:
-    config = {"seed_everything": seed, "model": {"init_args": {"weight": weight}}}
+    config = {"seed_everything": seed, "model": {"init_args": {"weight": weight}}, "trainer": {"max_steps": 100}}
     numbers = {"psnr": number(psnr, protocol=protocol), "ssim": number(0.5), "seconds": number(9.0, split="")}
     return entry(label, numbers, config=config)
 
@@ -33,6 +33,15 @@ def test_runs_of_one_configuration_and_other_seeds_are_a_group() -> None:
     assert len(by_seed([*MSE, *drawn])) == 2
     assert len(by_seed([MSE[0], replace(MSE[0], label="copy"), replace(MSE[0], label="another")])) == 3
     assert len(by_seed([entry("a"), entry("b")])) == 2  # nothing is known of them
+
+
+def test_a_run_that_ended_early_and_others_with_its_budget_are_a_group() -> None:
+    leader = replace(MSE[0], records=replace(MSE[0].records, run={"step": 60}))
+    bound = {**MSE[1].records.config, "trainer": {"max_steps": 60, "min_steps": 60}}
+    follower = replace(MSE[1], records=replace(MSE[1].records, config=bound, run={"step": 60}))
+    assert labels(by_seed([leader, follower])) == [["mse", "mse_seed1"]]
+    longer = replace(follower, records=replace(follower.records, run={"step": 61}))
+    assert len(by_seed([leader, longer])) == 2
 
 
 def test_means_and_paired_differences_have_student_s_intervals() -> None:
