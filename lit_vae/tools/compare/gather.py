@@ -85,6 +85,10 @@ def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:
         ValueError: the path is no run, or one of its files is damaged.
     """
     path, variant = split_variant(given)
+    bare, _, unknown = path.rpartition("@")
+    if not Path(path).exists() and Path(bare or path).exists():
+        known = ", ".join(f"RUN@{name}" for name in get_args(Variant) if name)
+        raise ValueError(f"{given}: there is no @{unknown} of a run. Give one of {known}.")
     run, notes = _find_checkpoint(path, checkpoint)
     directory = Path(path) if run is None else run.directory
     records = read_records(directory)

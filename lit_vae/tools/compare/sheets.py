@@ -102,7 +102,7 @@ def _enlarged(x: Tensor) -> Tensor:
 
 def _in_lines(text: str, width: int) -> str:
     """A label in lines of about so many pixels, broken after underscores and the like; a long word loses its middle."""
-    most = width // 8  # pixels of a letter, about
+    most = width // 9  # pixels of a digit, about
     lines = [""]
     for word in re.findall(r"[^\W_]+[\W_]*|[\W_]+", text):
         if lines[-1] and len(lines[-1] + word) > most:

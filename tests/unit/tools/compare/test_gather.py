@@ -104,6 +104,14 @@ def test_draws_have_their_own_reconstruction_numbers_and_the_model_s_likelihood(
     assert any("draws from p(x|z)" in note for note in drawn.notes)
 
 
+def test_a_variant_that_there_is_not_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    path = make_run(tmp_path, "run", {"psnr": 24.0})
+    with pytest.raises(
+        ValueError, match=r"run@drwan: there is no @drwan of a run\. Give one of RUN@gmm, RUN@flow, RUN@drawn\."
+    ):
+        read(f"{path}@drwan")
+
+
 def test_what_is_known_of_the_images(tmp_path: Path) -> None:
     tested = read(make_run(tmp_path, "tested", {"psnr": 1.0}))
     validated = read(make_run(tmp_path, "validated", csv="step,val/psnr\n9,1.0\n"))
