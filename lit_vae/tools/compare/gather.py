@@ -1,12 +1,15 @@
 """What a run directory holds, finished or not: the checkpoint, the numbers, the curves, and notes for the reader."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
 from lit_vae.run.files import EVALUATION_FILE, METRICS_FILE, TEST_METRICS_FILE
+from lit_vae.tools.compare.metric_table import metric, ordered
 from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
 from lit_vae.tools.records import PRIOR_KINDS, Records, prior_file, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
@@ -76,6 +79,30 @@ def gather(runs: Sequence[str], checkpoint: Checkpoint) -> list[Entry]:
     if wrong:
         raise ValueError("\n".join(wrong))
     return found
+
+
+def best_first(entries: Sequence[Entry], pattern: str) -> list[Entry]:
+    """The runs by the best of their numbers whose name fits the pattern; those that have none come last.
+
+    A metric of which no value is better than another goes up from its smallest value.
+
+    Raises:
+        ValueError: no run has such a number.
+    """
+
+    def place(entry: Entry) -> float:
+        found = [name for name in entry.numbers if fnmatchcase(name, pattern)]
+        return max((_score(name, entry.numbers[name].value) for name in found), default=-math.inf)
+
+    if not any(fnmatchcase(name, pattern) for entry in entries for name in entry.numbers):
+        known = ", ".join(ordered({name for entry in entries for name in entry.numbers})) or "a metric of tested runs"
+        raise ValueError(f"--sort_by {pattern}: no run has this number. Give one of {known}.")
+    return sorted(entries, key=place, reverse=True)
+
+
+def _score(name: str, value: float) -> float:
+    score = metric(name).score
+    return -value if score is None else score(value)
 
 
 def read_entry(given: str, label: str, checkpoint: Checkpoint) -> Entry:

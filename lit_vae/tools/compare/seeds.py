@@ -86,10 +86,14 @@ def _measured_alike(one: Number, other: Number | None) -> bool:
 
 
 def _but_seed_and_length(entry: Entry) -> list[object]:
-    """What makes two runs alike: also how long they trained, not how long they were to (see ``--budget_from``)."""
+    """What makes two runs alike: also how long they trained, not how long they were to (see ``--budget_from``).
+
+    A budget by the clock gives each seed its own number of steps.
+    """
     config = {key: value for key, value in entry.records.config.items() if key != SEED}
     trainer = {key: value for key, value in config.get("trainer", {}).items() if key not in LENGTH}
-    return [entry.variant, {**config, "trainer": trainer}, entry.records.run.get("step")]
+    steps = entry.records.run.get("step") if trainer.get("max_time") is None else None
+    return [entry.variant, {**config, "trainer": trainer}, steps]
 
 
 def _seed(entry: Entry) -> object:

@@ -35,6 +35,7 @@ def compare(
     seed: int = 0,
     device: str | None = None,
     wandb: bool = False,
+    sort_by: str | None = None,
 ) -> None:
     """Put runs side by side on one page: the same images, all numbers, curves, and how the configurations differ.
 
@@ -54,12 +55,14 @@ def compare(
         seed: Seed of the samples.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
         wandb: Also log it to Weights & Biases, as one run in the group of the trainings (offline unless logged in).
+        sort_by: Metric whose best run comes first, such as psnr. A pattern takes the best number that fits: nll* is nll
+            of a PixelCNN and nll_iw128 of a VAE. Default: the order in which the runs are given.
     """
     check_arguments("compare", {"num_images": (num_images, 1), "seed": (seed, 0)})
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"lit-vae compare: --out {out} is a file. Give a folder; it need not exist.")
-    request = Request(tuple(runs), split, num_images, checkpoint, data_root, seed, device)
+    request = Request(tuple(runs), split, num_images, checkpoint, data_root, seed, device, sort_by)
     comparison = compare_runs(Path(os.path.abspath(folder)).name, request)
     write(comparison, folder)
     if wandb:
@@ -79,6 +82,7 @@ class Request:
     data_root: str | None
     seed: int
     device: str | None
+    sort_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,13 @@ def compare_runs(name: str, request: Request) -> Comparison:
     """
     from lit_vae.tools.compare.charts import curves, scatters, spectra
     from lit_vae.tools.compare.differences import compare_numbers, config_differences
-    from lit_vae.tools.compare.gather import gather
+    from lit_vae.tools.compare.gather import best_first, gather
     from lit_vae.tools.compare.pictures import group_by_images, groups_of, make_pictures
     from lit_vae.tools.compare.seeds import by_seed, over_seeds
 
     device = choose_device(request.device)
-    groups_by_seed = by_seed(gather(request.runs, request.checkpoint))
+    found = gather(request.runs, request.checkpoint)
+    groups_by_seed = by_seed(found if request.sort_by is None else best_first(found, request.sort_by))
     seeds_alone = len(groups_by_seed) == 1
     entries = groups_by_seed[0] if seeds_alone else [group[0] for group in groups_by_seed]
     pictures = [make_pictures(entry, request, device) for entry in entries]

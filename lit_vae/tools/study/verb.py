@@ -38,6 +38,7 @@ def study(
     slurm: bool = False,
     budget_from: str | None = None,
     seeds: int = 1,
+    sort_by: str | None = None,
 ) -> None:
     """Train every configuration of a folder, test it, and compare the runs on one page.
 
@@ -57,6 +58,7 @@ def study(
             callbacks.StopWhenFlat.
         seeds: Number of trainings of each configuration, with its own seed and those that follow. The page shows the
             first, and means over all.
+        sort_by: Metric whose best run comes first on the page, such as psnr; see lit-vae compare.
     """
     check_arguments("study", {"seeds": (seeds, 1)})
     runs = _runs_folder(folder, out)
@@ -74,12 +76,13 @@ def study(
         if slurm:
             options = [] if budget_from is None else ["--budget_from", budget_from]
             options += [] if seeds == 1 else ["--seeds", str(seeds)]
+            options += [] if sort_by is None else ["--sort_by", sort_by]
             _submit(folder, config or [], options, runs, chosen, part)
             return
         if part != "page":
             watch = _estimator(chosen)
             failures += [failure for e in chosen if (failure := _carry_out(e, _place(e, chosen), watch))]
-        if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint)):
+        if part != "runs" and (failure := _make_page(every, runs / PAGE, checkpoint, sort_by)):
             failures.append(failure)
     if failures:
         raise ValueError("\n\n".join(failures))
@@ -229,7 +232,7 @@ def _take(step: Step, experiment: Experiment, title: str, held: IO[str], watch: 
     raise StepFailed(f"lightning {arguments[0]} failed ({how}). All of it is in {log}:\n{shown}")
 
 
-def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) -> str | None:
+def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint, sort_by: str | None) -> str | None:
     """Compare the runs that have a checkpoint and print which are not done. Returns why there is no page, or None."""
     found = {experiment: experiment.find() for experiment in every}
     begun = [experiment for experiment in every if found[experiment].last]
@@ -242,7 +245,7 @@ def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint) 
     wandb = any((experiment.run / SETTINGS_FILE).is_file() for experiment in begun)  # where the trainings are, too
     try:
         runs = [run for experiment in begun for run in _shown(experiment)]
-        compare(runs=runs, out=str(page), checkpoint=checkpoint, wandb=wandb)
+        compare(runs=runs, out=str(page), checkpoint=checkpoint, wandb=wandb, sort_by=sort_by)
     except (ValueError, OSError) as error:
         return f"{page}: {error}"
     return None

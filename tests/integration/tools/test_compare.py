@@ -238,6 +238,7 @@ def test_data_elsewhere_is_that_of_the_runs_that_miss_theirs(
         (["VAE", "AE", "--num_images", 0], "lit-vae compare: --num_images (=0) must be at least 1."),
         (["VAE", "AE", "--seed", -1], "lit-vae compare: --seed (=-1) must be at least 0."),
         (["VAE", "AE", "--device", "gpu"], "--device gpu: "),
+        (["VAE", "AE", "--sort_by", "psnrr"], "--sort_by psnrr: no run has this number. Give one of elbo, "),
         (["VAE", "VAE@gmm"], "Fit it first: lit-vae fit-prior"),
         (["VAE", "PIXELCNN@gmm"], "a PixelCNN has no latents to fit a mixture to. Give"),
         (["VAE", "PIXELCNN@drawn"], "a PixelCNN has no p(x|z) to draw from. Give"),

@@ -131,11 +131,11 @@ def test_its_comparison_is_in_wandb_where_a_training_is(tmp_path: Path, monkeypa
     for experiment in every:
         (experiment.run / "checkpoints").mkdir(parents=True)
         (experiment.run / "checkpoints" / "last.ckpt").write_text("weights")
-    assert _make_page(every, tmp_path / "comparison", "last") is None
+    assert _make_page(every, tmp_path / "comparison", "last", "psnr") is None
     (every[1].run / "wandb").mkdir()
     (every[1].run / "wandb" / "settings.yaml").write_text("project: p")
-    assert _make_page(every, tmp_path / "comparison", "last") is None
-    assert [given["wandb"] for given in asked] == [False, True]
+    assert _make_page(every, tmp_path / "comparison", "last", "psnr") is None
+    assert [(given["wandb"], given["sort_by"]) for given in asked] == [(False, "psnr"), (True, "psnr")]
 
 
 def test_a_folder_without_configurations_is_an_error(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_helpers import DIGITS, SHA, make_run, read, write
+from compare_helpers import DIGITS, SHA, entry, make_run, number, read, write
 
-from lit_vae.tools.compare.gather import gather, labels
+from lit_vae.tools.compare.gather import best_first, gather, labels
 from lit_vae.tools.compare.numbers import format_number, read_curves
 
 
@@ -223,3 +223,20 @@ def test_options_that_change_no_image_are_none_of_the_data(tmp_path: Path) -> No
     other = {**DIGITS, "init_args": {**DIGITS["init_args"], "batch_size": 1, "root": "elsewhere"}}  # type: ignore[dict-item]
     runs = [read(make_run(tmp_path, name, {"psnr": 1.0}, data=data)) for name, data in (("a", None), ("b", other))]
     assert runs[0].numbers["psnr"].data == runs[1].numbers["psnr"].data
+
+
+def test_runs_are_sorted_by_the_best_of_the_numbers_that_fit() -> None:
+    vae = entry("vae", {"nll_iw128": number(86.0), "elbo": number(-90.0), "psnr": number(20.0), "rate": number(25.0)})
+    pixelcnn = entry("pixelcnn", {"nll": number(81.0)})
+    both = entry("both", {"nll_iw128": number(84.0), "nll_iw5000": number(80.0), "rate": number(12.0)})
+    ae = entry("ae", {"psnr": number(21.0)})
+    runs = [ae, vae, pixelcnn, both]
+
+    def order(pattern: str) -> list[str]:
+        return [run.label for run in best_first(runs, pattern)]
+
+    assert order("nll*") == ["both", "pixelcnn", "vae", "ae"]
+    assert order("psnr") == ["ae", "vae", "pixelcnn", "both"]  # runs without the number keep their order
+    assert order("rate") == ["both", "vae", "ae", "pixelcnn"]  # neither is better: the smallest comes first
+    with pytest.raises(ValueError, match=r"--sort_by fid: no run has this number. Give one of psnr, elbo, nll,"):
+        best_first(runs, "fid")

@@ -44,6 +44,13 @@ def test_a_run_that_ended_early_and_others_with_its_budget_are_a_group() -> None
     assert len(by_seed([leader, longer])) == 2
 
 
+def test_runs_with_a_budget_by_the_clock_are_a_group_whatever_their_steps() -> None:
+    clock = {"trainer": {"max_time": "00:00:10:00"}}
+    runs = [replace(e, records=replace(e.records, config=e.records.config | clock)) for e in MSE[:2]]
+    took = [replace(e, records=replace(e.records, run={"step": n})) for e, n in zip(runs, (60, 61), strict=True)]
+    assert labels(by_seed(took)) == [["mse", "mse_seed1"]]
+
+
 def test_means_and_paired_differences_have_student_s_intervals() -> None:
     one, other = over_seeds(by_seed([*MSE, *GAN]))
     assert (one.label, one.others, set(one.means)) == ("mse", ("mse_seed1", "mse_seed2"), {"psnr"})
