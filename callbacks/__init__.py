@@ -8,6 +8,7 @@ from callbacks.draws import Draws
 from callbacks.ema import EMA
 from callbacks.frechet import ReconstructionFrechet
 from callbacks.gan_health import BackOff, GANHealth
+from callbacks.gradient_skip import GradientSkip
 from callbacks.image_quality import ImageQuality
 from callbacks.latent_report import LatentReport
 from callbacks.latent_statistics import LatentStatistics
@@ -38,6 +39,7 @@ __all__ = [
     "DrawnReconstructions",
     "Draws",
     "GANHealth",
+    "GradientSkip",
     "ImageQuality",
     "ImportanceSampledNLL",
     "Interpolations",

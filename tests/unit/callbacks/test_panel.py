@@ -188,6 +188,7 @@ def test_an_impossible_period():
 
 REQUIRED = {
     "DrawnReconstructions": {"measurements": [{"class_path": "callbacks.ImageQuality"}]},
+    "GradientSkip": {"max_norm": 400.0},
     "PerceptualDistance": {"distance": {"class_path": "lit_vae.features.LPIPS"}},
     "ReconstructionFrechet": {"features": {"class_path": "lit_vae.features.FeatureNetFeatures",
                                            "init_args": {"checkpoint": "best.ckpt"}}},
