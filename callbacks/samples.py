@@ -7,6 +7,7 @@ from PIL import Image
 
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel, decode_draws, decode_means, prior_latents
+from lit_vae.models.abilities import HasLevels
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import NotNegativeFloat, PositiveInt, Seed, SmallCount, checked
 
@@ -23,7 +24,7 @@ class Samples(Panel):
     Args:
         num_images: images on the sheet.
         every_n_epochs: see `Periodic`.
-        temperature: factor on the prior's standard deviation.
+        temperature: factor on the prior's standard deviation; for a hierarchy also a list, from the top level.
         pixels: the decoder's ``mean`` at a latent, a ``sample`` of ``p(x | z)``, or both.
         seed: seed of the noise.
     """
@@ -35,7 +36,7 @@ class Samples(Panel):
         self,
         num_images: SmallCount = 64,
         every_n_epochs: PositiveInt = 1,
-        temperature: NotNegativeFloat = 1.0,
+        temperature: NotNegativeFloat | list[NotNegativeFloat] = 1.0,
         pixels: Pixels = "mean",
         seed: Seed = 0,
     ) -> None:
@@ -47,10 +48,18 @@ class Samples(Panel):
             "sample": "Draws from p(x|z) at draws of z from the prior",
             "both": "At draws from the prior: rows of decoder means above rows of draws from p(x|z)",
         }
-        self.caption = f"{shown[pixels]}, temperature {temperature:g}"
+        temperatures = temperature if isinstance(temperature, list) else [temperature]
+        self.caption = f"{shown[pixels]}, temperature {', '.join(f'{t:g}' for t in temperatures)}"
 
     def check_model(self, model: Autoencoder) -> None:
-        """Accepts all; the caption says if latents of images do not follow the prior."""
+        """Refuses temperatures of other levels; the caption says if latents of images do not follow the prior."""
+        num_levels = len(model.level_sizes) if isinstance(model, HasLevels) else 0
+        if isinstance(self.temperature, list) and (not num_levels or len(self.temperature) != num_levels):
+            or_list = f", or one for each of the model's {num_levels} levels, from the top" if num_levels else ""
+            raise self._refuse(
+                f"temperature (={self.temperature}) must be one number{or_list}.",
+                "Set init_args.temperature of callbacks.Samples.",
+            )
         add_caveat(self, model)
 
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:

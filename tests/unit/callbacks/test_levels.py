@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from callbacks import Levels, LevelStatistics
+from callbacks import Levels, LevelStatistics, Samples
 from callbacks.level_statistics import SEED
 from callbacks.levels import upper_levels
 from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown
@@ -87,3 +87,30 @@ def test_a_dimension_that_does_not_move_is_not_active():
 def test_one_level_has_none(callback, new_model, new_trainer, data):
     with pytest.raises(ValueError, match=f"{type(callback).__name__}: VAE has one level of latents"):
         new_trainer(callback).validate(new_model("VAE"), datamodule=data)
+
+
+def test_samples_have_a_temperature_for_each_level(model, monkeypatch):
+    asked = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, y: asked.append(z) or decode(z, y))
+    temperatures = [0.5, *[0.0] * (model.num_levels - 1)]
+    panel = Samples(4, temperature=temperatures)
+    panel.check_model(model)
+    panel.draw(model)
+    (z,) = asked
+    top = model.level_sizes[0]
+    eps = torch.randn(4, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(z[:, :top], 0.5 * eps[:, :top])
+    assert not z[:, top:].any()
+    assert panel.caption.endswith(f"temperature 0.5{', 0' * (model.num_levels - 1)}")
+
+
+def test_temperatures_that_do_not_fit(model, new_model):
+    with pytest.raises(ValueError) as error:
+        Samples(temperature=[1.0] * 7).check_model(model)
+    assert str(error.value) == (
+        f"Samples: temperature (={[1.0] * 7}) must be one number, or one for each of the model's {model.num_levels}"
+        " levels, from the top. Set init_args.temperature of callbacks.Samples."
+    )
+    with pytest.raises(ValueError, match=r"Samples: temperature \(=\[0.5\]\) must be one number\. Set init_args"):
+        Samples(temperature=[0.5]).check_model(new_model("VAE"))
