@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from callbacks.periodic import Periodic, untouched
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
-from lit_vae.models.abilities import HasLevels, HasPosterior
+from lit_vae.models.abilities import HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.run.panels import log_panel
 
@@ -106,9 +106,8 @@ def prior_latents(model: Autoencoder, y: Tensor, temperature: float | list[float
     """Draws from the prior for labels ``y (n,)``, with noise that depends on ``seed`` only: ``(n, *latent)``.
 
     The noise is drawn on the CPU, so that the same weights give the same picture on every device. A model with levels
-    takes a temperature for each.
+    takes a temperature for each; panels refuse a list for others.
     """
-    assert isinstance(model, HasLevels) or not isinstance(temperature, list)
     return model.sample_latents(len(y), y, temperature, Generator().manual_seed(seed))  # type: ignore[arg-type]
 
 

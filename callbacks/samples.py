@@ -12,6 +12,8 @@ from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import NotNegativeFloat, PositiveInt, Seed, SmallCount, checked
 
 Pixels = Literal["mean", "sample", "both"]
+Temperature = NotNegativeFloat | list[NotNegativeFloat]
+"""Factor on the prior's standard deviation; a list has one for each level of a hierarchy, from the top."""
 
 
 class Samples(Panel):
@@ -24,7 +26,7 @@ class Samples(Panel):
     Args:
         num_images: images on the sheet.
         every_n_epochs: see `Periodic`.
-        temperature: factor on the prior's standard deviation; for a hierarchy also a list, from the top level.
+        temperature: see `Temperature`.
         pixels: the decoder's ``mean`` at a latent, a ``sample`` of ``p(x | z)``, or both.
         seed: seed of the noise.
     """
@@ -36,7 +38,7 @@ class Samples(Panel):
         self,
         num_images: SmallCount = 64,
         every_n_epochs: PositiveInt = 1,
-        temperature: NotNegativeFloat | list[NotNegativeFloat] = 1.0,
+        temperature: Temperature = 1.0,
         pixels: Pixels = "mean",
         seed: Seed = 0,
     ) -> None:
@@ -48,18 +50,11 @@ class Samples(Panel):
             "sample": "Draws from p(x|z) at draws of z from the prior",
             "both": "At draws from the prior: rows of decoder means above rows of draws from p(x|z)",
         }
-        temperatures = temperature if isinstance(temperature, list) else [temperature]
-        self.caption = f"{shown[pixels]}, temperature {', '.join(f'{t:g}' for t in temperatures)}"
+        self.caption = f"{shown[pixels]}, {_in_words(temperature)}"
 
     def check_model(self, model: Autoencoder) -> None:
         """Refuses temperatures of other levels; the caption says if latents of images do not follow the prior."""
-        num_levels = len(model.level_sizes) if isinstance(model, HasLevels) else 0
-        if isinstance(self.temperature, list) and (not num_levels or len(self.temperature) != num_levels):
-            or_list = f", or one for each of the model's {num_levels} levels, from the top" if num_levels else ""
-            raise self._refuse(
-                f"temperature (={self.temperature}) must be one number{or_list}.",
-                "Set init_args.temperature of callbacks.Samples.",
-            )
+        refuse_temperature(self, model)
         add_caveat(self, model)
 
     def draw(self, model: Autoencoder, images: Images | None = None) -> Image.Image:
@@ -85,7 +80,7 @@ class ClassSheet(Panel):
     Args:
         columns: number of draws of the noise.
         every_n_epochs: see `Periodic`.
-        temperature: factor on the prior's standard deviation.
+        temperature: see `Temperature`.
         pixels: the decoder's ``mean`` at a latent, or a ``sample`` of ``p(x | z, y)``.
         seed: seed of the noise.
     """
@@ -98,17 +93,18 @@ class ClassSheet(Panel):
         self,
         columns: SmallCount = 10,
         every_n_epochs: PositiveInt = 1,
-        temperature: NotNegativeFloat = 1.0,
+        temperature: Temperature = 1.0,
         pixels: Literal["mean", "sample"] = "mean",
         seed: Seed = 0,
     ) -> None:
         super().__init__(every_n_epochs)
         self.columns, self.temperature, self.pixels, self.seed = columns, temperature, pixels, seed
         what = "Decoder means" if pixels == "mean" else "Draws from p(x|z,y)"
-        self.caption = f"{what}: one row per class, the same noise in each column, temperature {temperature:g}"
+        self.caption = f"{what}: one row per class, the same noise in each column, {_in_words(temperature)}"
 
     def check_model(self, model: Autoencoder) -> None:
-        """Only class-conditional models; the caption as in `Samples`."""
+        """Only class-conditional models; otherwise as `Samples`."""
+        refuse_temperature(self, model)
         add_caveat(self, model)
         if model.num_classes < 1:
             raise self._refuse(
@@ -124,6 +120,27 @@ class ClassSheet(Panel):
             z = prior_latents(model, y, self.temperature, self.seed)
             rows.append(decode_means(model, z, y) if self.pixels == "mean" else decode_draws(model, z, y, self.seed))
         return sheet(torch.stack(rows), row_labels=[model.class_name(label) for label in range(model.num_classes)])
+
+
+def temperature_problem(temperature: Temperature, model: object) -> str:
+    """What is wrong with temperatures for the levels of a model; empty if nothing is."""
+    num_levels = len(model.level_sizes) if isinstance(model, HasLevels) else 0
+    if not isinstance(temperature, list) or len(temperature) == num_levels > 0:
+        return ""
+    or_list = f", or one for each of the model's {num_levels} levels, from the top" if num_levels else ""
+    return f"temperature (={temperature}) must be one number{or_list}."
+
+
+def _in_words(temperature: Temperature) -> str:
+    temperatures = temperature if isinstance(temperature, list) else [temperature]
+    return f"temperature {', '.join(f'{t:g}' for t in temperatures)}"
+
+
+def refuse_temperature(panel: "Samples | ClassSheet", model: Autoencoder) -> None:
+    """Raise ValueError for temperatures that do not fit the model."""
+    if problem := temperature_problem(panel.temperature, model):
+        name = type(panel).__name__
+        raise ValueError(f"{name}: {problem} Set init_args.temperature of callbacks.{name}.")
 
 
 def add_caveat(panel: Panel, model: Autoencoder) -> None:

@@ -153,21 +153,27 @@ class OneSplit:
         return self.data.ordered_dataloader(self.split, share)
 
 
-def check_arguments(verb: str, least: Mapping[str, tuple[float | None, float]]) -> None:
-    """Check that options are not below their minimum, ``name: (value, minimum)``; None passes.
+def check_arguments(verb: str, least: Mapping[str, tuple[float | list[float] | None, float]]) -> None:
+    """Check that options are not below their minimum, ``name: (value or values, minimum)``; None passes.
 
     Raises:
         ValueError: some are too small, too large or not finite; it names all of them.
     """
+    given = [
+        (name, value, low)
+        for name, (values, low) in least.items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+    ]
     wrong = [
         f"lit-vae {verb}: --{name} (={value:g}) must be at least {low:g}."
-        for name, (value, low) in least.items()
-        if value is not None and not (low <= value < math.inf)
+        for name, value, low in given
+        if not (low <= value < math.inf)
     ]
     wrong += [
         f"lit-vae {verb}: --{name} (={value}) must be less than 2^63."
-        for name, (value, _) in least.items()
-        if value is not None and _MOST <= value < math.inf
+        for name, value, _ in given
+        if _MOST <= value < math.inf
     ]
     if wrong:
         raise ValueError("\n".join(wrong))

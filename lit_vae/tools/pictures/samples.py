@@ -30,7 +30,7 @@ def sample(
     n: int = 64,
     out: str | None = None,
     prior: Literal["model", "gmm", "flow"] = "model",
-    temperature: float = 1.0,
+    temperature: float | tuple[float, ...] = 1.0,
     label: str | None = None,
     pixels: Literal["mean", "sample", "both"] = "mean",
     seed: int = 0,
@@ -53,7 +53,8 @@ def sample(
         out: PNG file. Default: RUN/sheets/sample.png, with a fitted prior sample_gmm.png or sample_flow.png.
         prior: The model's own, or one that lit-vae fit-prior fitted to its latents.
         temperature: Factor of the prior's standard deviation (with gmm: of each component's; with flow: of the
-            noise). For a prior of codes it divides the logits.
+            noise). For a prior of codes it divides the logits. A hierarchy also takes a list, such as [0.7,1,1]: one
+            for each level, from the top.
         label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
         seed: Seed of the noise.
@@ -65,14 +66,18 @@ def sample(
     """
     from callbacks import ClassSheet, Samples
     from callbacks.periodic import untouched
+    from callbacks.samples import temperature_problem
     from lit_vae.models.abilities import SamplesCodes
     from lit_vae.models.base import Autoencoder, ImageModel
 
-    check_arguments("sample", {"n": (n, 1), "temperature": (temperature, 0), "seed": (seed, 0)})
-    sampling = _code_sampling(temperature, top_k, top_p)
+    scale = list(temperature) if isinstance(temperature, tuple) else temperature
+    check_arguments("sample", {"n": (n, 1), "temperature": (scale, 0), "seed": (seed, 0)})
+    sampling = _code_sampling(1.0 if isinstance(scale, list) else scale, top_k, top_p)
     found = find_run(run, checkpoint)
     path = picture_path(found, out, "sample" if prior == "model" else f"sample_{prior}")
     model = load_model(found, choose_device(device))
+    if problem := temperature_problem(scale, model if prior == "model" else None):
+        raise ValueError(f"lit-vae sample: --{problem}")
     number = find_label(model, label)
     if not isinstance(model, SamplesCodes) and (top_k is not None or top_p != 1.0 or stage1 is not None):
         raise ValueError(
@@ -98,10 +103,10 @@ def sample(
                 "lit-vae sample: --pixels both shows pairs of rows, and a class sheet has a row for each class."
                 " Give --label, or --pixels mean or sample."
             )
-        panel = ClassSheet(-(-n // model.num_classes), temperature=temperature, pixels=pixels, seed=seed)
+        panel = ClassSheet(-(-n // model.num_classes), temperature=scale, pixels=pixels, seed=seed)
     else:
-        panel = Samples(n, temperature=temperature, pixels=pixels, seed=seed)
-    caption = _with_prior(panel.caption, model, prior, temperature)
+        panel = Samples(n, temperature=scale, pixels=pixels, seed=seed)
+    caption = _with_prior(panel.caption, model, prior, scale)
     if label is not None:
         caption += f", label {label}"
     with untouched(model):
@@ -155,7 +160,7 @@ def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "Code
         raise ValueError(f"lit-vae sample: {error}") from error
 
 
-def _with_prior(caption: str, model: "Autoencoder", prior: str, temperature: float) -> str:
+def _with_prior(caption: str, model: "Autoencoder", prior: str, temperature: object) -> str:
     """The caption with the prior of the latents; prints a note if the model's prior does not fit its latents."""
     from lit_vae.models.abilities import HasCodes
 

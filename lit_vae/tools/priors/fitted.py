@@ -54,7 +54,7 @@ class Sampled:
         labels = self._model.labels_for(n, y)
         return labels if self._label is None or y is not None else labels.fill_(self._label)
 
-    def sample_latents(self, n: int, y: "Tensor", temperature: float, generator: "Generator") -> "Tensor":
+    def sample_latents(self, n: int, y: "Tensor", temperature: Any, generator: "Generator") -> "Tensor":
         """See `Autoencoder.sample_latents`; a fitted prior draws from the generator's seed on the CPU."""
         if self._fitted is None:
             return self._model.sample_latents(n, y, temperature, generator)

@@ -54,6 +54,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of a hierarchy of three levels."""
+    folder = tmp_path_factory.mktemp("hierarchy")
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "hvae" / "digits.yaml").read_text())
+    config["trainer"] = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "logger": False}
+    config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
+        patch.setattr("sys.argv", command)
+        lightning_main()
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
 def pixelcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a PixelCNN on binary digits that is not told labels."""
     folder = tmp_path_factory.mktemp("pixelcnn")

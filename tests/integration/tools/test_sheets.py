@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tools_helpers import RunCopy, Tools, data_of, model_of, pixels
+from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
 
 from callbacks import ClassSheet, Interpolations, Reconstructions, Samples, Traversals
 from callbacks.drawing import arrange, sheet
@@ -61,6 +61,26 @@ def test_the_pictures_are_those_of_training(tools: Tools, runs: dict[str, Path],
         assert np.array_equal(pixels(out), np.asarray(expected)), verb
     tools("sample", runs["CVAE"], "--n", 11, "--out", out)  # two columns show eleven images or more
     assert np.array_equal(pixels(out), np.asarray(ClassSheet(2).draw(model_of(runs["CVAE"]))))
+
+
+def test_a_hierarchy_takes_a_temperature_for_each_level(
+    tools: Tools, fails: Fails, hierarchy: Path, runs: dict[str, Path], tmp_path: Path, no_grad: None
+) -> None:
+    out = tmp_path / "x.png"
+    tools("sample", hierarchy, "--n", 3, "--temperature", "[0.5,0,1]", "--out", out)
+    expected = Samples(3, temperature=[0.5, 0.0, 1.0]).draw(model_of(hierarchy))
+    assert np.array_equal(pixels(out), np.asarray(expected))
+    for run, options, wrong in [
+        (
+            hierarchy,
+            ["[1]"],
+            "--temperature (=[1.0]) must be one number, or one for each of the model's 3 levels, from",
+        ),
+        (hierarchy, ["[1,-1,1]"], "--temperature (=-1) must be at least 0."),
+        (hierarchy, ["[1,1,1]", "--prior", "gmm"], "--temperature (=[1.0, 1.0, 1.0]) must be one number."),
+        (runs["VAE"], ["[0.5]"], "--temperature (=[0.5]) must be one number."),
+    ]:
+        assert fails(1, "sample", run, "--temperature", *options).startswith(f"error: lit-vae sample: {wrong}")
 
 
 def test_images_are_of_the_split_that_is_asked_for(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Pictures and numbers of the levels of a hierarchy."""
 
+import re
 from functools import partial
 
 import pytest
 import torch
 
-from callbacks import Levels, LevelStatistics, Samples
+from callbacks import ClassSheet, Levels, LevelStatistics, Samples
 from callbacks.level_statistics import SEED
 from callbacks.levels import upper_levels
 from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown
@@ -105,12 +106,14 @@ def test_samples_have_a_temperature_for_each_level(model, monkeypatch):
     assert panel.caption.endswith(f"temperature 0.5{', 0' * (model.num_levels - 1)}")
 
 
-def test_temperatures_that_do_not_fit(model, new_model):
+@pytest.mark.parametrize("panel", [Samples, ClassSheet])
+def test_temperatures_that_do_not_fit(panel, model, new_model):
     with pytest.raises(ValueError) as error:
-        Samples(temperature=[1.0] * 7).check_model(model)
+        panel(temperature=[1.0] * 7).check_model(model)
     assert str(error.value) == (
-        f"Samples: temperature (={[1.0] * 7}) must be one number, or one for each of the model's {model.num_levels}"
-        " levels, from the top. Set init_args.temperature of callbacks.Samples."
+        f"{panel.__name__}: temperature (={[1.0] * 7}) must be one number, or one for each of the model's"
+        f" {model.num_levels} levels, from the top. Set init_args.temperature of callbacks.{panel.__name__}."
     )
-    with pytest.raises(ValueError, match=r"Samples: temperature \(=\[0.5\]\) must be one number\. Set init_args"):
-        Samples(temperature=[0.5]).check_model(new_model("VAE"))
+    for temperature in ([0.5], []):
+        with pytest.raises(ValueError, match=rf"temperature \(={re.escape(str(temperature))}\) must be one number\."):
+            panel(temperature=temperature).check_model(new_model("VAE"))
