@@ -4,6 +4,7 @@ from lit_vae.hierarchies.base import Hierarchy, HierarchyFactory, Pick
 from lit_vae.hierarchies.markovian import MarkovianBottomUp
 from lit_vae.hierarchies.posteriors import Absolute, LadderMerge, LevelPosterior, ResidualNormal
 from lit_vae.hierarchies.top_down import TopDown
+from lit_vae.hierarchies.vector_and_map import VectorAndMap
 
 __all__ = [
     "Absolute",
@@ -15,4 +16,5 @@ __all__ = [
     "Pick",
     "ResidualNormal",
     "TopDown",
+    "VectorAndMap",
 ]

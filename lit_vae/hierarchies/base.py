@@ -13,6 +13,11 @@ Pick = Callable[[int, DiagonalGaussian], Tensor]
 """Chooses the latent of a level, from the top: ``(level, distribution) -> z``, both ``(L, B, *latent)``."""
 
 
+def at(u: Sequence[Tensor]) -> Pick:
+    """Choose the latents whose distances from the means of their priors are ``u``, in standard deviations."""
+    return lambda level, prior: prior.mean + prior.std * u[level]
+
+
 class Hierarchy(nn.Module, ABC):
     """Networks of ``p(x | z)``, of each ``p(z_l | ...)`` and of each ``q(z_l | ..., x)``.
 
@@ -48,13 +53,12 @@ class Hierarchy(nn.Module, ABC):
         """
 
     @abstractmethod
-    def generate(self, cond: Tensor | None, size: tuple[int, int], pick: Pick) -> Tensor:
-        """Parameters of ``p(x | z)`` at latents picked from the priors: ``-> (L, B, *out_shape)``.
+    def generate(self, cond: Tensor | None, u: Sequence[Tensor]) -> Tensor:
+        """Parameters of ``p(x | z)`` at latents in units of their priors: ``-> (L, B, *out_shape)``.
 
         Args:
             cond: ``(B, cond_dim)``.
-            size: ``(L, B)``.
-            pick: chooses each latent, given its prior.
+            u: ``(z_l - mean_p) / std_p`` of each level from the top, ``(L, B, *latent)``.
         """
 
 

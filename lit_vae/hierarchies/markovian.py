@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.factories import NetworkFactory
-from lit_vae.hierarchies.base import Hierarchy, Pick, for_each_draw
+from lit_vae.hierarchies.base import Hierarchy, Pick, at, for_each_draw
 from lit_vae.hierarchies.posteriors import Absolute, LevelPosterior, gaussian
 from lit_vae.images import Shape
 from lit_vae.objectives import Level
@@ -85,9 +85,10 @@ class MarkovianBottomUp(Hierarchy):
 
         return levels, self._descend(cond, size, given)
 
-    def generate(self, cond: Tensor | None, size: tuple[int, int], pick: Pick) -> Tensor:
+    def generate(self, cond: Tensor | None, u: Sequence[Tensor]) -> Tensor:
         """See `Hierarchy`."""
-        return self._descend(for_each_draw(cond, size[0]), size, pick)
+        num_samples, batch = u[0].shape[:2]
+        return self._descend(for_each_draw(cond, num_samples), (num_samples, batch), at(u))
 
     def _descend(self, cond: Tensor | None, size: tuple[int, int], pick: Pick) -> Tensor:
         """From z_T to the likelihood's parameters; ``cond`` is repeated for each draw."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_vae.distributions import DiagonalGaussian
-from lit_vae.hierarchies.base import Hierarchy, Pick, for_each_draw
+from lit_vae.hierarchies.base import Hierarchy, Pick, at, for_each_draw
 from lit_vae.hierarchies.posteriors import LevelPosterior, gaussian
 from lit_vae.images import Shape
 from lit_vae.networks.blocks import BlockFactory, rescale
@@ -109,9 +109,13 @@ class TopDown(Hierarchy):
 
         return levels, self._descend(cond, size, from_posterior)
 
-    def generate(self, cond: Tensor | None, size: tuple[int, int], pick: Pick) -> Tensor:
+    def generate(self, cond: Tensor | None, u: Sequence[Tensor]) -> Tensor:
         """See `Hierarchy`."""
-        return self._descend(for_each_draw(cond, size[0]), size, lambda index, _, prior: pick(index, prior))
+        num_samples, batch = u[0].shape[:2]
+        pick = at(u)
+        return self._descend(
+            for_each_draw(cond, num_samples), (num_samples, batch), lambda index, _, prior: pick(index, prior)
+        )
 
     def _descend(
         self, cond: Tensor | None, size: tuple[int, int], choose: Callable[[int, Tensor, DiagonalGaussian], Tensor]

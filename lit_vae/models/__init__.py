@@ -4,6 +4,7 @@ from lit_vae.models.ae import AE
 from lit_vae.models.code_prior import CodePrior
 from lit_vae.models.cvae import CVAE
 from lit_vae.models.feature_net import FeatureNet
+from lit_vae.models.hierarchical_pixelvae import HierarchicalPixelVAE
 from lit_vae.models.hierarchical_vae import HierarchicalVAE
 from lit_vae.models.kl_autoencoder import KLAutoencoder
 from lit_vae.models.pca import PCA
@@ -22,6 +23,7 @@ __all__ = [
     "VQVAE2",
     "CodePrior",
     "FeatureNet",
+    "HierarchicalPixelVAE",
     "HierarchicalVAE",
     "KLAutoencoder",
     "PixelCNN",

@@ -28,7 +28,7 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
     Args:
         image_shape: ``[channels, height, width]`` of the images.
         latent_shapes: of the levels, from the top: ``[channels, height, width]``, or ``[d]`` in a wiring of vectors.
-        hierarchy: the wiring and its networks, `lit_vae.hierarchies.TopDown` or `MarkovianBottomUp`.
+        hierarchy: the wiring and its networks, `lit_vae.hierarchies.TopDown`, `MarkovianBottomUp` or `VectorAndMap`.
         likelihood: ``p(x|z)``.
         objective: the bound, such as `ELBO` (beta, free bits) or `IWAE`.
         optimizer: over all parameters.
@@ -58,7 +58,7 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
         super().__init__(image_shape, shapes, likelihood, objective, optimizer, lr_scheduler)
         self.level_sizes = tuple(math.prod(shape) for shape in shapes)
         self.latent_shape = (sum(self.level_sizes),)
-        out_shape = likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:]
+        out_shape = self.decoder_channels, *self.image_shape[1:]
         self.hierarchy = hierarchy(self.image_shape, shapes, out_shape, num_classes)
 
     def encode(self, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -83,12 +83,9 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
 
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
         """``p(x | z)`` for u ``(B, d)``, or for L draws of each ``(L, B, d)``."""
-        u = z.reshape(-1, *z.shape[-2:]).split(self.level_sizes, 2)
-
-        def place(level: int, prior: DiagonalGaussian) -> Tensor:
-            return prior.mean + prior.std * u[level].unflatten(2, self.hierarchy.latent_shapes[level])
-
-        parameters = self.hierarchy.generate(self.condition(y), (u[0].shape[0], u[0].shape[1]), place)
+        parts = z.reshape(-1, *z.shape[-2:]).split(self.level_sizes, 2)
+        u = [part.unflatten(2, shape) for part, shape in zip(parts, self.hierarchy.latent_shapes, strict=True)]
+        parameters = self.hierarchy.generate(self.condition(y), u)
         return self.distribution(parameters.reshape(*z.shape[:-1], *parameters.shape[2:]))
 
     def sample_latents(

@@ -49,8 +49,13 @@ class VariationalAutoencoder(WithRealism, HasBound):
         return self.distribution(parameters.unflatten(0, batch))
 
     def distribution(self, decoded: Tensor) -> Distribution:
-        """``p(x | z)`` from the decoder's output ``(..., P, H, W)``, by default the likelihood's parameters."""
+        """``p(x | z)`` from the decoder's output ``(..., decoder_channels, H, W)``."""
         return self.likelihood(decoded)
+
+    @property
+    def decoder_channels(self) -> int:
+        """Channels of the decoder's output: by default the likelihood's parameters."""
+        return self.likelihood.num_parameters(self.image_shape[0])
 
     def __init__(
         self,
@@ -120,9 +125,6 @@ class VAE(VariationalAutoencoder, HasPosterior):
         z = encoded.rsample(num_samples, draws, first)
         return [Level(encoded, self.prior(y), z)], self.decode(z, y)
 
-    decoder_channels: int | None = None
-    """Channels of the decoder's output; None: the likelihood's parameters."""
-
     @checked
     def __init__(
         self,
@@ -143,8 +145,7 @@ class VAE(VariationalAutoencoder, HasPosterior):
         self.gaussian_posterior, self.gaussian_prior = self.posterior.is_gaussian, prior.is_gaussian
         self.encoder = encoder(self.image_shape, self.posterior.in_shape, self.num_classes)
         prior.connect(self.encode, self.image_shape, self.num_classes)
-        channels = self.decoder_channels or likelihood.num_parameters(self.image_shape[0])
-        self.decoder = decoder(prior.shape, (channels, *self.image_shape[1:]), self.num_classes)
+        self.decoder = decoder(prior.shape, (self.decoder_channels, *self.image_shape[1:]), self.num_classes)
 
     def on_fit_start(self) -> None:
         """Also let the prior start from the training images."""

@@ -51,17 +51,17 @@ class GatedPixelCNN(Autoregressive):
         if kernel_size % 2 == 0:
             raise ValueError(
                 f"GatedPixelCNN: kernel_size (={kernel_size}) must be odd. Set"
-                " model.init_args.network.init_args.kernel_size."
+                " kernel_size in the init_args of the network."
             )
         if attention_every > layers:
             raise ValueError(
                 f"GatedPixelCNN: attention_every (={attention_every}) must be from 1 to layers (={layers}), or 0 for no"
-                " attention. Set model.init_args.network.init_args.attention_every."
+                " attention. Set attention_every in the init_args of the network."
             )
         if attention_every and width % heads:
             raise ValueError(
                 f"GatedPixelCNN: width (={width}) must be divisible by heads (={heads}). Set"
-                " model.init_args.network.init_args.heads."
+                " heads in the init_args of the network."
             )
         self.body = nn.ModuleList()
         for index in range(layers):

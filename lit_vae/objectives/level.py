@@ -17,10 +17,13 @@ class Level(NamedTuple):
     prior: LatentDistribution
     z: Tensor
     closed_form: bool = True
-    """Whether z is drawn after all that p depends on. If not, the closed form of two Gaussians has another mean."""
+    """Whether each dimension of z can be drawn after all that its p depends on.
+
+    If not, the closed form of two Gaussians has another mean. It holds for an autoregressive p whose q factorises.
+    """
 
     def kl_per_dim(self) -> Tensor:
-        """``KL(q || p)`` of each dimension of two Gaussians, ``(B, *latent)`` nats, given the other levels."""
+        """``KL(q || p)`` of each dimension of two Gaussians, ``(B, *latent)`` nats, given the draws that p reads."""
         assert isinstance(self.posterior, DiagonalGaussian)
         assert isinstance(self.prior, DiagonalGaussian)
         if self.closed_form:

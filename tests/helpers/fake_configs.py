@@ -65,6 +65,7 @@ WIDE = {  # seconds a test on a processor
     "likelihood/mnist_binary/pixelvae.yaml",
     "pixelcnn/mnist_binary.yaml",
     "pixelvae/mnist_binary.yaml",
+    "pixelvae/mnist_two_grids.yaml",
     "prior/mnist_transformer.yaml",
     "prior/vqvae2_cifar10.yaml",
     "vqvae/image_folder.yaml",

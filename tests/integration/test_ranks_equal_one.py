@@ -47,6 +47,7 @@ FAMILIES = [
             "vqvae/digits_lfq",
             "pixelcnn/mnist_binary",
             "pixelvae/mnist_binary",
+            "pixelvae/mnist_two_grids",
             "prior/mnist_transformer",
             "compare/bsds/perceptual_gan",
         )

@@ -9,20 +9,25 @@ import torch
 from callbacks import ClassSheet, Levels, LevelStatistics, Samples
 from callbacks.level_statistics import SEED
 from callbacks.levels import upper_levels
-from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown
+from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown, VectorAndMap
 from lit_vae.likelihoods import LearnedGaussian
 from lit_vae.metrics.level_use import LevelUse
 from lit_vae.models import HierarchicalVAE
-from lit_vae.networks import MLP, ResidualBlock
+from lit_vae.networks import MLP, GatedPixelCNN, ResidualBlock
 from lit_vae.noise import FIXED, Draws
 from lit_vae.objectives import ELBO
 
+MLPS = {name: partial(MLP, hidden=[8]) for name in ("encoder", "decoder", "top_decoder")}
 WIRINGS = {
     "top-down": (
         [[2, 2, 2], [1, 2, 2], [2, 4, 4]],
         partial(TopDown, posterior=ResidualNormal(), block=ResidualBlock, widths=[8, 8]),
     ),
     "Markovian": ([[3], [4]], partial(MarkovianBottomUp, encoder=partial(MLP, hidden=[8]), decoder=MLP)),
+    "vector and map": (
+        [[3], [2, 2, 2]],
+        partial(VectorAndMap, **MLPS, network=partial(GatedPixelCNN, width=8, layers=2)),
+    ),
 }
 
 

@@ -1,11 +1,13 @@
 """Hierarchies that cannot be meant: one error each, before training."""
 
+from functools import partial
+
 import pytest
-from hierarchy_helpers import chain, new_model, top_down
+from hierarchy_helpers import chain, new_model, top_down, vector_and_map
 
 from lit_vae.hierarchies import Absolute, LadderMerge, ResidualNormal
 from lit_vae.images import ImageSpec
-from lit_vae.networks import VDVAEBlock
+from lit_vae.networks import ConvDecoder, ConvEncoder, GatedPixelCNN, VDVAEBlock
 from lit_vae.objectives import ELBO, DReG, FreeBitsPerLevel
 
 IMAGE = (1, 8, 8)
@@ -60,6 +62,47 @@ def test_a_markovian_wiring_with_a_top_down_posterior(posterior):
         f"MarkovianBottomUp: posterior (={type(posterior).__name__}) depends on p(z_l | z_(l+1)), but this wiring draws"
         " z_l before z_(l+1). Take lit_vae.hierarchies.Absolute, or the wiring lit_vae.hierarchies.TopDown."
     )
+
+
+@pytest.mark.parametrize("latent_shapes", [[[3]], [[3], [4]], [[3, 1, 1], [2, 2, 2]], [[3], [2, 2, 2], [2, 4, 4]]])
+def test_other_latents_than_a_vector_and_a_map(latent_shapes):
+    with pytest.raises(ValueError) as error:
+        new_model(IMAGE, latent_shapes, vector_and_map())
+    assert str(error.value) == (
+        f"VectorAndMap: latent_shapes (={latent_shapes}) must be a vector and a map, [[d], [channels, height, width]]."
+        " Set model.init_args.latent_shapes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"encoder": partial(ConvEncoder, multipliers=[1, 2])},
+            "encoder from the image to the map 2x2: ConvEncoder: multipliers (=[1, 2]) bring 8x8 (model.image_shape) to"
+            " 4x4, but the latent map is 2x2.",
+        ),
+        (
+            {"decoder": partial(ConvDecoder, multipliers=[1, 1, 1, 1, 1])},
+            "decoder from the map 2x2 to the image: ConvDecoder: multipliers (=[1, 1, 1, 1, 1]) halve an image 4 times,"
+            " but 8x8 (model.image_shape) is not divisible by 16.",
+        ),
+        (
+            {"top_decoder": partial(ConvDecoder, multipliers=[1, 1, 1])},
+            "top_decoder from the vector to the map 2x2, which it takes for an image: ConvDecoder: multipliers"
+            " (=[1, 1, 1]) halve an image 2 times, but 2x2 (model.image_shape) is not divisible by 4.",
+        ),
+        (
+            {"network": partial(GatedPixelCNN, kernel_size=4)},
+            "network over the map 2x2: GatedPixelCNN: kernel_size (=4) must be odd. Set kernel_size in the init_args of"
+            " the network.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_fit_the_map(given, said):
+    with pytest.raises(ValueError) as error:
+        new_model(IMAGE, [[3], [2, 2, 2]], vector_and_map(**given))
+    assert str(error.value).startswith(f"VectorAndMap: {said}")
 
 
 def test_free_bits_for_levels_that_are_not_there():

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lit_vae.codes import CodeBatch
+from lit_vae.hierarchies import VectorAndMap
 from lit_vae.images import Batch
 from lit_vae.likelihoods import Bernoulli, Categorical, LearnedGaussian
-from lit_vae.models import AE, CVAE, VAE, VQVAE, CodePrior, KLAutoencoder, PixelCNN, PixelVAE
+from lit_vae.models import AE, CVAE, VAE, VQVAE, CodePrior, HierarchicalPixelVAE, KLAutoencoder, PixelCNN, PixelVAE
 from lit_vae.networks import MLP, GatedPixelCNN, LDMDecoder, LDMEncoder, VQVAEDecoder, VQVAEEncoder
 from lit_vae.noise import Draws
 from lit_vae.objectives import ELBO, IWAE, DReG
@@ -37,6 +38,11 @@ def kl_autoencoder():
     return KLAutoencoder(SHAPE, [2, 4, 4], *networks, LearnedGaussian(), ELBO(beta=1e-6), optimizer)
 
 
+def hierarchical_pixelvae():
+    wiring = partial(VectorAndMap, encoder=mlp, decoder=mlp, top_decoder=mlp, network=pixels)
+    return HierarchicalPixelVAE(SHAPE, [[4], [2, 2, 2]], wiring, pixels, Bernoulli(), ELBO(), optimizer)
+
+
 FAMILIES = {
     "AE": lambda: AE(SHAPE, [4], mlp, mlp, LearnedGaussian(), optimizer),
     "VAE": lambda: vae(ELBO(free_bits=0.1)),
@@ -50,6 +56,7 @@ FAMILIES = {
     "LFQ": lambda: vqvae(LFQ(4)),
     "PixelCNN": lambda: PixelCNN(SHAPE, pixels, Categorical(), optimizer),
     "PixelVAE": lambda: PixelVAE(SHAPE, StandardNormal([4]), mlp, mlp, pixels, Bernoulli(), ELBO(), optimizer),
+    "Hierarchical PixelVAE": hierarchical_pixelvae,
     "CodePrior": lambda: CodePrior([[2, 2]], [8], [pixels], optimizer),
 }
 
