@@ -47,7 +47,7 @@ GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
     **{name: {"shape"} for name in ("GaussianPosterior", "FlowPosterior")},
-    **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp")},
+    **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp", "VectorAndMap")},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }
 ZERO_MEANS_SOMETHING = {
