@@ -9,12 +9,12 @@ from torch import Generator, Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution, standard_normal
 from lit_vae.hierarchies import HierarchyFactory
-from lit_vae.images import ImageSpec
+from lit_vae.images import Batch, ImageSpec
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.abilities import HasLevels
 from lit_vae.models.vae import VariationalAutoencoder
 from lit_vae.noise import Draws
-from lit_vae.objectives import Level, Objective
+from lit_vae.objectives import Level, Objective, SpectralPenalty, Step
 from lit_vae.ranges import NotNegativeInt, PositiveInt, checked
 
 
@@ -34,6 +34,7 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
         optimizer: over all parameters.
         lr_scheduler: stepped with every optimizer step.
         num_classes: number of labels that all networks see; 0: labels are ignored.
+        spectral: penalty of the convolutions, added to the training loss alone; null: none.
     """
 
     @checked
@@ -47,6 +48,7 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
         num_classes: NotNegativeInt = 0,
+        spectral: SpectralPenalty | None = None,
     ) -> None:
         if not latent_shapes or not all(len(shape) in (1, 3) for shape in latent_shapes):
             raise ValueError(
@@ -60,6 +62,10 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
         self.latent_shape = (sum(self.level_sizes),)
         out_shape = self.decoder_channels, *self.image_shape[1:]
         self.hierarchy = hierarchy(self.image_shape, shapes, out_shape, num_classes)
+        self.spectral = spectral
+        if spectral is not None:
+            self.has_added_terms = True
+            spectral.build(self.hierarchy)
 
     def encode(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """What the posteriors read of the images."""
@@ -100,6 +106,13 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
         scales = [temperature] * self.num_levels if isinstance(temperature, int | float) else temperature
         of_each = [part * scale for part, scale in zip(u.split(self.level_sizes, 1), scales, strict=True)]
         return torch.cat(of_each, 1)
+
+    def add_terms(self, result: Step, batch: Batch, step: int | None) -> Step:
+        """Add the penalty in training. An evaluation is without it, since it is no part of the bound."""
+        if self.spectral is None or step is None:
+            return result
+        penalty = self.spectral(self.hierarchy)
+        return result._replace(scalars={**result.scalars, "spectral": penalty.detach()}, other_loss=penalty)
 
     def problems(self, spec: ImageSpec) -> list[str]:
         """Also: labels that do not fit the model's classes."""

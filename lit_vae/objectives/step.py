@@ -16,7 +16,8 @@ class Step(NamedTuple):
         scalars: other numbers that a training step logs, ``()`` each.
         of_batch: in an evaluation, ``(n, *shape)`` for each of `Model.batch_terms`: one row per image (n = B), or
             their sum over the batch (n = 1).
-        other_loss: loss of a second player in the same step, such as a discriminator, ``()``.
+        other_loss: what the step minimises beside the terms of images, ``()``: the loss of a discriminator, or a
+            penalty of weights.
     """
 
     terms: dict[str, Tensor]

@@ -34,6 +34,10 @@ HEAVY = {  # seconds a step on a processor
     "hvae/celeba64.yaml",
     "hvae/cifar10.yaml",
     "hvae/image_folder.yaml",
+    "hvae/nvae_cifar10.yaml",
+    "hvae/nvae_mnist.yaml",
+    "hvae/vdvae_cifar10.yaml",
+    "hvae/vdvae_imagenet32.yaml",
     "kl_autoencoder/bsds_crops64.yaml",
     "kl_autoencoder/cifar10.yaml",
     "kl_autoencoder/image_folder256.yaml",
@@ -184,7 +188,7 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
 
 
 def narrowed(tree: Any) -> Any:
-    """Return the configuration, or a part of it, with small networks of the same kinds and small pictures."""
+    """Return the configuration, or a part of it, with small networks of the same kinds, few levels, small pictures."""
     if isinstance(tree, list):
         return [narrowed(part) for part in tree]
     if not isinstance(tree, dict):
@@ -192,6 +196,8 @@ def narrowed(tree: Any) -> Any:
     kept = {key: narrowed(value) for key, value in tree.items()}
     if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "lit_vae.hierarchies.", "callbacks.")):
         kept["init_args"] = {key: _least(value, NARROW.get(key)) for key, value in kept.get("init_args", {}).items()}
+    if (shapes := tree.get("latent_shapes")) is not None:  # two levels on each grid
+        kept["latent_shapes"] = [shape for i, shape in enumerate(shapes) if shapes[:i].count(shape) < 2]
     return kept
 
 

@@ -1,5 +1,6 @@
 """HierarchicalVAE with real networks: where it starts, what depends on what, and that the latent u goes both ways."""
 
+import copy
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from lit_vae.images import Batch
 from lit_vae.networks import NVAECell, VDVAEBlock
 from lit_vae.networks.layers import ResidualBlock
 from lit_vae.noise import Draws
-from lit_vae.objectives import ELBO, IWAE, FreeBitsPerLevel
+from lit_vae.objectives import ELBO, IWAE, FreeBitsPerLevel, SpectralPenalty
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 IMAGE, MAPS, VECTORS = (1, 8, 8), [(2, 2, 2), (3, 2, 2), (1, 4, 4)], [(2,), (5,)]
@@ -224,3 +225,20 @@ def test_the_label_reaches_the_posterior_the_prior_and_the_image():
 def test_the_label_changes_nothing_without_classes(model):
     x, y = batch()
     assert torch.equal(model.reconstruct(x, y), model.reconstruct(x, torch.full_like(y, -1)))
+
+
+def test_the_spectral_penalty_is_in_the_training_loss_and_in_no_other_number():
+    torch.manual_seed(0)
+    plain = made("NVAE")
+    model = new_model(IMAGE, MAPS, top_down(ResidualNormal(), NVAECell), spectral=SpectralPenalty(0.1))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    penalty = copy.deepcopy(model.spectral)(model.hierarchy)
+    images, losses = batch(), []
+    for each in (plain, model):
+        each.step_draws = draws
+        losses.append(each.training_step(images, 0))
+        for name, value in each.evaluation_terms(images, draws()).items():
+            torch.testing.assert_close(value, plain.evaluation_terms(images, draws())[name], **EXACT)
+    torch.testing.assert_close(losses[1], losses[0] + penalty, **EXACT)
+    torch.testing.assert_close(model.last_terms, plain.last_terms, **EXACT)
+    assert penalty > 0.1
