@@ -19,6 +19,7 @@ SECTIONS = (
     "sampling",
     "lpips",
     "ldm",
+    "hierarchy",
     "adversarial",
     "fid",
     "ranks",

@@ -111,6 +111,7 @@ class Autoencoder(ImageModel):
         """Decoder *mean* at the image's latent, clamped to [-1, 1]: ``(B, C, H, W) -> (B, C, H, W)``."""
         return self.reconstruction(x, y).mean.clamp(-1.0, 1.0)
 
+    @torch.no_grad()
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, generator: Generator | None = None
     ) -> Tensor:

@@ -19,7 +19,7 @@ def repository_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "sections",
     [
-        ["step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "adversarial", "fid"],
+        ["step", "feed", "precision", "quantizer", "sampling", "lpips", "ldm", "hierarchy", "adversarial", "fid"],
         ["ranks", "scaling"],
     ],
     ids=" ".join,
