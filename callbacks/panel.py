@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from callbacks.periodic import Periodic, untouched
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
-from lit_vae.models.abilities import HasPosterior
+from lit_vae.models.abilities import HasLevels, HasPosterior
 from lit_vae.models.base import Autoencoder
 from lit_vae.run.panels import log_panel
 
@@ -92,6 +92,9 @@ def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch
 
 def prior_of(model: Autoencoder, y: Tensor) -> DiagonalGaussian | None:
     """``p(z | y)`` for labels ``y (B,)``; None for a family without a prior, or with one that is no Gaussian."""
+    if isinstance(model, HasLevels):  # its latent is in units of the priors
+        zeros = next(model.parameters()).new_zeros(len(y), *model.latent_shape)
+        return DiagonalGaussian(zeros, zeros)
     prior = model.prior(y) if isinstance(model, HasPosterior) else None
     return prior if isinstance(prior, DiagonalGaussian) else None
 

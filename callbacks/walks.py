@@ -1,6 +1,7 @@
 """Pictures of paths in latent space: along single dimensions, and between images."""
 
 import math
+from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from callbacks.drawing import MINUS, SIGMA, sheet
 from callbacks.panel import Images, Panel, decode_means, example_images, posterior_of, prior_of, to_model
 from lit_vae.images import Batch
+from lit_vae.models.abilities import HasLevels
 from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import NotNegativeInt, PositiveFloat, PositiveInt, SmallCount, Steps, checked
 
@@ -31,9 +33,9 @@ class Scale(NamedTuple):
 class Traversals(Panel):
     """Each row changes one latent dimension from -2 to 2 standard deviations of its prior: panel ``traversals``.
 
-    Rows are ranked by the mean KL of their dimension to the prior, which the label shows. A family without a Gaussian
-    prior and posterior uses mean and standard deviation of its embedded images, and ranks by the latter. A dimension
-    of a latent map is one value at one position.
+    Rows are ranked by the mean KL of their dimension to the prior, which the label shows; without a Gaussian prior and
+    posterior by the standard deviation over embedded images. Without a Gaussian prior, as in an AE, steps are in these
+    standard deviations. A dimension of a latent map is one value at one position.
 
     Args:
         dims: number of rows.
@@ -41,6 +43,7 @@ class Traversals(Panel):
         num_images: validation images to start from, in blocks side by side; 0: from the mean of the prior.
         every_n_epochs: see `Periodic`.
         reach: standard deviations on either side.
+        level: level of a hierarchy whose dimensions are shown, 0 for the top; null: all levels.
     """
 
     name = "traversals"
@@ -53,25 +56,35 @@ class Traversals(Panel):
         num_images: NotNegativeInt = 0,
         every_n_epochs: PositiveInt = 1,
         reach: PositiveFloat = 2.0,
+        level: NotNegativeInt | None = None,
     ) -> None:
         super().__init__(every_n_epochs)
-        self.dims, self.steps, self.num_examples, self.reach = dims, steps, num_images, reach
+        self.dims, self.steps, self.num_examples, self.reach, self.level = dims, steps, num_images, reach, level
         start = f"{num_images} validation images" if num_images else "the mean of the prior"
-        self.caption = f"Single latent dimensions from -{reach:g} to {reach:g} standard deviations, from {start}"
+        of_level = "" if level is None else f" of level {level}"
+        self.caption = (
+            f"Single latent dimensions{of_level} from -{reach:g} to {reach:g} standard deviations, from {start}"
+        )
+
+    def check_model(self, model: Autoencoder) -> None:
+        """Refuses a level that the model does not have."""
+        if problem := level_problem(self.level, model):
+            raise self._refuse(problem, "Set init_args.level of callbacks.Traversals.")
 
     def draw(self, model: Autoencoder, images: Images) -> Image.Image:
         """Rows of dimensions, blocks of starting points."""
         scale = latent_scale(model, images)
         offsets = torch.linspace(-self.reach, self.reach, self.steps, device=model.device, dtype=scale.mean.dtype)
         z, y = self._starts(model, images, scale)
-        order = scale.use.argsort(descending=True, stable=True)[: self.dims].tolist()
+        shown = range(len(scale.use)) if self.level is None else _dims_of_levels(model)[self.level]
+        order = [dim for dim in scale.use.argsort(descending=True, stable=True).tolist() if dim in shown][: self.dims]
         rows = []
         for dim in order:
             walk = z.flatten(1).unsqueeze(1).repeat(1, self.steps, 1)  # (starts, steps, d)
             walk[..., dim] = scale.mean[dim] + offsets * scale.std[dim]
             latents = walk.flatten(0, 1).unflatten(1, model.latent_shape)
             rows.append(decode_means(model, latents, y.repeat_interleave(self.steps)))
-        labels = [f"z{dim + 1}  {scale.use[dim].item():.2f} {scale.unit}" for dim in order]
+        labels = [f"z{dim - shown.start + 1}  {scale.use[dim].item():.2f} {scale.unit}" for dim in order]
         blocks = range(self.steps - 1, self.steps * len(z), self.steps)
         above = [_signed(offset) for offset in offsets.tolist()] * len(z)
         return sheet(torch.stack(rows), labels, above, wide_after_columns=blocks)
@@ -82,6 +95,20 @@ class Traversals(Panel):
             x, y = to_model(images.example_batch(self.num_examples), model)
             return model.embed(x, y), y
         return scale.mean.unflatten(0, model.latent_shape).unsqueeze(0), model.labels_for(1, None)
+
+
+def level_problem(level: int | None, model: Autoencoder) -> str:
+    """What is wrong with the number of a level; empty if the model has it."""
+    if level is None or level < (number := len(_dims_of_levels(model))):
+        return ""
+    return f"level (={level}) must be less than {number}, the number of levels of the model."
+
+
+def _dims_of_levels(model: Autoencoder) -> list[range]:
+    """The dimensions of each level in the flat latent."""
+    sizes = model.level_sizes if isinstance(model, HasLevels) else (math.prod(model.latent_shape),)
+    ends = list(accumulate(sizes, initial=0))
+    return [range(start, end) for start, end in pairwise(ends)]
 
 
 class Interpolations(Panel):
@@ -159,17 +186,16 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tens
 
 
 def latent_scale(model: Autoencoder, images: Images) -> Scale:
-    """Mean, deviation and use of each latent dimension: of a Gaussian prior and posterior, else of embedded images."""
+    """Mean and deviation of a Gaussian prior, else of embedded images; use is the KL, else the embedded deviation."""
     batches = list(example_images(images, _STATISTICS_IMAGES, model))
     pairs = [(posterior_of(model, batch), prior_of(model, batch.y)) for batch in batches]
     kls = [q.kl_per_dim(p).flatten(1) for q, p in pairs if q is not None and p is not None]
-    prior = prior_of(model, model.labels_for(1, None))
-    if prior is None or not kls:
-        z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
-        std = z.std(0) if len(z) > 1 else torch.zeros_like(z[0])
-        return Scale(z.mean(0), std, std, "sd")
-    std = prior.std.expand_as(prior.mean)
-    return Scale(prior.mean.flatten(), std.flatten(), torch.cat(kls).mean(0), "nats")
+    z = torch.cat([model.embed(x, y).flatten(1) for x, y in batches])
+    mean, std = z.mean(0), z.std(0) if len(z) > 1 else torch.zeros_like(z[0])
+    use, unit = (torch.cat(kls).mean(0), "nats") if kls else (std, "sd")
+    if (prior := prior_of(model, model.labels_for(1, None))) is not None:
+        mean, std = prior.mean.flatten(), prior.std.expand_as(prior.mean).flatten()
+    return Scale(mean, std, use, unit)
 
 
 def _signed(offset: float) -> str:

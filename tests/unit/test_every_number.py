@@ -54,7 +54,7 @@ ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
     "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold", "min_log_scale",
-    "num_images", "weight", "context",
+    "num_images", "weight", "context", "level",
 }  # fmt: skip
 """Arguments of which some class takes 0."""
 

@@ -1,6 +1,8 @@
 """``lit-vae reconstruct``, ``interpolate`` and ``traverse``: panels of `callbacks`, drawn of a finished run."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lit_vae.tools.output import picture_path, save_picture
@@ -19,6 +21,7 @@ from lit_vae.tools.runs import (
 
 if TYPE_CHECKING:
     from callbacks import Panel
+    from lit_vae.models.base import Autoencoder
 
 
 def reconstruct(
@@ -88,6 +91,7 @@ def traverse(
     dims: int = 10,
     steps: int = 9,
     num_images: int = 0,
+    level: int | None = None,
     split: Split = "test",
     out: str | None = None,
     data_root: str | None = None,
@@ -103,6 +107,7 @@ def traverse(
         dims: Number of rows.
         steps: Images in a row.
         num_images: Images to start from, in blocks side by side; 0: from the mean of the prior.
+        level: Level of a hierarchy whose dimensions are shown, 0 for the top. Default: all.
         split: Split of the images, also of those that rank the dimensions.
         out: PNG file. Default: RUN/sheets/traverse.png.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
@@ -110,11 +115,14 @@ def traverse(
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks import Traversals
+    from callbacks.walks import level_problem
 
-    check_arguments("traverse", {"dims": (dims, 1), "steps": (steps, 2), "num_images": (num_images, 0)})
+    limits = {"dims": (dims, 1), "steps": (steps, 2), "num_images": (num_images, 0), "level": (level, 0)}
+    check_arguments("traverse", limits)
     found = find_run(run, checkpoint)
     asked = f"--dims {dims} --steps {steps} --num_images {num_images}", dims * steps * max(num_images, 1)
-    _draw_images(Traversals(dims, steps, num_images), found, "traverse", out, split, data_root, device, asked)
+    panel, problem = Traversals(dims, steps, num_images, level=level), partial(level_problem, level)
+    _draw_images(panel, found, "traverse", out, split, data_root, device, asked, problem)
 
 
 def _draw_images(
@@ -126,11 +134,14 @@ def _draw_images(
     data_root: str | None,
     device: str | None,
     asked: tuple[str, int],
+    problem: Callable[["Autoencoder"], str] = lambda _: "",
 ) -> None:
     from callbacks.periodic import untouched
 
     path = picture_path(run, out, verb)
     model = load_autoencoder(verb, run, choose_device(device))
+    if found := problem(model):
+        raise ValueError(f"lit-vae {verb}: --{found}")
     check_memory(verb, *asked, model.image_shape)
     data = load_data(run, model, data_root, [split])
     if (there := len(data.source(split))) < panel.num_examples:

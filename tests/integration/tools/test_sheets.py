@@ -83,6 +83,17 @@ def test_a_hierarchy_takes_a_temperature_for_each_level(
         assert fails(1, "sample", run, "--temperature", *options).startswith(f"error: lit-vae sample: {wrong}")
 
 
+def test_a_traversal_of_the_top_level(
+    tools: Tools, fails: Fails, hierarchy: Path, tmp_path: Path, no_grad: None
+) -> None:
+    out = tmp_path / "x.png"
+    tools("traverse", hierarchy, "--dims", 2, "--steps", 3, "--level", 0, "--out", out, "--split", "val")
+    expected = Traversals(2, 3, level=0).draw(model_of(hierarchy), data_of(hierarchy))
+    assert np.array_equal(pixels(out), np.asarray(expected))
+    wrong = "error: lit-vae traverse: --level (=3) must be less than 3, the number of levels of the model.\n"
+    assert fails(1, "traverse", hierarchy, "--level", 3) == wrong
+
+
 def test_images_are_of_the_split_that_is_asked_for(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:
     data = data_of(runs["VAE"])
     for split in ("train", "val", "test"):

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from callbacks import ClassSheet, Levels, LevelStatistics, Samples
+from callbacks import ClassSheet, Levels, LevelStatistics, Samples, Traversals
 from callbacks.level_statistics import SEED
 from callbacks.levels import upper_levels
 from lit_vae.hierarchies import MarkovianBottomUp, ResidualNormal, TopDown, VectorAndMap
@@ -122,3 +122,35 @@ def test_temperatures_that_do_not_fit(panel, model, new_model):
     for temperature in ([0.5], []):
         with pytest.raises(ValueError, match=rf"temperature \(={re.escape(str(temperature))}\) must be one number\."):
             panel(temperature=temperature).check_model(new_model("VAE"))
+
+
+def test_a_traversal_walks_through_one_level_in_units_of_its_prior(model, data, monkeypatch):
+    data.setup("fit")
+    asked = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, y: asked.append(z) or decode(z, y))
+    first = 0
+    for level, size in enumerate(model.level_sizes):
+        panel = Traversals(dims=100, steps=3, level=level)
+        panel.check_model(model)
+        panel.draw(model, data)
+        walked = torch.stack(asked)
+        asked.clear()
+        assert walked.shape[:2] == (size, 3)
+        expected = torch.zeros(3, size)
+        expected[0], expected[2] = -2.0, 2.0
+        torch.testing.assert_close(walked.sum(0)[:, first : first + size], expected)
+        assert not walked[..., :first].any()
+        assert not walked[..., first + size :].any()
+        first += size
+
+
+def test_a_level_that_is_not_there(model, new_model):
+    for of, number in ((model, model.num_levels), (new_model("VAE"), 1)):
+        Traversals(level=number - 1).check_model(of)
+        with pytest.raises(ValueError) as error:
+            Traversals(level=number).check_model(of)
+        assert str(error.value) == (
+            f"Traversals: level (={number}) must be less than {number}, the number of levels of the model."
+            " Set init_args.level of callbacks.Traversals."
+        )
