@@ -66,10 +66,6 @@ class CIFAR10(DownloadedDataModule):
         """What to do by hand if files are missing."""
         return f"Unpack {datasets.CIFAR10.filename} there (data.init_args.root)."
 
-    def complete(self) -> bool:
-        """Tell whether all files are there."""
-        return all(path.is_file() for path in self.files())
-
     def files(self) -> list[Path]:
         """All files of the data set; reading them verifies their checksums."""
         lists = datasets.CIFAR10.train_list + datasets.CIFAR10.test_list
