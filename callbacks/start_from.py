@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_vae.interop import load_into
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.with_realism import WithRealism
+from lit_vae.ranges import checked
 from lit_vae.run.checkpoints import AtomicCheckpointIO
 from lit_vae.run.needs import Need, NeededFile
 from lit_vae.run.weights import differences, shapes_of
@@ -37,11 +38,8 @@ class StartFrom(Callback):
         train: all, or only the decoder.
     """
 
+    @checked
     def __init__(self, path: str, train: Literal["all", "decoder"] = "all") -> None:
-        if train not in ("all", "decoder"):
-            raise ValueError(
-                f"StartFrom: train (={train!r}) must be all or decoder. Set init_args.train of callbacks.StartFrom."
-            )
         self.path = Path(path)
         self.train = train
 

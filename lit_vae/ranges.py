@@ -13,7 +13,7 @@ import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ class NumberProblem:
 
 
 def checked(init: Callable[P, None]) -> Callable[P, None]:
-    """Make a constructor raise ValueError for numbers outside the ranges in its annotations.
+    """Make a constructor raise ValueError for numbers outside the ranges in its annotations, and for other values than
+    those of a ``Literal``.
 
-    The error names the class, the argument, the value and the expected range.
+    The error names the class, the argument, the value and what was expected.
     """
     signature = inspect.signature(init)
     hints = functools.cache(lambda: get_type_hints(init, include_extras=True))
@@ -93,18 +94,31 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(init)
     def within_ranges(*args: P.args, **kwargs: P.kwargs) -> None:
         given = dict(signature.bind(*args, **kwargs).arguments)
-        check_numbers(given.pop("self"), given, hints())
+        check_arguments(given.pop("self"), given, hints())
         init(*args, **kwargs)
 
     return within_ranges
 
 
-def check_numbers(component: object, given: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise ValueError for arguments of a component that are out of range."""
+def check_arguments(component: object, given: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raise ValueError for arguments of a component that are out of range, or none of the values of a ``Literal``."""
     name = type(component).__name__
-    problems = [p for a, value in given.items() for p in _numbers(value, hints.get(a, Any), name, a, a, {})]
+    problems = [str(p) for a, value in given.items() for p in _numbers(value, hints.get(a, Any), name, a, a, {})]
+    for argument, value in given.items():
+        values = _values_of(hints.get(argument))
+        if values and value not in values:
+            expected = ", ".join("null" if each is None else str(each) for each in values)
+            problems.append(f"{name}: {argument} (={value!r}) must be one of {expected}.")
     if problems:
-        raise ValueError("\n".join(map(str, problems)))
+        raise ValueError("\n".join(problems))
+
+
+def _values_of(hint: Any) -> list[Any]:
+    """The values that an annotation lists: those of ``Literal["a", "b"] | None``. Empty for any other annotation."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if not all(get_origin(part) is Literal or part is types.NoneType for part in parts):
+        return []
+    return [value for part in parts for value in get_args(part) or (None,)]
 
 
 def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ranges) -> list[NumberProblem]:

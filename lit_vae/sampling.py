@@ -6,7 +6,7 @@ from typing import get_type_hints
 import torch
 from torch import Tensor
 
-from lit_vae.ranges import NotNegativeFloat, PositiveInt, PositiveShare, check_numbers
+from lit_vae.ranges import NotNegativeFloat, PositiveInt, PositiveShare, check_arguments
 
 _ROUNDING = 1e-6  # tolerance for the rounding of sums: nine of ten equal codes reach top_p = 0.9
 
@@ -30,7 +30,7 @@ class CodeSampling:
     top_p: PositiveShare = 1.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, vars(self), get_type_hints(CodeSampling, include_extras=True))
+        check_arguments(self, vars(self), get_type_hints(CodeSampling, include_extras=True))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities ``(..., K)`` of the codes for ``logits (..., K)``, in at least float32."""

@@ -33,11 +33,8 @@ def check_held_out(component: str, num_images: int, what: str, **sizes: int) -> 
         )
 
 
-def pixel_problems(dequantize: bool, binarization: str | None, allowed: tuple[str, ...]) -> list[Problem]:
-    """Return the problems with these arguments."""
-    problems = []
-    if binarization is not None and binarization not in allowed:
-        problems.append(Problem("binarization", binarization, f"null or one of {', '.join(allowed)}"))
-    if dequantize and binarization is not None:
-        problems.append(Problem("dequantize", dequantize, f"false if binarization (={binarization!r}) is set"))
-    return problems
+def pixel_problems(dequantize: bool, binarization: str | None) -> list[Problem]:
+    """Return the problems with these arguments together."""
+    if not dequantize or binarization is None:
+        return []
+    return [Problem("dequantize", dequantize, f"false if binarization (={binarization!r}) is set")]

@@ -1,18 +1,15 @@
 """scikit-learn's digits: real images that need no download."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from lit_vae.data.base import ImageDataModule, Part, Split
 from lit_vae.data.checks import Problem, check_held_out, pixel_problems
 from lit_vae.data.loader import Source, Tensors
-from lit_vae.data.preprocess import pixel_preprocess
+from lit_vae.data.preprocess import Binarization, pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import PositiveInt, Seed, checked
 
-_BINARIZATIONS = ("dynamic", "static", "threshold")
 _NUM_IMAGES = 1797
 
 
@@ -38,7 +35,7 @@ class Digits(ImageDataModule):
         batch_size: PositiveInt = 128,
         num_val: PositiveInt = 180,
         num_test: PositiveInt = 180,
-        binarization: Literal["dynamic", "static", "threshold"] | None = None,
+        binarization: Binarization | None = None,
         dequantize: bool = False,
         seed: Seed = 0,
     ) -> None:
@@ -48,7 +45,7 @@ class Digits(ImageDataModule):
                 for name, size in (("num_val", num_val), ("num_test", num_test))
                 if size < 10
             ),
-            *pixel_problems(dequantize, binarization, _BINARIZATIONS),
+            *pixel_problems(dequantize, binarization),
         ]
         super().__init__(
             batch_size=batch_size,

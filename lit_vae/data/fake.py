@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lit_vae.data.base import ImageDataModule, Part, Split
-from lit_vae.data.checks import Problem
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
 from lit_vae.images import ImageSpec, Values
@@ -47,14 +46,10 @@ class FakeImages(ImageDataModule):
         batch_size: PositiveInt = 64,
         seed: Seed = 0,
     ) -> None:
-        problems = []
-        if values not in ("uint8", "dequantized", "binary"):
-            problems.append(Problem("values", values, "one of uint8, dequantized, binary"))
         super().__init__(
             batch_size=batch_size,
             seed=seed,
             preprocess=BINARIZATIONS["threshold"] if values == "binary" else pixel_preprocess(values == "dequantized"),
-            problems=problems,
         )
         self.save_hyperparameters(logger=False)  # its num_classes need not be that of a model that ignores labels
         self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}

@@ -87,8 +87,7 @@ class ImageFolder(PictureDataModule):
         in_memory_mb: NotNegativeInt = 2048,
         num_workers: Workers | None = None,
     ) -> None:
-        problems = _one_of(crop=(crop, ("center", "random", "none")), channels=(channels, (1, 3)))
-        problems += _one_of(labels=(labels, (None, "folders")), on_error=(on_error, ("skip", "raise")))
+        problems = []
         if resize is not None and (resize < size or crop == "none"):
             problems.append(Problem("resize", resize, f"null, or at least size (={size}) with a crop"))
         if crops_per_image > 1 and crop != "random":
@@ -259,12 +258,3 @@ class ImageFolder(PictureDataModule):
 
 def _is_range(values: list[float]) -> bool:
     return len(values) == 2 and all(map(math.isfinite, values)) and values[0] < values[1]
-
-
-def _one_of(**arguments: tuple[object, tuple[object, ...]]) -> list[Problem]:
-    """Return a problem for each argument whose value is not valid."""
-    return [
-        Problem(name, value, f"one of {', '.join('null' if v is None else str(v) for v in valid)}")
-        for name, (value, valid) in arguments.items()
-        if value not in valid
-    ]

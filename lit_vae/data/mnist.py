@@ -13,10 +13,10 @@ from torch.nn.functional import pad as pad_image
 from torchvision import datasets
 
 from lit_vae.data.base import Part, Split, hold_out
-from lit_vae.data.checks import check_held_out, pixel_problems
+from lit_vae.data.checks import Problem, check_held_out, pixel_problems
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
-from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
+from lit_vae.data.preprocess import pixel_preprocess
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 from lit_vae.run.needs import sha256
@@ -56,7 +56,8 @@ class MNIST(DownloadedDataModule):
     dataset: ClassVar[type[datasets.MNIST]] = datasets.MNIST
     checksums: ClassVar[dict[str, str]] = _MNIST_SHA256
     """SHA-256 of the files, required if they have the published number of images; empty: unknown."""
-    binarizations: ClassVar[tuple[str, ...]] = tuple(BINARIZATIONS)
+    has_larochelle: ClassVar[bool] = True
+    """Whether there are files of Larochelle and Murray."""
     class_names: ClassVar[tuple[str, ...]] = ()
 
     @checked
@@ -71,7 +72,9 @@ class MNIST(DownloadedDataModule):
         seed: Seed = 0,
         download: bool = True,
     ) -> None:
-        problems = pixel_problems(dequantize, binarization, self.binarizations)
+        problems = pixel_problems(dequantize, binarization)
+        if binarization == "larochelle" and not self.has_larochelle:
+            problems.append(Problem("binarization", binarization, "dynamic, static, threshold or null"))
         super().__init__(
             root=root,
             download=download,
@@ -102,10 +105,6 @@ class MNIST(DownloadedDataModule):
         """What to do by hand if files are missing."""
         names = ", ".join(str(path.relative_to(self.root)) for path in self.files())
         return f"Put {names} there (data.init_args.root)."
-
-    def complete(self) -> bool:
-        """Tell whether all files are there."""
-        return all(path.is_file() for path in self.files())
 
     def damage(self) -> str | None:
         """See the base. Archives beside the files are compared with their published checksums."""
@@ -191,7 +190,7 @@ class FashionMNIST(MNIST):
     dataset = datasets.FashionMNIST
     class_names = tuple(datasets.FashionMNIST.classes)
     checksums: ClassVar[dict[str, str]] = {}
-    binarizations = tuple(name for name in BINARIZATIONS if name != "larochelle")
+    has_larochelle = False
 
 
 def read_idx(path: Path, image_shape: tuple[int, ...]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_vae.features import weights as published
 from lit_vae.features.base import Frozen, PerceptualDistance, initialize, squared_difference, unit_length
 from lit_vae.images import Shape
+from lit_vae.ranges import checked
 from lit_vae.run.needs import Need
 
 # ImageNet's colour statistics for images in [-1, 1], as in the training of the published heads
@@ -77,12 +78,9 @@ class LPIPS(PerceptualDistance):
             is not LPIPS, so its name ends in ``_random`` and it warns.
     """
 
+    @checked
     def __init__(self, network: Literal["vgg16", "alexnet"] = "vgg16", weights: str = "cache") -> None:
         super().__init__()
-        if network not in TRUNKS:
-            raise ValueError(
-                f"LPIPS: network (={network!r}) must be one of {', '.join(TRUNKS)}. Set init_args.network of LPIPS."
-            )
         self.network = network
         self.weights = weights
         self.name = f"lpips_{TRUNKS[network].short_name}" + ("_random" if weights == "random" else "")

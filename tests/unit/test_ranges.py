@@ -1,7 +1,7 @@
 """Numbers within their ranges: from Python, and in a whole configuration with the setting that holds them."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -61,6 +61,25 @@ def test_a_number_out_of_range_is_refused_from_python_and_in_a_configuration(arg
     assert str(error.value) == f"{kind.__name__}: {expected}"
     (problem,) = in_config(**{argument: value})
     assert problem.startswith(f"{kind.__name__}: {expected} model.init_args.{argument}")
+
+
+class Choosing:
+    @checked
+    def __init__(
+        self, way: Literal["up", "down"] | None = None, sides: Literal[1, 3] = 1, any_text: str | None = None
+    ) -> None:
+        self.given = way, sides, any_text
+
+
+def test_a_value_that_a_literal_does_not_list_is_refused():
+    with pytest.raises(ValueError) as error:
+        Choosing("left", sides=2)
+    assert str(error.value).splitlines() == [
+        "Choosing: way (='left') must be one of up, down, null.",
+        "Choosing: sides (=2) must be one of 1, 3.",
+    ]
+    assert Choosing(None, 3, "left").given == (None, 3, "left")
+    assert Choosing("up").given == ("up", 1, None)
 
 
 def test_what_is_in_range_is_taken_and_what_is_no_number_is_left_alone():

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_named(trained, new_model, new_trainer, data):
 
 
 def test_mistakes(new_model, new_trainer, data, tmp_path):
-    with pytest.raises(ValueError, match=r"StartFrom: train \(='encoder'\) must be all or decoder. Set init_args"):
+    with pytest.raises(ValueError, match=r"StartFrom: train \(='encoder'\) must be one of all, decoder\."):
         StartFrom("x.ckpt", train="encoder")
     with pytest.raises(ValueError, match=r"path \(='nowhere.ckpt'\) must be a .ckpt file of a run, a diffusers folder"):
         new_trainer(StartFrom("nowhere.ckpt")).fit(new_model("AE"), datamodule=data)

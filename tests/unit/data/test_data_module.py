@@ -144,7 +144,7 @@ def test_all_wrong_arguments_are_told_at_once() -> None:
         "FakeImages: num_classes (=-1) must be at least 0.",
         "FakeImages: batch_size (=0) must be at least 1.",
     ]
-    with pytest.raises(ValueError, match=r"^FakeImages: values \(='grey'\) must be one of uint8, dequantized, binary"):
+    with pytest.raises(ValueError, match=r"^FakeImages: values \(='grey'\) must be one of binary, uint8, dequantized"):
         FakeImages(values="grey")  # type: ignore[arg-type]
 
 

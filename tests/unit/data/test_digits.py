@@ -42,12 +42,13 @@ def test_spec() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError) as error:
-        Digits(num_val=3, binarization="larochelle", dequantize=True)  # type: ignore[arg-type]
+        Digits(binarization="larochelle")  # type: ignore[arg-type]
+    assert str(error.value) == "Digits: binarization (='larochelle') must be one of dynamic, static, threshold, null."
+    with pytest.raises(ValueError) as error:
+        Digits(num_val=3, binarization="static", dequantize=True)
     assert str(error.value).splitlines() == [
         "Digits: num_val (=3) must be 10 or more: one image of each class. Change data.init_args.num_val.",
-        "Digits: binarization (='larochelle') must be null or one of dynamic, static, threshold. "
-        "Change data.init_args.binarization.",
-        "Digits: dequantize (=True) must be false if binarization (='larochelle') is set. "
+        "Digits: dequantize (=True) must be false if binarization (='static') is set. "
         "Change data.init_args.dequantize.",
     ]
     with pytest.raises(ValueError) as error:

@@ -257,24 +257,24 @@ def test_too_few_images_are_told(picture_folder: Make) -> None:
 
 def test_argument_errors() -> None:
     with pytest.raises(ValueError) as error:
+        folder("x", crop="left", channels=2, labels="names", on_error="hide")
+    assert str(error.value).splitlines() == [
+        "ImageFolder: crop (='left') must be one of center, random, none.",
+        "ImageFolder: channels (=2) must be one of 1, 3.",
+        "ImageFolder: labels (='names') must be one of folders, null.",
+        "ImageFolder: on_error (='hide') must be one of skip, raise.",
+    ]
+    with pytest.raises(ValueError) as error:
         folder(
             "x",
-            crop="left",
-            channels=2,
-            labels="names",
-            on_error="hide",
             resize=4,
             crops_per_image=3,
             background="whitish",
             value_range=[1.0, 1.0],
         )
     assert str(error.value).splitlines() == [
-        "ImageFolder: crop (='left') must be one of center, random, none. Change data.init_args.crop.",
-        "ImageFolder: channels (=2) must be one of 1, 3. Change data.init_args.channels.",
-        "ImageFolder: labels (='names') must be one of null, folders. Change data.init_args.labels.",
-        "ImageFolder: on_error (='hide') must be one of skip, raise. Change data.init_args.on_error.",
         "ImageFolder: resize (=4) must be null, or at least size (=8) with a crop. Change data.init_args.resize.",
-        "ImageFolder: crops_per_image (=3) must be 1 if crop (='left') is not 'random'. "
+        "ImageFolder: crops_per_image (=3) must be 1 if crop (='center') is not 'random'. "
         "Change data.init_args.crops_per_image.",
         "ImageFolder: background (='whitish') must be a colour such as white, black or '#808080'. "
         "Change data.init_args.background.",

@@ -125,7 +125,7 @@ def test_fashion_mnist_has_a_folder_of_its_own_and_no_larochelle(tmp_path: Path)
     with pytest.raises(ValueError) as error:
         FashionMNIST(binarization="larochelle")
     assert str(error.value) == (
-        "FashionMNIST: binarization (='larochelle') must be null or one of dynamic, static, threshold. "
+        "FashionMNIST: binarization (='larochelle') must be dynamic, static, threshold or null. "
         "Change data.init_args.binarization."
     )
 
