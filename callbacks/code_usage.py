@@ -12,8 +12,6 @@ from lit_vae import metrics
 from lit_vae.codes import CodeStatistics
 from lit_vae.images import Batch
 from lit_vae.models.abilities import HasCodes
-from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import PositiveInt, checked
 from lit_vae.run.panels import log_panel
 
 if TYPE_CHECKING:
@@ -32,31 +30,20 @@ class CodeUsage(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
-    @checked
-    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
-        super().__init__(every_n_epochs)
+    accepts = HasCodes
 
-    def check_model(self, model: Autoencoder) -> None:
-        """Only models with codes."""
-        if not isinstance(model, HasCodes):
-            raise self._refuse(
-                f"{type(model).__name__} has no codes (encode_codes, num_embeddings).",
-                "Remove it from trainer.callbacks, or train a model with a codebook.",
-            )
-
-    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+    def numbers(self, model: HasCodes, data: Any) -> list[str]:
         """Two per level."""
-        levels = _with_codes(model).num_embeddings
+        levels = model.num_embeddings
         return [f"{name}{_suffix(i, levels)}" for i in range(len(levels)) for name in ("perplexity", "code_usage")]
 
-    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+    def start(self, trainer: Trainer, model: HasCodes) -> None:
         """Start new counts."""
-        sizes = _with_codes(model).num_embeddings
-        self.metrics = [metrics.CodeUsage(num_embeddings).to(model.device) for num_embeddings in sizes]
+        self.metrics = [metrics.CodeUsage(k).to(model.device) for k in model.num_embeddings]
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
+    def update(self, model: HasCodes, batch: Batch) -> None:
         """Count the codes of a batch."""
-        levels = _with_codes(model).encode_codes(*batch)
+        levels = model.encode_codes(*batch)
         for metric, level in zip(self.metrics, levels, strict=True):
             metric.update(level)
 
@@ -111,8 +98,3 @@ def _draw_level(axes: "Axes", level: CodeStatistics) -> None:
     axes.set_xlabel("rank of the code, most used first")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _with_codes(model: Autoencoder) -> HasCodes:
-    assert isinstance(model, HasCodes)  # by `check_model`
-    return model

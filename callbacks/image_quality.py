@@ -9,7 +9,6 @@ from callbacks.periodic import ReconstructionMeasurement
 from lit_vae.metrics.image_quality import ImageQualityMetric
 from lit_vae.metrics.sharpness import SMALLEST_SIZE, SharpnessMetric
 from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import PositiveInt, checked
 
 
 class ImageQuality(ReconstructionMeasurement):
@@ -25,10 +24,6 @@ class ImageQuality(ReconstructionMeasurement):
     Args:
         every_n_epochs: see `Periodic`; null: in tests only.
     """
-
-    @checked
-    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
-        super().__init__(every_n_epochs)
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
         """Depends on the size of the images."""

@@ -12,7 +12,6 @@ from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
 from lit_vae.models.base import Autoencoder
-from lit_vae.ranges import PositiveInt, checked
 
 KEY = "latent_report"
 
@@ -29,10 +28,7 @@ class LatentReport(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only, without a report in checkpoints.
     """
 
-    @checked
-    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
-        super().__init__(every_n_epochs)
-        self.saved: dict[str, Any] | None = None
+    saved: dict[str, Any] | None = None
 
     def numbers(self, model: Autoencoder, data: Any) -> list[str]:
         """Three."""

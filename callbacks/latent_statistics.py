@@ -7,12 +7,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.drawing import new_figure, rasterize
-from callbacks.panel import posterior_of
 from callbacks.periodic import Measurement
+from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.latents import LatentSummary, PosteriorStatistics
 from lit_vae.models.abilities import HasPosterior
-from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import AtLeastTwo, PositiveInt, checked
 from lit_vae.run.panels import log_panel
@@ -36,38 +35,34 @@ class LatentStatistics(Measurement):
         max_images: largest number N of images.
     """
 
+    accepts = HasPosterior
+
     @checked
     def __init__(self, every_n_epochs: PositiveInt | None = None, max_images: AtLeastTwo = 10_000) -> None:
         super().__init__(every_n_epochs)
         self.max_images = max_images
 
-    def check_model(self, model: Autoencoder) -> None:
-        """Only models with a Gaussian posterior, and a prior."""
-        if not isinstance(model, HasPosterior):
-            raise self._refuse(
-                f"{type(model).__name__} has no posterior and prior (encode, prior).",
-                "Remove it from trainer.callbacks, or train a VAE.",
-            )
+    def check_model(self, model: HasPosterior) -> None:
+        """Only models with a Gaussian posterior."""
         if not model.gaussian_posterior:
             raise self._refuse(
                 "it compares the posteriors of all images with one another, which takes Gaussians.",
                 "Remove it from trainer.callbacks, or remove model.init_args.posterior.",
             )
 
-    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+    def numbers(self, model: HasPosterior, data: Any) -> list[str]:
         """The numbers above."""
-        of_dims = ["kl_per_dim_max", "kl_per_dim_mean"] if getattr(model, "gaussian_prior", False) else []
+        of_dims = ["kl_per_dim_max", "kl_per_dim_mean"] if model.gaussian_prior else []
         return ["active_units", "mutual_information", "aggregate_kl", *of_dims]
 
-    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+    def start(self, trainer: Trainer, model: HasPosterior) -> None:
         """Start new statistics."""
         self.metric = PosteriorStatistics(self.max_images).to(model.device)
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
+    def update(self, model: HasPosterior, batch: Batch) -> None:
         """Add the posteriors of a batch."""
-        posterior = posterior_of(model, batch)
-        assert posterior is not None  # by `check_model`
-        assert isinstance(model, HasPosterior)
+        posterior = model.encode(*batch)
+        assert isinstance(posterior, DiagonalGaussian)  # by `check_model`
         self.metric.update(posterior, model.prior(batch.y), Draws(SEED, FIXED, self.index))
 
     def compute(self) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.metrics.level_use import LevelUse
 from lit_vae.models.abilities import HasLevels
-from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import PositiveInt, checked
 
@@ -28,32 +27,23 @@ class LevelStatistics(Measurement):
         every_n_epochs: see `Periodic`; null: in tests only.
     """
 
+    accepts = HasLevels
+
     @checked
     def __init__(self, every_n_epochs: PositiveInt | None = None) -> None:
         super().__init__(every_n_epochs)
 
-    def check_model(self, model: Autoencoder) -> None:
-        """Only models with levels of latents."""
-        if not isinstance(model, HasLevels):
-            raise self._refuse(
-                f"{type(model).__name__} has one level of latents.",
-                "Take callbacks.LatentStatistics, or remove it from trainer.callbacks.",
-            )
-
-    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+    def numbers(self, model: HasLevels, data: Any) -> list[str]:
         """Three for each level, and the sum."""
-        assert isinstance(model, HasLevels)  # by `check_model`
         names = ("active_units", "kl_per_dim_max", "kl_per_dim_mean")
         return ["active_units", *(f"{name}_{level}" for level in range(len(model.level_sizes)) for name in names)]
 
-    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+    def start(self, trainer: Trainer, model: HasLevels) -> None:
         """Start new sums."""
-        assert isinstance(model, HasLevels)  # by `check_model`
         self.metric = LevelUse(model.level_sizes).to(model.device)
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
+    def update(self, model: HasLevels, batch: Batch) -> None:
         """Add one draw of each image."""
-        assert isinstance(model, HasLevels)  # by `check_model`
         x, y = batch
         levels, _ = model.path(model.encode(x, y), y, 1, Draws(SEED, FIXED, self.index))
         means = []

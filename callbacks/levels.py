@@ -6,7 +6,6 @@ from PIL import Image
 from callbacks.drawing import sheet
 from callbacks.panel import Images, Panel, decode_means, to_model
 from lit_vae.models.abilities import HasLevels
-from lit_vae.models.base import Autoencoder
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
@@ -23,6 +22,7 @@ class Levels(Panel):
     """
 
     name = "levels"
+    accepts = HasLevels
     caption = "Validation images, and reconstructions from their upper levels, the others at the means of their priors"
 
     @checked
@@ -30,17 +30,8 @@ class Levels(Panel):
         super().__init__(every_n_epochs)
         self.num_examples, self.rows = num_images, rows
 
-    def check_model(self, model: Autoencoder) -> None:
-        """Only models with levels of latents."""
-        if not isinstance(model, HasLevels):
-            raise self._refuse(
-                f"{type(model).__name__} has one level of latents.",
-                "Remove it from trainer.callbacks, or train a lit_vae.models.HierarchicalVAE.",
-            )
-
-    def draw(self, model: Autoencoder, images: Images) -> Image.Image:
+    def draw(self, model: HasLevels, images: Images) -> Image.Image:
         """One row for the images, then from few levels to all."""
-        assert isinstance(model, HasLevels)  # by `check_model`
         x, y = to_model(images.example_batch(self.num_examples), model)
         z = model.embed(x, y)
         total = len(model.level_sizes)

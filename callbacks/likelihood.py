@@ -11,7 +11,6 @@ from callbacks.periodic import Measurement, data_spec
 from lit_vae.images import Batch, ImageSpec
 from lit_vae.metrics import SplitMean
 from lit_vae.models.abilities import HasBound
-from lit_vae.models.base import Autoencoder
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import PositiveInt, checked
 
@@ -32,6 +31,8 @@ class ImportanceSampledNLL(Measurement):
         max_images: use only this many first images.
     """
 
+    accepts = HasBound
+
     @checked
     def __init__(
         self,
@@ -43,22 +44,14 @@ class ImportanceSampledNLL(Measurement):
         super().__init__(every_n_epochs)
         self.num_samples, self.chunk, self.max_images = num_samples, chunk, max_images
 
-    def check_model(self, model: Autoencoder) -> None:
-        """Only models with a bound of log p(x)."""
-        if not isinstance(model, HasBound):
-            raise self._refuse(
-                f"{type(model).__name__} has no bound of the likelihood of an image.",
-                "Remove it from trainer.callbacks, or train a VAE.",
-            )
-
-    def numbers(self, model: Autoencoder, data: Any) -> list[str]:
+    def numbers(self, model: HasBound, data: Any) -> list[str]:
         """Up to two, depending on the likelihood and the data."""
         if not model.likelihood.is_probability(data.spec):
             return []
         bits = model.likelihood.bits_per_dim(torch.zeros(()), data.spec)
         return [f"{name}_iw{self.num_samples}" for name in ("nll", *(["bits_per_dim"] if bits is not None else []))]
 
-    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+    def start(self, trainer: Trainer, model: HasBound) -> None:
         """Start a new mean, and the noise from the first image."""
         self._spec: ImageSpec | None = data_spec(trainer)
         self._meaningful = self._spec is None or model.likelihood.is_probability(self._spec)
@@ -69,7 +62,7 @@ class ImportanceSampledNLL(Measurement):
         self._bits = model.likelihood.bits_per_dim
         self._mean = SplitMean().to(model.device)
 
-    def update(self, model: Autoencoder, batch: Batch) -> None:
+    def update(self, model: HasBound, batch: Batch) -> None:
         """Draw ``num_samples`` for each image."""
         if not self._meaningful:
             return
@@ -80,7 +73,6 @@ class ImportanceSampledNLL(Measurement):
             return
         x, y = batch.x[: len(indices)], batch.y[: len(indices)]
         draws = Draws(SEED, FIXED, indices)
-        assert isinstance(model, HasBound)  # by `check_model`
         nll = model.importance_weighted_nll(x, y, self.num_samples, self.chunk, draws)
         self._mean.update(nll, len(x), indices)
 

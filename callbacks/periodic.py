@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lit_vae.images import Batch, ImageSpec
+from lit_vae.models.abilities import Ability
 from lit_vae.models.base import Autoencoder
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, checked
@@ -28,10 +29,10 @@ class Periodic(Callback):
     """
 
     accepts: type[Model] = Autoencoder  # type: ignore[type-abstract]
-    """Base class of the models that it works with."""
+    """Base class of the models that it works with, such as one of `lit_vae.models.abilities`."""
 
     @checked
-    def __init__(self, every_n_epochs: PositiveInt | None) -> None:
+    def __init__(self, every_n_epochs: PositiveInt | None = 1) -> None:
         self.every_n_epochs = every_n_epochs
         self._loaded_step: int | None = None
 
@@ -41,10 +42,12 @@ class Periodic(Callback):
         if stage == "predict":
             return
         if not isinstance(pl_module, self.accepts):
-            raise ValueError(
-                f"{type(self).__name__}: it needs a {self.accepts.__module__}.{self.accepts.__name__}, the model is a"
-                f" {type(pl_module).__name__}. Remove callbacks.{type(self).__name__} from trainer.callbacks."
-            )
+            remedy = f"Remove callbacks.{type(self).__name__} from trainer.callbacks"
+            if issubclass(self.accepts, Ability) and isinstance(pl_module, Autoencoder):
+                has = f"{type(pl_module).__name__} has {self.accepts.lacking}."
+                raise self._refuse(has, f"{remedy}, or train {self.accepts.families}.")
+            needed = f"{self.accepts.__module__}.{self.accepts.__name__}"
+            raise self._refuse(f"it needs a {needed}, the model is a {type(pl_module).__name__}.", f"{remedy}.")
         self.check_model(pl_module)
 
     def check_model(self, model: Any) -> None:
@@ -92,11 +95,11 @@ class Measurement(Periodic, ABC):
     """Of the numbers of the last evaluation, by name: see `lit_vae.intervals`."""
 
     @abstractmethod
-    def start(self, trainer: Trainer, model: Autoencoder) -> None:
+    def start(self, trainer: Trainer, model: Any) -> None:
         """Reset; called before the first batch."""
 
     @abstractmethod
-    def update(self, model: Autoencoder, batch: Batch) -> None:
+    def update(self, model: Any, batch: Batch) -> None:
         """Add a batch of this rank."""
 
     @abstractmethod
@@ -108,12 +111,12 @@ class Measurement(Periodic, ABC):
 
     def _start(self, trainer: Trainer, model: LightningModule) -> None:
         self._positions = RankPositions()
-        self.start(trainer, _autoencoder(model))
+        self.start(trainer, model)
 
     def _update(self, model: LightningModule, batch: Any) -> None:
         x, y = batch
         self.index = self._positions.indices(len(x), x.device)
-        self.update(_autoencoder(model), Batch(x, y))
+        self.update(model, Batch(x, y))
 
     def _finish(self, trainer: Trainer, model: LightningModule, split: str) -> None:
         rows = {name: value.reshape(-1) for name, value in self.compute().items()}
@@ -204,8 +207,3 @@ def untouched(model: Model) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _autoencoder(model: LightningModule) -> Autoencoder:
-    assert isinstance(model, Autoencoder)  # by `Periodic.setup`
-    return model

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from lit_vae.distributions import Distribution, Reparametrised
+from lit_vae.models.base import Autoencoder
 from lit_vae.noise import Draws
 from lit_vae.objectives import Level
 from lit_vae.objectives.bounds import importance_weighted_bound, log_weights
@@ -15,8 +16,21 @@ from lit_vae.priors import Prior
 from lit_vae.sampling import CodeSampling
 
 
-class HasBound(ABC):
+class Ability(Autoencoder):
+    """What only some autoencoders can do."""
+
+    lacking: ClassVar[str]
+    """What an autoencoder without it has, such as "no codes", for errors."""
+
+    families: ClassVar[str]
+    """Who can do it, for errors."""
+
+
+class HasBound(Ability):
     """A latent-variable model with a bound of log p(x), estimated from draws of its posterior. Any number of levels."""
+
+    lacking = "no bound of the likelihood of an image"
+    families = "a lit_vae.models.VAE"
 
     @abstractmethod
     def encode(self, x: Tensor, y: Tensor) -> Any:
@@ -58,6 +72,7 @@ class HasBound(ABC):
 class HasPosterior(HasBound):
     """One level of latents, with a posterior and a prior. Both may be Gaussians, which more can be said of."""
 
+    lacking = "no posterior and prior of one latent"
     prior: Prior
     gaussian_posterior: bool
     gaussian_prior: bool
@@ -70,13 +85,17 @@ class HasPosterior(HasBound):
 class HasLevels(HasBound):
     """Several levels of latents. Its one latent is the vector of all, from the top, in units of their priors."""
 
+    lacking = "one level of latents"
+    families = "a lit_vae.models.HierarchicalVAE"
     level_sizes: tuple[int, ...]
     """Number of dimensions of each level."""
 
 
-class HasCodes(ABC):
+class HasCodes(Ability):
     """A model whose latents are codes: one map of indices per level, the coarsest first."""
 
+    lacking = "no codes"
+    families = "a model with a codebook, such as lit_vae.models.VQVAE"
     grids: tuple[tuple[int, int], ...]
     num_embeddings: tuple[int, ...]
     quantizers: nn.ModuleList

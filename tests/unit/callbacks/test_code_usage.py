@@ -81,8 +81,8 @@ def test_a_model_without_codes_is_refused(new_model, new_trainer, data):
     with pytest.raises(ValueError) as error:
         new_trainer(CodeUsage()).test(new_model("VAE"), datamodule=data, verbose=False)
     assert str(error.value) == (
-        "CodeUsage: VAE has no codes (encode_codes, num_embeddings). Remove it from trainer.callbacks, or train a "
-        "model with a codebook."
+        "CodeUsage: VAE has no codes. Remove callbacks.CodeUsage from trainer.callbacks, or train a model with a"
+        " codebook, such as lit_vae.models.VQVAE."
     )
 
 
