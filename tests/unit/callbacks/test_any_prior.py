@@ -44,6 +44,7 @@ def vae_of(new_model):
 
 @every_pair
 def test_numbers_and_pictures(pair, vae_of, new_trainer, data, tmp_path):
+    torch.manual_seed(0)  # two of its bounds hold by a few hundredths of a nat with other noise
     model = vae_of(pair)
     pictures = [Samples(4), Traversals(2, 3), LatentScatter(), Interpolations(2, 3)]
     numbers = [LatentReport(), ImportanceSampledNLL(64, 8)]
