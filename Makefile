@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 3 $(ARGS)
 
 slurm: .venv/installed
 	$(BIN)/python -m pytest -m slurm $(ARGS)

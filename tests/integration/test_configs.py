@@ -33,8 +33,21 @@ UNTRIED = {"ddp": ("strategy", "ddp"), "compile": ("callbacks", "callbacks.Compi
 """Overlays that need several devices, or a compiler for a minute, and what they set."""
 
 
-CHOSEN = covering([path for path in CONFIGS if name(path) not in HEAVY], settings_of)
-"""Few that set together what the light ones set: every key of every class. All others are tried in the slow set."""
+OF_A_RUN = ("lit_vae.models.", "lit_vae.data.", "callbacks.")
+
+
+def parts_of_a_run(path: Path) -> set[str]:
+    """The models, data and callbacks of a configuration."""
+    return {component for component, _ in settings_of(path) if component.startswith(OF_A_RUN)}
+
+
+def seconds(path: Path) -> tuple[bool, bool]:
+    """Orders configurations by how long they take, roughly."""
+    return name(path) in WIDE, path.stem != "digits"
+
+
+CHOSEN = covering(sorted((path for path in CONFIGS if name(path) not in HEAVY), key=seconds), parts_of_a_run)
+"""Few that together have every model, kind of data and callback of the light ones. The slow set tries all others."""
 MARKED = [pytest.param(path, marks=() if path in CHOSEN else pytest.mark.slow, id=name(path)) for path in CONFIGS]
 
 

@@ -50,6 +50,7 @@ def make_writable(disk: Path) -> None:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "mend", "said"),
     [(fill, make_room, "No space left on device"), (make_read_only, make_writable, "Read-only file system")],

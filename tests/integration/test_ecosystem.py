@@ -44,6 +44,7 @@ def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_epoch_end", [None, False], ids=["at_the_epoch_s_end", "after_the_validation"])
 def test_early_stopping_and_a_plateau_are_resumed_exactly(
     lightning: Lightning, digits_config: Path, tmp_path: Path, at_epoch_end: bool | None

@@ -28,7 +28,7 @@ def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return config, folder / "run"
 
 
-@pytest.mark.parametrize("stop_at", [9, 22, 30])
+@pytest.mark.parametrize("stop_at", [22, *(pytest.param(step, marks=pytest.mark.slow) for step in (9, 30))])
 def test_stopped_and_resumed_equals_uninterrupted(
     lightning: Lightning, straight: tuple[Path, Path], tmp_path: Path, stop_at: int
 ) -> None:
@@ -63,6 +63,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert_same_run(reference, run)
 
 
+@pytest.mark.slow
 def test_the_row_of_a_step_is_not_lost_between_its_checkpoint_and_the_logger(
     lightning: Lightning, straight: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from two_stages_helpers import CONFIGS, TwoStages
 
@@ -63,6 +64,7 @@ def test_a_codebook_goes_on_in_the_middle_of_its_start_and_of_its_revivals(
     assert_same_run(tmp_path / "straight", run)
 
 
+@pytest.mark.slow
 def test_a_prior_goes_on_and_its_pictures_change_nothing(
     lightning: Lightning, two_stages: TwoStages, tmp_path: Path
 ) -> None:

@@ -23,9 +23,8 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "parts", [PARTS["vamp"], pytest.param(PARTS["flows"], marks=pytest.mark.slow)], ids=["vamp", "flows"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_a_prior_or_posterior_with_a_state_is_resumed(
     lightning: Lightning, digits_config: Path, tmp_path: Path, parts: dict[str, Any]
 ) -> None:

@@ -85,7 +85,9 @@ SLOW = """if True:
 """
 
 
-@pytest.mark.parametrize("ask", ["SIGUSR1", "SIGINT", "STOP", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "ask", ["SIGUSR1", *(pytest.param(ask, marks=pytest.mark.slow) for ask in ("SIGINT", "STOP", "SIGTERM"))]
+)
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on_exactly(
     lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
 ) -> None:
@@ -155,6 +157,7 @@ def test_ctrl_c_saves_and_gives_the_signal_back(
     assert_same_run(straight, run)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(
     lightning: Lightning, config: Path, straight: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +193,7 @@ def test_ctrl_c_before_training_leaves_nothing(
     assert not run.exists()
 
 
-@pytest.mark.parametrize("step", [1, 21, 22, 23])
+@pytest.mark.parametrize("step", [22, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 21, 23))])
 def test_at_any_step_an_epoch_and_its_validation_stay_whole(
     lightning: Lightning, config: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_request_in_the_last_step_changes_nothing(
     assert status(run) == "finished"
 
 
+@pytest.mark.slow
 def test_gradients_that_accumulate_are_not_lost(
     lightning: Lightning, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

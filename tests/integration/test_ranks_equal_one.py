@@ -29,18 +29,18 @@ LATE = [f"{ADVERSARY}.start_step=3", f"{ADVERSARY}.weight={json.dumps(WARMUP)}"]
 FAMILIES = [
     "ae/digits",
     "vae/digits",
-    "vae/mnist_binary_dreg5",
-    "cvae/digits",
     "vqvae/digits",
-    "vqvae/digits_gradient",
-    "vqvae2/cifar10",
     "kl_autoencoder/digits",
     "prior/digits",
-    "feature_net/digits",
     "study/pca",
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
+            "vae/mnist_binary_dreg5",
+            "cvae/digits",
+            "vqvae/digits_gradient",
+            "vqvae2/cifar10",
+            "feature_net/digits",
             "vae/mnist_binary_iwae5",
             "vqvae/digits_cosine",
             "vqvae/digits_fsq",
@@ -136,6 +136,7 @@ def test_two_ranks_of_half_a_batch_are_one_process(
     assert_same_numbers(tmp_path, bound=1e-6)  # means of epochs are logged in float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae/digits", "vqvae/digits"])
 def test_two_ranks_are_one_process_in_float32(
     name: str, lightning: Lightning, feature_net: Path, tmp_path: Path
@@ -166,6 +167,7 @@ def test_batches_that_accumulate_log_what_one_batch_does(
     assert_same_numbers(tmp_path, bound=1e-6)
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_when_the_game_starts_late(
     lightning: Lightning, feature_net: Path, tmp_path: Path
 ) -> None:

@@ -95,12 +95,13 @@ def record(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank", "where"),
     [
         (1, "on_before_backward"),
-        pytest.param(0, "on_before_backward", marks=pytest.mark.slow),
-        pytest.param(0, "on_validation_end", marks=pytest.mark.slow),  # where panels are drawn, by the first rank alone
+        (0, "on_before_backward"),
+        (0, "on_validation_end"),  # where panels are drawn, by the first rank alone
     ],
 )
 def test_a_rank_that_raises_ends_all_and_its_traceback_is_the_only_one(

@@ -34,6 +34,7 @@ def run(lightning: Command, feature_net: Path, tmp_path: Path, monkeypatch: pyte
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_looking_at_a_run_needs_no_network_of_its_loss(
     run: Path, lit_vae: Command, lightning: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def test_codes_lie_with_their_run_by_default(tools: Tools, two_stages: TwoStages
     assert Codes(str(run / "codes")).spec.checkpoint == str(run / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.slow
 def test_a_sheet_of_a_prior_is_a_function_of_its_arguments(tools: Tools, two_stages: TwoStages, tmp_path: Path) -> None:
     def sheet(name: str, *args: Any) -> np.ndarray:
         path = tmp_path / f"{name}.png"

@@ -287,6 +287,7 @@ def imageless(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({**content, **versions}, run / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.slow
 def test_the_sheets_are_readable(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:
     tools("compare", runs["VAE"], runs["AE"], runs["CVAE"], "--out", tmp_path, "--num_images", 2)
     picture = pixels(tmp_path / "reconstructions.png")

@@ -180,6 +180,7 @@ def test_a_copy_of_the_folder_is_uploaded_once(tools: Tools, out: Path, tmp_path
             assert np.asarray(Image.open(BytesIO(images[cell["path"]]))).shape[:2] == (8, 8)
 
 
+@pytest.mark.slow
 def test_online_the_next_call_updates_the_run(
     tools: Tools, copies: dict[str, Path], out: Path, server: FakeWandb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +194,7 @@ def test_online_the_next_call_updates_the_run(
     assert not list((out / "wandb").glob("*run-*"))  # W&B's own copy is gone
 
 
+@pytest.mark.slow
 def test_wandb_disabled_leaves_the_page_alone(tools: Tools, runs: dict[str, Path], tmp_path: Path) -> None:
     command = ["compare", runs["VAE"], runs["AE"], "--out", tmp_path / "out", "--num_images", 1, "--wandb", "true"]
     assert tools(*command).endswith("W&B is disabled (WANDB_MODE=disabled): nothing is logged.\n")
@@ -215,6 +217,7 @@ def test_a_failure_of_wandb_is_one_error_after_the_page(
     assert (out / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_damaged_settings_of_a_training_are_one_error_after_the_page(
     fails: Fails, copies: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 from study_helpers import Pages, record, write_configs
 from tools_helpers import Fails, Tools
 
 
+@pytest.mark.slow
 def test_rows_over_a_base_train_for_as_long_as_the_leader(
     tools: Tools, fails: Fails, tmp_path: Path, pages: Pages
 ) -> None:

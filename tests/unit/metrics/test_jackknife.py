@@ -94,8 +94,10 @@ def of_distances(x: Tensor, index: Tensor) -> list[float]:
 @pytest.mark.parametrize(
     ("number", "truth"),
     # |m_a - m_b|^2 + (1 - 0.7)^2 tr S of a standard normal of 3 dimensions
-    [(of_means, 0.0), (of_distances, 3 * 0.5**2 + 3 * 0.3**2)],
-    ids=["mean", "distance"],
+    [
+        pytest.param(of_means, 0.0, id="mean"),
+        pytest.param(of_distances, 3 * 0.5**2 + 3 * 0.3**2, id="distance", marks=pytest.mark.slow),
+    ],
 )
 def test_nineteen_of_twenty_intervals_hold_the_truth(
     number: Callable[[Tensor, Tensor], list[float]], truth: float

@@ -142,6 +142,7 @@ def test_the_gain_is_that_of_the_gate():
     assert gate(torch.cat([a, b], 1)).square().mean().rsqrt() == pytest.approx(2.94, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [{"attention_every": 0}, {"attention_every": 2}])
 def test_learns_a_few_images_down_to_their_entropy(attention):
     """Eight different images, equally often: no code takes fewer than log 8 nats."""
