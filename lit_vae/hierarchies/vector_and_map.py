@@ -110,4 +110,4 @@ def _building(setting: str, task: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"VectorAndMap: {setting} {task}: {error}") from error
+        raise ValueError(f"VectorAndMap: model.init_args.hierarchy.init_args.{setting}, {task}: {error}") from error

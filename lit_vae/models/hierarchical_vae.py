@@ -52,8 +52,8 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
     ) -> None:
         if not latent_shapes or not all(len(shape) in (1, 3) for shape in latent_shapes):
             raise ValueError(
-                f"HierarchicalVAE: latent_shapes (={latent_shapes}) must be one or more shapes, from the top, each"
-                " [channels, height, width] or [d]. Set model.init_args.latent_shapes."
+                f"{type(self).__name__}: latent_shapes (={latent_shapes}) must be one or more shapes, from the top,"
+                " each [channels, height, width] or [d]. Set model.init_args.latent_shapes."
             )
         shapes = [tuple(shape) for shape in latent_shapes]
         self.num_classes = num_classes

@@ -79,30 +79,30 @@ def test_other_latents_than_a_vector_and_a_map(latent_shapes):
     [
         (
             {"encoder": partial(ConvEncoder, multipliers=[1, 2])},
-            "encoder from the image to the map 2x2: ConvEncoder: multipliers (=[1, 2]) bring 8x8 (model.image_shape) to"
-            " 4x4, but the latent map is 2x2.",
+            "encoder, from the image to the map 2x2: ConvEncoder: multipliers (=[1, 2]) bring 8x8 (model.image_shape)"
+            " to 4x4, but the latent map is 2x2.",
         ),
         (
             {"decoder": partial(ConvDecoder, multipliers=[1, 1, 1, 1, 1])},
-            "decoder from the map 2x2 to the image: ConvDecoder: multipliers (=[1, 1, 1, 1, 1]) halve an image 4 times,"
-            " but 8x8 (model.image_shape) is not divisible by 16.",
+            "decoder, from the map 2x2 to the image: ConvDecoder: multipliers (=[1, 1, 1, 1, 1]) halve an image 4"
+            " times, but 8x8 (model.image_shape) is not divisible by 16.",
         ),
         (
             {"top_decoder": partial(ConvDecoder, multipliers=[1, 1, 1])},
-            "top_decoder from the vector to the map 2x2, which it takes for an image: ConvDecoder: multipliers"
+            "top_decoder, from the vector to the map 2x2, which it takes for an image: ConvDecoder: multipliers"
             " (=[1, 1, 1]) halve an image 2 times, but 2x2 (model.image_shape) is not divisible by 4.",
         ),
         (
             {"network": partial(GatedPixelCNN, kernel_size=4)},
-            "network over the map 2x2: GatedPixelCNN: kernel_size (=4) must be odd. Set kernel_size in the init_args of"
-            " the network.",
+            "network, over the map 2x2: GatedPixelCNN: kernel_size (=4) must be odd. Set kernel_size in the init_args"
+            " of the network.",
         ),
     ],
 )  # fmt: skip
 def test_a_network_that_does_not_fit_the_map(given, said):
     with pytest.raises(ValueError) as error:
         new_model(IMAGE, [[3], [2, 2, 2]], vector_and_map(**given))
-    assert str(error.value).startswith(f"VectorAndMap: {said}")
+    assert str(error.value).startswith(f"VectorAndMap: model.init_args.hierarchy.init_args.{said}")
 
 
 def test_free_bits_for_levels_that_are_not_there():
