@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import zuko
 from torch import Tensor, nn
-from zuko.transforms import MonotonicRQSTransform
+from torch.distributions import Distribution
 
 from lit_vae.distributions.flowed import InvertibleMap
 from lit_vae.images import Shape
@@ -59,6 +58,7 @@ class Flow(nn.Module):
                 " or flow.init_args.coupling: true."
             )
         passes = 2 if coupling else values
+        zuko = _zuko()
         self.map = zuko.flows.MAF(
             values, cond_dim, transforms, passes=passes, hidden_features=hidden, activation=nn.SiLU, **univariate
         ).transform
@@ -120,5 +120,18 @@ class SplineFlow(Flow):
         bins: AtLeastTwo = 8,
         bound: PositiveFloat = 5.0,
     ) -> None:
-        spline = {"univariate": partial(MonotonicRQSTransform, bound=bound), "shapes": [(bins,), (bins,), (bins - 1,)]}
+        univariate = partial(_zuko().transforms.MonotonicRQSTransform, bound=bound)
+        spline = {"univariate": univariate, "shapes": [(bins,), (bins,), (bins - 1,)]}
         super().__init__(in_shape, cond_dim, transforms, hidden, coupling, **spline)
+
+
+def _zuko() -> Any:
+    """The package, imported when the first flow is built.
+
+    Its import turns off the validation of arguments for all of torch.distributions; this turns it on again.
+    """
+    validates = Distribution._validate_args
+    import zuko
+
+    Distribution.set_default_validate_args(validates)
+    return zuko

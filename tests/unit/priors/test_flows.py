@@ -1,6 +1,7 @@
 """Flows as priors and posteriors: change of variables, inverse, start, and what a linear model has in closed form."""
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -247,3 +248,13 @@ def test_the_rate_at_the_draws_is_the_closed_form_in_expectation_where_flows_are
     assert ratios.min() < 0.0
     error = ratios.std(0) / math.sqrt(1000)
     assert ((Level(q, p, z).rate() - q.base.kl()).abs() < 4.0 * error).all()
+
+
+def test_the_first_flow_leaves_the_validation_of_other_distributions_on(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "zuko"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(td.Distribution, "_validate_args", True)
+    FlowPrior([2], SplineFlow)
+    assert "zuko" in sys.modules
+    with pytest.raises(ValueError, match="parameter scale"):
+        td.Normal(0.0, -1.0)
