@@ -42,6 +42,7 @@ FAMILIES = [
             "vqvae2/cifar10",
             "feature_net/digits",
             "vae/mnist_binary_iwae5",
+            "vae/mnist_binary_vamp",
             "vqvae/digits_cosine",
             "vqvae/digits_fsq",
             "vqvae/digits_lfq",
