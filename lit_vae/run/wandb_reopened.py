@@ -111,12 +111,11 @@ def _staging(folder: Path) -> Iterator[None]:
 
 
 def numbers_of(run_dir: Path) -> dict[str, float]:
-    """The numbers of ``lightning test`` and ``lit-vae evaluate``; fitted priors end in ``_gmm``, ``_flow``."""
+    """The numbers of ``lightning test`` and ``lit-vae evaluate``; fitted priors end in ``_gmm`` and so on."""
     evaluation = read_json(run_dir / EVALUATION_FILE)
     measured = (
         (read_json(run_dir / TEST_METRICS_FILE), ""),
-        (evaluation.get("model"), ""),
-        *((evaluation.get(kind), f"_{kind}") for kind in ("gmm", "flow")),
+        *((of, "" if prior == "model" else f"_{prior}") for prior, of in evaluation.items()),
     )
     found = {f"{name}{end}": value for of, end in measured for name, value in ((of or {}).get("metrics") or {}).items()}
     return {name: value for name, value in found.items() if isinstance(value, int | float) and math.isfinite(value)}

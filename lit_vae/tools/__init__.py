@@ -40,7 +40,7 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 SEVERAL = {
     "table": ("runs", "RUN", "Run directories."),
-    "compare": ("runs", "RUN", "Run directories or .ckpt files; also RUN@gmm, RUN@flow and RUN@drawn."),
+    "compare": ("runs", "RUN", "Run directories or .ckpt files; also RUN@gmm (flow, vamp, vae) and RUN@drawn."),
     "sync": ("runs", "RUN", "Run directories, or folders above them."),
     "prepare": (
         "what",

@@ -61,7 +61,7 @@ class TestMetrics(_Measured):
 
 
 class PriorRecord(_Measured):
-    """``priors/gmm.json`` and ``priors/flow.json``."""
+    """``priors/<kind>.json``."""
 
     samples: dict[str, Any] = Field(default_factory=dict)
 
@@ -81,6 +81,8 @@ class Evaluation(Form):
     model: Drawn | None = None
     gmm: Drawn | None = None
     flow: Drawn | None = None
+    vamp: Drawn | None = None
+    vae: Drawn | None = None
 
 
 class Latents(Form):

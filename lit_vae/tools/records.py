@@ -10,9 +10,15 @@ from lit_vae.run.yaml_files import read_yaml
 if TYPE_CHECKING:
     from lit_vae.run.forms import Form
 
-PriorKind = Literal["gmm", "flow"]
+PriorKind = Literal["gmm", "flow", "vamp", "vae"]
 PRIOR_KINDS: tuple[PriorKind, ...] = get_args(PriorKind)
 """What ``lit-vae fit-prior --prior`` fits, and the part after ``@`` in RUN@gmm."""
+
+DrawnFrom = Literal["model", PriorKind]
+"""The model's own prior, or a fitted one."""
+
+NOUNS: dict[str, str] = {"gmm": "mixture", "flow": "flow", "vamp": "VampPrior", "vae": "second stage"}
+"""What a fitted prior is called."""
 
 
 def prior_file(kind: PriorKind, suffix: str = ".json") -> Path:
@@ -30,7 +36,7 @@ class Records:
         run: ``run.json``: status and cost (`lit_vae.run.record`).
         test: ``test_metrics.json`` of ``lightning test``.
         priors: ``priors/<kind>.json`` of ``lit-vae fit-prior``, by kind, those that there are.
-        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, by prior: ``model``, ``gmm``, ``flow``.
+        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, by prior: ``model`` or the kind.
     """
 
     directory: Path

@@ -11,11 +11,11 @@ from typing import Literal, get_args
 from lit_vae.run.files import EVALUATION_FILE, METRICS_FILE, TEST_METRICS_FILE
 from lit_vae.tools.compare.metric_table import metric, ordered
 from lit_vae.tools.compare.numbers import Curves, Number, of_both_stages, read_curves, read_numbers
-from lit_vae.tools.records import PRIOR_KINDS, Records, prior_file, read_records
+from lit_vae.tools.records import NOUNS, PRIOR_KINDS, PriorKind, Records, prior_file, read_records
 from lit_vae.tools.runs import Checkpoint, Run, find_run
 
-Variant = Literal["", "gmm", "flow", "drawn"]
-"""Of RUN@gmm, RUN@flow and RUN@drawn: one training, shown in another way."""
+Variant = Literal["", PriorKind, "drawn"]
+"""Of RUN@gmm, RUN@drawn and so on: one training, shown in another way."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Entry:
         given: what the user typed.
         records: JSON and YAML files of the run directory.
         run: the checkpoint; None if there is none yet.
-        variant: gmm, flow: samples are of that prior, fitted to the latents. drawn: reconstructions and samples are
-            draws from p(x|z) and not its means.
+        variant: gmm, flow, vamp, vae: samples are of that prior, fitted to the latents. drawn: reconstructions and
+            samples are draws from p(x|z) and not its means.
         stage1: the autoencoder, if the run is a prior of its codes.
         numbers: by name, without the split.
         curves: ``(step, value)`` of each number that was logged.
@@ -206,8 +206,10 @@ def _how_measured(records: Records, numbers: Mapping[str, Number], variant: Vari
 
 
 _NOTES: dict[Variant, str] = {
-    "gmm": "samples are of the mixture fitted to its latents; bounds of the likelihood are of its own prior",
-    "flow": "samples are of the flow fitted to its latents; bounds of the likelihood are of its own prior",
+    **{
+        kind: f"samples are of the {noun} fitted to its latents; bounds of the likelihood are of its own prior"
+        for kind, noun in NOUNS.items()
+    },
     "drawn": "its images are draws from p(x|z), with the noise that the likelihood believes in, and not means",
 }
 

@@ -122,7 +122,7 @@ def read_numbers(records: Records, curves: Curves, variant: str = "") -> dict[st
     Args:
         records: of the run.
         curves: of the run.
-        variant: gmm, flow or drawn, see `lit_vae.tools.compare.gather.Entry`.
+        variant: gmm, drawn and so on, see `lit_vae.tools.compare.gather.Entry`.
     """
     measured = dict(_of_test(records) if records.test else _of_validation(records, curves))
     numbers = {name: number for name, number in measured.items() if not name.endswith(_DRAWN)}

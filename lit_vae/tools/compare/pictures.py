@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_vae.tools.compare.gather import Entry, split_variant
-from lit_vae.tools.records import PRIOR_KINDS
+from lit_vae.tools.records import NOUNS, PRIOR_KINDS
 from lit_vae.tools.runs import load_data, load_model
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
 
 
 _LACKS = {
-    "gmm": "no latents to fit a mixture to",
-    "flow": "no latents to fit a flow to",
+    **{kind: f"no latents to fit a {noun} to" for kind, noun in NOUNS.items()},
     "drawn": "no p(x|z) to draw from",
 }
 
@@ -110,7 +109,7 @@ def _has_data(config: Mapping[str, Any]) -> bool:
 def _samples(entry: Entry, model: Any, seed: int) -> Pictures:
     """Decoder means at draws from the model's prior, or from the one that was fitted to its latents."""
     from callbacks.panel import decode_draws, decode_means, prior_latents
-    from lit_vae.tools.priors.fitted import NOUNS, Sampled, load_prior
+    from lit_vae.tools.priors.fitted import Sampled, load_prior
 
     assert entry.run is not None  # only models of checkpoints are asked
     fitted = None

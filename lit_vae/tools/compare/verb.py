@@ -41,7 +41,8 @@ def compare(
 
     Writes OUT/index.html, which needs no network, and its content as PNG files and metrics.csv. The page says what a
     run lacks, such as a checkpoint or a test. It marks numbers that do not compare: other images, or measured in
-    another way. RUN@gmm or RUN@flow is a run whose samples are drawn from the prior that lit-vae fit-prior fitted.
+    another way. RUN@gmm is a run whose samples are drawn from the prior that lit-vae fit-prior fitted;
+    so are RUN@flow, RUN@vamp and RUN@vae.
     RUN@drawn is a run whose images are draws from p(x|z) instead of its means; callbacks.DrawnReconstructions measures
     them. Of runs that differ in their seed alone the first is shown, and of all of them the mean.
 

@@ -2,12 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import EVALUATION_FILE, write_json
 from lit_vae.tools.output import print_numbers, progress_bar
 from lit_vae.tools.priors.fitted import fitted_draw, load_prior
-from lit_vae.tools.records import prior_file, read_record
+from lit_vae.tools.records import DrawnFrom, prior_file, read_record
 from lit_vae.tools.runs import (
     Checkpoint,
     Split,
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from lit_vae.models.module import Model
     from lit_vae.tools.runs import Run
 
-Prior = Literal["model", "gmm", "flow"]
-
 
 def evaluate(
     run: str,
     features: str = "inception",
-    prior: Prior = "model",
+    prior: DrawnFrom = "model",
     num_images: int = 10_000,
     reference: Split = "train",
     extended: bool = False,
@@ -95,7 +93,7 @@ def evaluate(
 
 
 def _images_and_draw(
-    run: "Run", model: "Model", prior: Prior, data_root: str | None, reference: Split
+    run: "Run", model: "Model", prior: DrawnFrom, data_root: str | None, reference: Split
 ) -> "tuple[ImageDataModule, Callable[[Tensor, int], Tensor]]":
     """The real images, and a function ``(labels, seed) -> images`` that draws samples."""
     from callbacks.draws import draw_images
@@ -146,7 +144,7 @@ def _features(given: str, data: "ImageDataModule") -> "ImageFeatures":
 
 
 def _merged(
-    record: dict[str, Any], prior: Prior, run: "Run", metrics: dict[str, float | None], protocols: dict[str, Any]
+    record: dict[str, Any], prior: DrawnFrom, run: "Run", metrics: dict[str, float | None], protocols: dict[str, Any]
 ) -> dict[str, Any]:
     """The record with these numbers added, and without numbers of another checkpoint or another fit."""
     from lit_vae.run.loading import identity

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lit_vae.tools.output import picture_path, progress_bar, save_picture
-from lit_vae.tools.priors.fitted import NOUNS, Sampled, load_prior
+from lit_vae.tools.priors.fitted import Sampled, load_prior
+from lit_vae.tools.records import NOUNS, DrawnFrom
 from lit_vae.tools.runs import (
     Checkpoint,
     check_arguments,
@@ -29,7 +30,7 @@ def sample(
     run: str,
     n: int = 64,
     out: str | None = None,
-    prior: Literal["model", "gmm", "flow"] = "model",
+    prior: DrawnFrom = "model",
     temperature: float | tuple[float, ...] = 1.0,
     label: str | None = None,
     pixels: Literal["mean", "sample", "both"] = "mean",
@@ -50,11 +51,11 @@ def sample(
     Args:
         run: Run directory or .ckpt file.
         n: Number of images.
-        out: PNG file. Default: RUN/sheets/sample.png, with a fitted prior sample_gmm.png or sample_flow.png.
+        out: PNG file. Default: RUN/sheets/sample.png, with a fitted prior sample_gmm.png and so on.
         prior: The model's own, or one that lit-vae fit-prior fitted to its latents.
-        temperature: Factor of the prior's standard deviation (with gmm: of each component's; with flow: of the
-            noise). For a prior of codes it divides the logits. A hierarchy also takes a list, such as [0.7,1,1]: one
-            for each level, from the top.
+        temperature: Factor of the prior's standard deviation (with gmm and vamp: of each component's; with flow
+            and vae: of all noise). For a prior of codes it divides the logits. A hierarchy also takes a list, such as
+            [0.7,1,1]: one for each level, from the top.
         label: Class to draw, of a class-conditional model: its name, or its number where the data has no names.
         pixels: The decoder's mean, a draw from p(x|z), or a row of means above one of draws at the same latents.
         seed: Seed of the noise.

@@ -1,4 +1,4 @@
-"""Priors for a trained autoencoder: ``lit-vae fit-prior`` (mixture, flow), and ``encode`` for priors of codes."""
+"""Priors for a trained autoencoder: ``lit-vae fit-prior``; and ``encode`` for priors of codes."""
 
 from lit_vae.tools.priors.encoding import encode
 from lit_vae.tools.priors.fit import fit_prior

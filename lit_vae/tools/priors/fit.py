@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.tools.output import print_numbers
 from lit_vae.tools.priors.bound import bound
-from lit_vae.tools.priors.fitted import NOUNS, Fitted, fitted_draw, save_prior
-from lit_vae.tools.records import PriorKind, prior_file
+from lit_vae.tools.priors.fitted import Fitted, fitted_draw, save_prior
+from lit_vae.tools.records import NOUNS, PriorKind, prior_file
 from lit_vae.tools.runs import (
     Checkpoint,
     OneSplit,
-    Split,
     check_arguments,
     choose_device,
     find_run,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from lit_vae.data import ImageDataModule
     from lit_vae.models.base import Autoencoder
+    from lit_vae.tools.priors.latents import Latents
 
 MOST_IMAGES = 10_000
 """Samples behind each Fréchet distance; the other side is the whole test split."""
@@ -47,19 +47,21 @@ def fit_prior(
     checkpoint: Checkpoint = "best",
     device: str | None = None,
 ) -> None:
-    """Fit a prior to the latents of the training images, for `lit-vae sample --prior gmm` or `--prior flow`.
+    """Fit a prior to the latents of the training images, for `lit-vae sample --prior gmm`, `--prior flow` and so on.
 
-    Writes RUN/priors/gmm.pt or flow.pt, which belongs to this one checkpoint. Also measures, into RUN/priors/gmm.json
-    or flow.json, the Fréchet distance (fd_pca64, lower is better) of decoded draws to the test images, for the model's
-    prior and for the fitted one; and for a VAE the bound of the test images with the fitted prior.
+    Writes RUN/priors/gmm.pt (or flow.pt, ...), which belongs to this one checkpoint. Also measures, into
+    RUN/priors/gmm.json, the Fréchet distance (fd_pca64, lower is better) of decoded draws to the test images, for the
+    model's prior and for the fitted one; and for a VAE the bound of the test images with the fitted prior.
     Latent maps are flattened. A class-conditional model gets a density for each class.
 
     Args:
         run: Run directory or .ckpt file.
-        prior: A Gaussian mixture, or a normalizing flow.
-        components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model.
+        prior: gmm: a Gaussian mixture. flow: a normalizing flow. vamp: the mean posterior of learned pseudo-inputs.
+            vae: a second VAE on the latents (a second stage), whose density is known as a lower bound.
+        components: Gaussians in the mixture. Default: 10, and 1 for each class of a class-conditional model. With
+            vamp, pseudo-inputs; default: 500.
         covariance: Of each Gaussian: full (the default), or diagonal (for latents of many dimensions).
-        steps: Optimizer steps of the flow. Default: 5000.
+        steps: Optimizer steps. Default: 5000, of a VampPrior 1000.
         seed: Seed of the fit and of all draws.
         num_images: Number of training images, spread over the split and its classes. Default: all.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
@@ -68,12 +70,15 @@ def fit_prior(
     """
     from callbacks.periodic import untouched
     from lit_vae.models.abilities import HasPosterior
+    from lit_vae.tools.priors.latents import Latents
 
     counts = {"components": (components, 1), "steps": (steps, 1), "seed": (seed, 0), "num_images": (num_images, 2)}
     check_arguments("fit-prior", counts)
     of_kind: dict[PriorKind, dict[str, Any]] = {
         "gmm": {"components": components, "covariance": covariance},
         "flow": {"steps": steps},
+        "vamp": {"components": components, "steps": steps},
+        "vae": {"steps": steps},
     }
     _refuse_foreign(prior, of_kind)
     found = find_run(run, checkpoint)
@@ -81,10 +86,10 @@ def fit_prior(
     data = load_data(found, model, data_root, ["train", "test"])
     given = {name: value for name, value in of_kind[prior].items() if value is not None}
     with untouched(model):
-        draw = partial(latents, model, data, "train", num_images)
-        fitted, how = FITS[prior](draw, model.num_classes, seed, **given)
-        z, y = draw(seed)
-        test_latents = latents(model, data, "test", None, seed)
+        latents = Latents(model, data, "train", num_images)
+        fitted, how = FITS[prior](latents, seed, **given)
+        z, y = latents(seed)
+        test_latents = Latents(model, data, "test")(seed)
         metrics, protocol = sample_quality(model, data, prior, fitted, seed)
         worth = bound(model, data, fitted, seed)
     record = {
@@ -93,13 +98,13 @@ def fit_prior(
         "data": type(data).__name__,
         "image_shape": list(data.spec.shape),
         "values": data.spec.values,
-        NOUNS[prior]: {
+        NOUNS[prior].replace(" ", "_"): {
             **how,
             "latents": "posterior draws" if isinstance(model, HasPosterior) else "embeddings",
             "dimensions": z.shape[1],
             "num_images": len(z),
             "seed": seed,
-            "log_density_nats": {
+            "log_density_bound_nats" if fitted.is_bound else "log_density_nats": {
                 "train": float(fitted.log_prob(z, y).mean()),
                 "test": float(fitted.log_prob(*test_latents).mean()),
             },
@@ -119,67 +124,69 @@ def fit_prior(
 def _refuse_foreign(prior: PriorKind, of_kind: dict[PriorKind, dict[str, Any]]) -> None:
     """Raise ValueError for an option of another kind of prior."""
     for kind, options in of_kind.items():
-        foreign = [name for name, value in options.items() if value is not None and kind != prior]
+        foreign = [name for name, value in options.items() if value is not None and name not in of_kind[prior]]
         if foreign:
             raise ValueError(f"lit-vae fit-prior: --{foreign[0]} is for --prior {kind}, not {prior}. Leave it out.")
 
 
-Draw = Callable[[int], "tuple[Tensor, Tensor]"]
-"""``seed -> latents (N, d), labels (N,)``."""
-
-
 def _fit_gmm(
-    draw: Draw,
-    num_classes: int,
+    latents: "Latents",
     seed: int,
     components: int | None = None,
     covariance: Literal["full", "diag"] = "full",
 ) -> tuple[Fitted, dict[str, Any]]:
     from lit_vae.tools.priors.mixture import fit_mixture
 
+    num_classes = latents.model.num_classes
     if components is None:
         components = 1 if num_classes else 10
-    mixture, converged = fit_mixture(*draw(seed), num_classes, components, covariance, seed)
+    mixture, converged = fit_mixture(*latents(seed), num_classes, components, covariance, seed)
     how = {"components": components, "covariance": covariance, "mixtures": len(mixture.weights)}
     return mixture, {**how, "converged": converged}
 
 
-def _fit_flow(draw: Draw, num_classes: int, seed: int, steps: int = 5000) -> tuple[Fitted, dict[str, Any]]:
-    from lit_vae.tools.priors.flow import fit_flow
+def _fit_flow(latents: "Latents", seed: int, steps: int = 5000) -> tuple[Fitted, dict[str, Any]]:
+    from lit_vae.tools.priors.flow import FittedFlow
 
-    return fit_flow(draw, num_classes, steps, seed), {"steps": steps}
-
-
-FITS: dict[PriorKind, Callable[..., tuple[Fitted, dict[str, Any]]]] = {"gmm": _fit_gmm, "flow": _fit_flow}
+    return FittedFlow.fit(latents, latents.model.num_classes, steps, seed), {"steps": steps}
 
 
-def latents(
-    model: "Autoencoder", data: "ImageDataModule", split: Split, num_images: int | None, seed: int
-) -> "tuple[Tensor, Tensor]":
-    """Latents of images of a split, ``(N, d)`` float64, and their labels ``(N,)``, on the CPU.
+def _fit_vamp(latents: "Latents", seed: int, components: int = 500, steps: int = 1000) -> tuple[Fitted, dict[str, Any]]:
+    from lit_vae.tools.priors.vamp import fit_vamp
 
-    If the model has a posterior, each image gives one *draw* from it. The density of draws is the aggregate posterior
-    ``q(z)``: the decoder was trained on it, and it is the best prior of the ELBO (Hoffman and Johnson, "ELBO surgery",
-    2016). Posterior means are narrower. In an unused dimension they collapse to a point, where the decoder has only
-    seen noise. Ghosh et al. fit to ``E(x)``, the same thing for their deterministic encoders; Chadebec et al.,
-    "Pythae", 2022, draw.
-    """
-    import torch
+    _check_posterior(latents.model, "vamp")
+    return fit_vamp(latents, components, steps, seed), {"components": components, "steps": steps}
 
-    from callbacks.panel import example_images
+
+def _fit_vae(latents: "Latents", seed: int, steps: int = 5000) -> tuple[Fitted, dict[str, Any]]:
+    from lit_vae.tools.priors.second_stage import SecondStage
+
+    _check_posterior(latents.model, "vae")
+    if len(shape := latents.model.latent_shape) != 1:
+        raise ValueError(
+            f"lit-vae fit-prior: --prior vae: the latent is a map {list(shape)}, and a second stage takes a vector."
+            " Give --prior gmm or --prior flow."
+        )
+    return SecondStage.fit(latents, latents.model.num_classes, steps, seed), {"steps": steps}
+
+
+def _check_posterior(model: "Autoencoder", kind: PriorKind) -> None:
+    """Raise ValueError for a model without a distribution of latents."""
     from lit_vae.models.abilities import HasPosterior
 
-    generator = torch.Generator().manual_seed(seed)
-    parts, labels = [], []
-    total = len(data.source(split)) if num_images is None else num_images
-    for x, y in example_images(OneSplit(data, split), total, model):
-        if not isinstance(model, HasPosterior):
-            z = model.embed(x, y).flatten(1).double().cpu()
-        else:
-            z = model.encode(x, y).sample(generator).flatten(1).double().cpu()
-        parts.append(z)
-        labels.append(y.cpu())
-    return torch.cat(parts), torch.cat(labels)
+    if not isinstance(model, HasPosterior):
+        raise ValueError(
+            f"lit-vae fit-prior: --prior {kind}: {type(model).__name__} has no posterior q(z|x) of one latent, and a"
+            f" {NOUNS[kind]} needs it. Give --prior gmm or --prior flow."
+        )
+
+
+FITS: dict[PriorKind, Callable[..., tuple[Fitted, dict[str, Any]]]] = {
+    "gmm": _fit_gmm,
+    "flow": _fit_flow,
+    "vamp": _fit_vamp,
+    "vae": _fit_vae,
+}
 
 
 def sample_quality(

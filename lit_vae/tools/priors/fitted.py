@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lit_vae.run.files import replacing, why_unreadable, write_json
-from lit_vae.tools.records import PriorKind, prior_file
+from lit_vae.tools.records import NOUNS, PriorKind, prior_file
 from lit_vae.tools.runs import Run
 
 if TYPE_CHECKING:
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from lit_vae.models.base import Autoencoder
 
-NOUNS = {"gmm": "mixture", "flow": "flow"}
-
 
 class Fitted(Protocol):
     """A density of latents, flattened to d dimensions, and of labels that count only if it has several groups."""
+
+    is_bound: ClassVar[bool]
+    """Whether `log_prob` only estimates a lower bound of the log-density."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -28,7 +29,7 @@ class Fitted(Protocol):
         """Labels ``y (n,) -> (n, d)`` float64; the noise is a function of the seed and the row."""
 
     def log_prob(self, z: "Tensor", y: "Tensor") -> "Tensor":
-        """``log p(z | y)`` of latents ``(n, d)``: ``-> (n,)`` nats."""
+        """``log p(z | y)`` of latents ``(n, d)``: ``-> (n,)`` nats; a lower bound if `is_bound`."""
 
     def state(self) -> dict[str, Any]:
         """What a file holds of it: tensors and numbers."""
@@ -91,8 +92,9 @@ def load_prior(run: Run, model: "Autoencoder", kind: PriorKind = "gmm") -> Fitte
     """
     import torch
 
-    from lit_vae.tools.priors.flow import flow_of
+    from lit_vae.tools.priors.flow import FittedFlow
     from lit_vae.tools.priors.mixture import mixture_of
+    from lit_vae.tools.priors.second_stage import SecondStage
 
     path, name = run.directory / prior_file(kind, ".pt"), f"--prior {kind}"
     last = " --checkpoint last" if run.checkpoint.name == "last.ckpt" and Path(run.given).is_dir() else ""
@@ -110,7 +112,12 @@ def load_prior(run: Run, model: "Autoencoder", kind: PriorKind = "gmm") -> Fitte
             f"{name}: {path} was fitted to another checkpoint ({saved.get('checkpoint')}, as it was then) than"
             f" {run.checkpoint}. Fit it again: {remedy}"
         )
-    of_kind: dict[PriorKind, Callable[[dict[str, Any]], Fitted]] = {"gmm": mixture_of, "flow": flow_of}
+    of_kind: dict[PriorKind, Callable[[dict[str, Any]], Fitted]] = {
+        "gmm": mixture_of,
+        "flow": FittedFlow.of,
+        "vamp": mixture_of,
+        "vae": SecondStage.of,
+    }
     try:
         fitted = of_kind[kind](saved)
         expected = (max(model.num_classes, 1), math.prod(model.latent_shape))

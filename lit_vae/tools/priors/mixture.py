@@ -1,7 +1,7 @@
 """Gaussian mixtures over latents: fitted by scikit-learn's EM, sampled and evaluated here."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +32,8 @@ class Mixture:
     weights: Tensor
     means: Tensor
     cholesky: Tensor
+
+    is_bound: ClassVar[bool] = False
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 from tools_helpers import Fails, RunCopy, Tools, data_of, model_of, pixels
+from torch import distributions as td
 
 from callbacks.panel import decode_means, prior_latents
 from lit_vae.features import PCAFeatures
 from lit_vae.images import levels
 from lit_vae.metrics import FeatureSet, frechet_distance
 from lit_vae.noise import FIXED, Draws
-from lit_vae.tools.priors.fit import latents
+from lit_vae.tools.priors.fit import FITS
 from lit_vae.tools.priors.fitted import load_prior
+from lit_vae.tools.priors.latents import Latents
+from lit_vae.tools.priors.vamp import fit_vamp
 from lit_vae.tools.runs import find_run
 
 
@@ -35,7 +38,7 @@ def test_a_fitted_prior_is_kept_with_the_run_and_sampled(
     mixture = load_prior(find_run(str(run), "best"), model_of(run))
     d = 32 if family == "AE" else 8
     assert mixture.means.shape == (groups, components, d)
-    z, y = latents(model_of(run), data_of(run), "train", None, 0)
+    z, y = Latents(model_of(run), data_of(run), "train")(0)
     assert record["mixture"]["log_density_nats"]["train"] == pytest.approx(float(mixture.log_prob(z, y).mean()))
     for group in range(groups):  # EM keeps the mean of the data
         of_group = z[y == group] if groups > 1 else z
@@ -95,7 +98,7 @@ def test_a_flow_is_fitted_kept_and_sampled_beside_the_mixture(
         assert f"{record['metrics'][name]:.4f}" in shown
     flow = load_prior(find_run(str(run), "best"), model_of(run), "flow")
     assert flow.size == (groups, d)
-    z, y = latents(model_of(run), data_of(run), "train", None, 0)
+    z, y = Latents(model_of(run), data_of(run), "train")(0)
     assert record["flow"]["log_density_nats"]["train"] == pytest.approx(float(flow.log_prob(z, y).mean()))
     assert tools("sample", run, "--prior", "flow").endswith("sheets/sample_flow.png\n")
 
@@ -118,6 +121,73 @@ def test_a_fitted_prior_has_an_honest_bound(tools: Tools, run_copy: RunCopy, no_
     assert tools("sample", run, "--prior", "flow").endswith("sheets/sample_flow.png\n")
 
 
+def test_a_second_stage_has_a_bound_that_is_called_one(tools: Tools, run_copy: RunCopy, no_grad: None) -> None:
+    run = run_copy("VAE")
+    tools("fit-prior", run, "--prior", "vae", "--steps", 30)
+    record = json.loads((run / "priors" / "vae.json").read_text())
+    model, data = model_of(run), data_of(run)
+    stage = load_prior(find_run(str(run), "best"), model, "vae")
+    bounds = record["second_stage"]["log_density_bound_nats"]
+    assert "log_density_nats" not in record["second_stage"]
+    assert bounds["test"] == pytest.approx(float(stage.log_prob(*Latents(model, data, "test")(0)).mean()))
+    x, y = data.example_batch(180, "test")
+    q = model.encode(x, y)
+    z = q.rsample(1, Draws(0, FIXED, torch.arange(180)))
+    rates = q.log_prob(z)[0].double() - stage.log_prob(z[0], y)
+    gains = (q.log_prob(z) - model.prior(y).log_prob(z))[0] - rates
+    worth = record["bound_nats"]
+    assert worth["rate"] == pytest.approx(float(rates.mean()), rel=1e-5)
+    assert worth["gain"] == pytest.approx(float(gains.mean()), rel=1e-4)
+    of_groups = torch.stack([gains[group::20].mean() for group in range(20)])
+    interval = 2.093 * float(of_groups.std()) / 20**0.5  # groups of equal size: the standard error of their mean
+    assert worth["gain_half_width_95"] == pytest.approx(interval, rel=1e-4)
+    assert tools("sample", run, "--prior", "vae").endswith("sheets/sample_vae.png\n")
+
+
+def test_a_vamp_prior_is_fitted_kept_and_sampled(tools: Tools, run_copy: RunCopy) -> None:
+    run = run_copy("VAE")
+    tools("fit-prior", run, "--prior", "vamp", "--components", 20, "--steps", 3)
+    assert load_prior(find_run(str(run), "best"), model_of(run), "vamp").size == (1, 8)
+    record = json.loads((run / "priors" / "vamp.json").read_text())["VampPrior"]
+    assert (record["components"], record["steps"], record["num_images"]) == (20, 3, 1437)
+    assert tools("sample", run, "--prior", "vamp").endswith("sheets/sample_vamp.png\n")
+
+
+def test_a_vamp_prior_learns_pseudo_inputs_and_leaves_its_model_alone(runs: dict[str, Path], no_grad: None) -> None:
+    """They start as training images."""
+    model, data = model_of(runs["VAE"]), data_of(runs["VAE"])
+    model.encoder.last_layer[:8] *= 20.0  # the run is short: all its posteriors are near N(0, I)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train = Latents(model, data, "train")
+    z, y = train(1)
+    q = model.encode(*data.example_batch(20, "train"))
+    start = td.MixtureSameFamily(td.Categorical(torch.ones(20)), td.Independent(td.Normal(q.mean, q.std), 1))
+    fitted = fit_vamp(train, 20, 60, 0)
+    assert (fitted.log_prob(z, y) - start.log_prob(z.float())).mean() > 0.5
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("prior", "noun"), [("vae", "second stage"), ("vamp", "VampPrior")])
+def test_a_run_without_a_distribution_of_latents_is_refused(
+    fails: Fails, runs: dict[str, Path], prior: str, noun: str
+) -> None:
+    assert fails(1, "fit-prior", runs["AE"], "--prior", prior) == (
+        f"error: lit-vae fit-prior: --prior {prior}: AE has no posterior q(z|x) of one latent, and a {noun} needs it."
+        " Give --prior gmm or --prior flow.\n"
+    )
+
+
+def test_a_latent_map_has_no_second_stage(runs: dict[str, Path]) -> None:
+    model = model_of(runs["VAE"])
+    model.latent_shape = (2, 2, 2)
+    with pytest.raises(ValueError) as error:
+        FITS["vae"](Latents(model, data_of(runs["VAE"]), "train"), 0)
+    assert str(error.value) == (
+        "lit-vae fit-prior: --prior vae: the latent is a map [2, 2, 2], and a second stage takes a vector. Give --prior"
+        " gmm or --prior flow."
+    )
+
+
 def test_what_is_of_another_prior_is_refused(fails: Fails, run_copy: RunCopy) -> None:
     run = run_copy("VAE")
     message = fails(1, "fit-prior", run, "--prior", "flow", "--components", 3)
@@ -131,7 +201,7 @@ def test_a_prior_is_fitted_to_draws_of_the_posterior(runs: dict[str, Path], no_g
     for family in ("VAE", "AE"):
         model, data = model_of(runs[family]), data_of(runs[family])
         x, y = data.example_batch(180, "test")
-        z, labels = latents(model, data, "test", None, 0)
+        z, labels = Latents(model, data, "test")(0)
         assert torch.equal(labels, y)
         if family == "AE":
             torch.testing.assert_close(z, model.embed(x, y).flatten(1).double())

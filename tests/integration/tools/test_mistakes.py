@@ -125,7 +125,10 @@ def test_a_mistake_is_one_clear_error(
         (["compare", "RUN", "--split", "all"], "--split: expected Literal['train', 'val', 'test'], not all\n"),
         (["sample", "RUN", "--lable", "3"], "Did you mean --label instead of --lable?\nSee lit-vae sample --help."),
         (["sample", "RUN", "--n", "many"], "--n: expected int, not many\n"),
-        (["sample", "RUN", "--prior", "vamp"], "--prior: expected Literal['model', 'gmm', 'flow'], not vamp\n"),
+        (
+            ["sample", "RUN", "--prior", "nf"],
+            "--prior: expected Literal['model', 'gmm', 'flow', 'vamp', 'vae'], not nf\n",
+        ),
     ],
 )
 def test_a_mistake_in_the_arguments_is_one_clear_error(fails: Fails, args: list[str], expected: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributions as td
 
-from lit_vae.tools.priors.flow import FittedFlow, fit_flow, flow_of
+from lit_vae.tools.priors.flow import FittedFlow
 
 COVARIANCE = torch.tensor([[2.0, 1.2], [1.2, 0.9]], dtype=torch.float64)
 MEAN = torch.tensor([3.0, -1.0], dtype=torch.float64)
@@ -28,7 +28,7 @@ def by_label(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def fitted() -> FittedFlow:
-    return fit_flow(gaussian, 0, 60, 0)
+    return FittedFlow.fit(gaussian, 0, 60, 0)
 
 
 def test_it_reaches_the_entropy_of_fresh_draws_and_draws_the_same_moments(fitted):
@@ -49,12 +49,12 @@ def test_its_density_integrates_to_one_in_the_scale_of_the_latents(fitted):
 
 def test_every_epoch_sees_other_draws():
     seen = []
-    fit_flow(lambda seed: (seen.append(seed), gaussian(seed))[1], 0, 20, 5)  # 8 batches an epoch
+    FittedFlow.fit(lambda seed: (seen.append(seed), gaussian(seed))[1], 0, 20, 5)  # 8 batches an epoch
     assert seen == [5, 6, 7]
 
 
 def test_each_label_has_a_density_of_its_own():
-    flow = fit_flow(by_label, 2, 60, 0)
+    flow = FittedFlow.fit(by_label, 2, 60, 0)
     assert flow.size == (2, 1)
     z, y = by_label(10**6)
     right, wrong = (flow.log_prob(z, labels).mean().item() for labels in (y, 1 - y))
@@ -65,7 +65,7 @@ def test_each_label_has_a_density_of_its_own():
 def test_a_file_gives_back_the_same_density_and_a_damaged_one_is_refused(fitted):
     state = fitted.state()
     z, y = gaussian(1)
-    assert torch.equal(flow_of(state).log_prob(z, y), fitted.log_prob(z, y))
+    assert torch.equal(FittedFlow.of(state).log_prob(z, y), fitted.log_prob(z, y))
     damages = {
         "mean, std or weights are missing": {"mean": None},
         "do not fit each other": {"std": torch.ones(3)},
@@ -75,12 +75,12 @@ def test_a_file_gives_back_the_same_density_and_a_damaged_one_is_refused(fitted)
     }
     for said, damage in damages.items():
         with pytest.raises(ValueError, match=said):
-            flow_of({**state, **damage})
+            FittedFlow.of({**state, **damage})
 
 
 def test_a_latent_that_is_too_large_is_refused():
     with pytest.raises(ValueError) as error:
-        fit_flow(lambda _: (torch.zeros(4, 2000), NOBODY[:4]), 0, 1, 0)
+        FittedFlow.fit(lambda _: (torch.zeros(4, 2000), NOBODY[:4]), 0, 1, 0)
     assert str(error.value) == (
         "lit-vae fit-prior: --prior flow: the latent has 2000 dimensions, flattened, and a flow takes at most 1024."
         " Give --prior gmm --covariance diag."

@@ -107,7 +107,8 @@ def test_draws_have_their_own_reconstruction_numbers_and_the_model_s_likelihood(
 def test_a_variant_that_there_is_not_is_named_with_those_that_there_are(tmp_path: Path) -> None:
     path = make_run(tmp_path, "run", {"psnr": 24.0})
     with pytest.raises(
-        ValueError, match=r"run@drwan: there is no @drwan of a run\. Give one of RUN@gmm, RUN@flow, RUN@drawn\."
+        ValueError,
+        match=r"run@drwan: there is no @drwan of a run\. Give one of RUN@gmm, RUN@flow, RUN@vamp, RUN@vae, RUN@drawn\.",
     ):
         read(f"{path}@drwan")
 
