@@ -205,7 +205,7 @@ def _how_measured(records: Records, numbers: Mapping[str, Number], variant: Vari
     return said
 
 
-_NOTES: dict[Variant, str] = {
+_NOTES: dict[str, str] = {
     **{
         kind: f"samples are of the {noun} fitted to its latents; bounds of the likelihood are of its own prior"
         for kind, noun in NOUNS.items()
