@@ -63,6 +63,7 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
+_PLAIN = {int: "a number", float: "a number", bool: "true or false", str: "a text"}
 _OMITTED_BOUNDS = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
 
 P = ParamSpec("P")
@@ -147,9 +148,9 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
         component = getattr(kind, "__name__", component)
         own = _hints_of(kind, {})
         for name, inner in arguments.items():
-            if inner is None and _is_number(own.get(name)) and not _is_null_by_default(kind, name):
+            if inner is None and (what := _never_null(own.get(name))) and not _is_null_by_default(kind, name):
                 # the parser accepts null for any type
-                yield NumberProblem(component, name, None, "a number, not null", f"{below}.{name}")
+                yield NumberProblem(component, name, None, f"{what}, not null", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -167,8 +168,10 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
             yield NumberProblem(component, argument, value, " and ".join(words), key)
 
 
-def _is_number(hint: Any) -> bool:
-    return (get_args(hint)[0] if get_origin(hint) is Annotated else hint) in (int, float)
+def _never_null(hint: Any) -> str | None:
+    """What a value is, in words, if its annotation is that of a plain type."""
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return _PLAIN.get(plain) if isinstance(plain, type) else None
 
 
 def _is_null_by_default(kind: Any, argument: str) -> bool:

@@ -4,6 +4,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import pytest
+from lightning.pytorch import Trainer
 
 from lit_vae.ranges import BelowOne, NotNegativeFloat, PositiveInt, Within, checked, problems_in
 
@@ -142,3 +143,15 @@ def test_null_is_no_number_of_torch_either_unless_that_is_its_default():
     expected = ["CosineAnnealingLR: eta_min (=None) must be a number, not null."]
     assert problems("CosineAnnealingLR", eta_min=None) == expected
     assert problems("OneCycleLR", total_steps=None, epochs=None) == []
+
+
+def test_null_is_neither_true_nor_false_nor_a_text():
+    optimizer = {"class_path": "torch.optim.Adam", "init_args": {"differentiable": None, "foreach": None}}
+    trainer = {"detect_anomaly": None, "enable_progress_bar": None, "accelerator": "cpu"}
+    data = {"class_path": "lit_vae.data.MNIST", "init_args": {"root": None}}
+    found = problems_in({"optimizer": optimizer, "trainer": trainer, "data": data}, {"trainer": Trainer}, {})
+    assert list(map(str, found)) == [
+        "Adam: differentiable (=None) must be true or false, not null.",
+        "Trainer: detect_anomaly (=None) must be true or false, not null.",
+        "MNIST: root (=None) must be a text, not null.",
+    ]

@@ -33,7 +33,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", ["lit-vae", "study", f"{folder}/configs", "--out", f"{folder}/runs"])
         main()
     runs, out = [f"{folder}/runs/ae", f"{folder}/runs/vae"], f"{folder}/runs/comparison"
-    assert made.asked == [{"runs": runs, "out": out, "checkpoint": "last", "wandb": False}]
+    assert made.asked == [{"runs": runs, "out": out, "checkpoint": "last", "wandb": False, "sort_by": None}]
     return folder
 
 

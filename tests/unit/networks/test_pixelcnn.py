@@ -176,12 +176,18 @@ def test_dropout_is_off_by_default_and_acts_in_training_only():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kernel_size": 4}, r"kernel_size \(=4\) must be odd\. Set model\..*kernel_size\.$"),
+        ({"kernel_size": 4}, r"kernel_size \(=4\) must be odd\. Set kernel_size in the init_args of the network\.$"),
         ({"kernel_size": 1}, r"kernel_size \(=1\) must be at least 3"),
         ({"layers": 0}, r"layers \(=0\) must be at least 1\."),
-        ({"attention_every": 4}, r"attention_every \(=4\) must be from 1 to layers \(=3\), or 0 .*attention_every\.$"),
+        (
+            {"attention_every": 4},
+            r"attention_every \(=4\) must be from 1 to layers \(=3\), or 0 .*attention_every in the init",
+        ),
         ({"attention_every": -1}, r"attention_every \(=-1\) must be at least 0"),
-        ({"attention_every": 1, "heads": 3}, r"width \(=4\) must be divisible by heads \(=3\)\. Set .*heads\.$"),
+        (
+            {"attention_every": 1, "heads": 3},
+            r"width \(=4\) must be divisible by heads \(=3\)\. Set heads in",
+        ),
     ],
 )
 def test_errors_name_the_argument(wrong, message):
