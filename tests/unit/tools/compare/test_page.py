@@ -89,6 +89,9 @@ def test_a_chart_says_how_the_runs_are_ordered() -> None:
     assert "Spearman" not in page(comparison)
     ordered = replace(comparison.scatters[0], order=Estimate(-0.9, 0.05))
     assert "Spearman \u22120.900 ±0.050 over 2 runs" in page(replace(comparison, scatters=[ordered]))
+    certain = replace(ordered, order=Estimate(0.3, 0.0))  # no interval of width 0: another set of images may differ
+    said = "Spearman 0.3000 over 2 runs, the same without any twentieth of the images"
+    assert said in page(replace(comparison, scatters=[certain]))
 
 
 def test_means_over_seeds_are_on_the_page_and_in_a_table(tmp_path: Path) -> None:
