@@ -2,9 +2,9 @@
 
 The transcription is what a reader of "Very Deep VAEs" (Child 2021) and its code would write: blocks of the path that
 compute q and p, draw, and sum the KL by its formula. Both have the same parameters and, given the same noise, the same
-loss and gradients. The transcription runs in float32. Convolutions and GELU, four fifths of the time, are the same in
-both, so only ``configs/overlays/bf16.yaml`` is much faster. Sampling, measured beside it, runs neither the encoder nor
-the posteriors.
+loss and gradients. Convolutions and GELU, four fifths of the time, are the same in both. The transcription runs in
+float32 only: the row of ``configs/overlays/bf16.yaml`` says what the overlay gains, not how the two compare in bf16.
+Sampling, measured beside it, runs neither the encoder nor the posteriors.
 """
 
 from collections.abc import Callable, Iterator

@@ -63,15 +63,15 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "less than"),
 }
-_PLAIN = {int: "a number", float: "a number", bool: "true or false", str: "a text"}
+_PLAIN = {int: "a number", float: "a number", bool: "true or false", str: "text"}
 _OMITTED_BOUNDS = (-LARGEST, LARGEST, MOST, 10_000, 1024, 2**63 - 1)  # messages mention these bounds only if exceeded
 
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
-class NumberProblem:
-    """A number out of range: its component, argument and key in the configuration."""
+class ValueProblem:
+    """A value that an argument may not have: its component, argument and key in the configuration."""
 
     component: str
     argument: str
@@ -122,7 +122,7 @@ def _values_of(hint: Any) -> list[Any]:
     return [value for part in parts for value in get_args(part) or (None,)]
 
 
-def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ranges) -> list[NumberProblem]:
+def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ranges) -> list[ValueProblem]:
     """All numbers of a configuration that are not finite or out of range.
 
     Args:
@@ -137,7 +137,7 @@ def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ran
     ]
 
 
-def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, others: Ranges) -> Iterator[NumberProblem]:
+def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, others: Ranges) -> Iterator[ValueProblem]:
     """Problems of a value: a number, a list of numbers, or a component with arguments."""
     if isinstance(value, Mapping):
         kind, arguments, below = _class_in(hint), value, key
@@ -150,7 +150,7 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
         for name, inner in arguments.items():
             if inner is None and (what := _never_null(own.get(name))) and not _is_null_by_default(kind, name):
                 # the parser accepts null for any type
-                yield NumberProblem(component, name, None, f"{what}, not null", f"{below}.{name}")
+                yield ValueProblem(component, name, None, f"{what}, not null", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -165,7 +165,7 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
             words += [
                 f"{_LIMITS[way][1]} {bound if isinstance(bound, int) else format(bound, 'g')}" for way, bound in said
             ]
-            yield NumberProblem(component, argument, value, " and ".join(words), key)
+            yield ValueProblem(component, argument, value, " and ".join(words), key)
 
 
 def _never_null(hint: Any) -> str | None:

@@ -145,7 +145,7 @@ def test_null_is_no_number_of_torch_either_unless_that_is_its_default():
     assert problems("OneCycleLR", total_steps=None, epochs=None) == []
 
 
-def test_null_is_neither_true_nor_false_nor_a_text():
+def test_null_is_neither_true_nor_false_nor_text():
     optimizer = {"class_path": "torch.optim.Adam", "init_args": {"differentiable": None, "foreach": None}}
     trainer = {"detect_anomaly": None, "enable_progress_bar": None, "accelerator": "cpu"}
     data = {"class_path": "lit_vae.data.MNIST", "init_args": {"root": None}}
@@ -153,5 +153,5 @@ def test_null_is_neither_true_nor_false_nor_a_text():
     assert list(map(str, found)) == [
         "Adam: differentiable (=None) must be true or false, not null.",
         "Trainer: detect_anomaly (=None) must be true or false, not null.",
-        "MNIST: root (=None) must be a text, not null.",
+        "MNIST: root (=None) must be text, not null.",
     ]

@@ -90,14 +90,13 @@ def best_first(entries: Sequence[Entry], pattern: str) -> list[Entry]:
         ValueError: no run has such a number.
     """
 
-    def place(entry: Entry) -> float:
-        found = [name for name in entry.numbers if fnmatchcase(name, pattern)]
-        return max((_score(name, entry.numbers[name].value) for name in found), default=-math.inf)
+    def scores(entry: Entry) -> list[float]:
+        return [_score(name, number.value) for name, number in entry.numbers.items() if fnmatchcase(name, pattern)]
 
-    if not any(fnmatchcase(name, pattern) for entry in entries for name in entry.numbers):
+    if not any(map(scores, entries)):
         known = ", ".join(ordered({name for entry in entries for name in entry.numbers})) or "a metric of tested runs"
         raise ValueError(f"--sort_by {pattern}: no run has this number. Give one of {known}.")
-    return sorted(entries, key=place, reverse=True)
+    return sorted(entries, key=lambda entry: max(scores(entry), default=-math.inf), reverse=True)
 
 
 def _score(name: str, value: float) -> float:

@@ -53,6 +53,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return trained
 
 
+def trained(config: dict[str, Any], folder: Path) -> Path:
+    """The run of a configuration."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
+        patch.setattr("sys.argv", command)
+        lightning_main()
+    return folder / "run"
+
+
 @pytest.fixture(scope="session")
 def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step of a hierarchy of three levels."""
@@ -60,12 +70,7 @@ def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "hvae" / "digits.yaml").read_text())
     config["trainer"] = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "logger": False}
     config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
-        patch.setattr("sys.argv", command)
-        lightning_main()
-    return folder / "run"
+    return trained(config, folder)
 
 
 @pytest.fixture(scope="session")
@@ -87,12 +92,7 @@ def pixelcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"class_path": "lit_vae.data.Digits", "init_args": {"binarization": "static"}},
     }
     config["trainer"]["enable_model_summary"] = False
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
-        patch.setattr("sys.argv", command)
-        lightning_main()
-    return folder / "run"
+    return trained(config, folder)
 
 
 @pytest.fixture
