@@ -31,6 +31,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.hierarchies": (
         "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.distributions", "lit_vae.objectives",
     ),
+    "lit_vae.diffusion": ("lit_vae.diffusion", "lit_vae.distributions"),
     "lit_vae.features": ("lit_vae.features", "lit_vae.networks", "lit_vae.run.loading"),
     "lit_vae.interop": (
         "lit_vae.interop", "lit_vae.models.base", "lit_vae.models.abilities", "lit_vae.networks", "lit_vae.quantizers",
@@ -42,7 +43,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "lit_vae.models", "lit_vae.objectives", "lit_vae.networks", "lit_vae.likelihoods", "lit_vae.priors",
         "lit_vae.posteriors",
         "lit_vae.distributions", "lit_vae.schedules", "lit_vae.metrics", "lit_vae.quantizers", "lit_vae.sampling",
-        "lit_vae.realism", "lit_vae.hierarchies",
+        "lit_vae.realism", "lit_vae.hierarchies", "lit_vae.diffusion",
     ),
     "lit_vae.data": ("lit_vae.data",),
     "lit_vae.metrics": ("lit_vae.metrics", "lit_vae.distributions", "lit_vae.features"),
