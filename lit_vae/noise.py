@@ -40,6 +40,7 @@ ORDER: Final = 3
 LATENTS: Final = 4
 EXAMPLES: Final = 5
 OUTPUT: Final = 6
+SPREAD: Final = 7
 
 _STREAMS: Final = 16
 """Level l of a hierarchy draws from stream ``LATENTS + 16 l``, the k-th draw of an output from ``OUTPUT + 16 k``."""
@@ -130,6 +131,19 @@ class Draws:
         """Draw ``(B, ...)`` numbers from N(0, 1) for an output, others at each call."""
         noise = normal(self.ids, prod(shape[1:]), seed=self.seed, time=self.time, stream=self._next_stream())
         return noise.view(shape)
+
+    def spread(self) -> Tensor:
+        """Draw ``(B,)`` numbers in [0, 1), one per image, spread evenly over all images of the batch.
+
+        They are ``(u + i / golden ratio) mod 1`` for the i-th image: a mean over images varies far less than with
+        independent numbers, whatever the number of images and of ranks.
+
+        Raises:
+            ValueError: they were already drawn.
+        """
+        self._give(SPREAD, range(1))
+        words = self.ids * _signed(_GAMMA) + _signed(key(self.seed, self.time, SPREAD))  # _GAMMA: 2^64 / golden ratio
+        return (words >> 40).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
     def fixed(self) -> "Draws":
         """Return the draws that are the same at any time."""

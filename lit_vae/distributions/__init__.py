@@ -20,7 +20,7 @@ from lit_vae.distributions.continuous import (
     Reparametrised,
     standard_normal,
 )
-from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture
+from lit_vae.distributions.discrete import Bernoulli, Categorical, DiscretizedLogisticMixture, GaussianLevels
 from lit_vae.distributions.flowed import FlowedGaussian
 from lit_vae.distributions.mixtures import GaussianMixture
 
@@ -33,6 +33,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "FlowedGaussian",
+    "GaussianLevels",
     "GaussianMixture",
     "Laplace",
     "LatentDistribution",

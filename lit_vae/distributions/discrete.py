@@ -77,6 +77,50 @@ class Categorical(Distribution):
         return (self.logits + gumbel).argmax(-4).to(self.logits.dtype) / 127.5 - 1.0
 
 
+class GaussianLevels(Distribution):
+    """Independent Gaussians, each restricted to the levels of a pixel: ``p(u) ~ N(x_u; mean, var)``.
+
+    What an image with a little noise says of the image (Kingma et al., "Variational Diffusion Models", 2021, eq. 9).
+
+    Args:
+        mean: ``(..., C, H, W)``.
+        log_var: logarithm of the variance, broadcasts against ``mean``; clamped to `LOG_SCALES`.
+        num_levels: number of levels, equally spaced from -1 to 1: 2 or 256.
+    """
+
+    def __init__(self, mean: Tensor, log_var: Tensor, num_levels: int) -> None:
+        self.centre = at_least_float32(mean)
+        self.precision = bounded_log_scale(log_var).neg().exp()
+        self.num_levels = num_levels
+
+    def _levels(self) -> Tensor:
+        return torch.linspace(-1.0, 1.0, self.num_levels, dtype=self.centre.dtype, device=self.centre.device)
+
+    def _logit(self, x: Tensor) -> Tensor:
+        return -0.5 * self.precision * (self.centre - x) ** 2
+
+    def _logits(self) -> Tensor:
+        """``(..., C, H, W, levels)``."""
+        precision = self.precision[..., None]
+        return -0.5 * precision * (self.centre[..., None] - self._levels()) ** 2
+
+    @property
+    def mean(self) -> Tensor:
+        """``sum_u p(u) x_u``, ``(..., C, H, W)``."""
+        return self._logits().softmax(-1) @ self._levels()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of images ``x (..., C, H, W)`` on the levels: ``-> (...)`` nats."""
+        return sum_event(self._logit(x) - self._logits().logsumexp(-1), self.event_ndim)
+
+    @torch.no_grad()
+    def sample(self, source: NoiseSource = None) -> Tensor:
+        """One draw on the levels, by Gumbel-max."""
+        logits = self._logits()
+        gumbel = -torch.log(-torch.log(uniform_open(tuple(logits.shape), logits, source)))
+        return self._levels()[(logits + gumbel).argmax(-1)]
+
+
 class DiscretizedLogisticMixture(Distribution):
     """Mixture of ``K`` logistics over the 256 levels of each channel.
 

@@ -31,7 +31,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "lit_vae.hierarchies": (
         "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.distributions", "lit_vae.objectives",
     ),
-    "lit_vae.diffusion": ("lit_vae.diffusion", "lit_vae.distributions"),
+    "lit_vae.diffusion": ("lit_vae.diffusion", "lit_vae.distributions", "lit_vae.likelihoods"),
     "lit_vae.features": ("lit_vae.features", "lit_vae.networks", "lit_vae.run.loading"),
     "lit_vae.interop": (
         "lit_vae.interop", "lit_vae.models.base", "lit_vae.models.abilities", "lit_vae.networks", "lit_vae.quantizers",

@@ -134,3 +134,15 @@ def test_levels_are_independent_and_the_first_is_the_draws_themselves():
     assert torch.equal(levels[0], Draws(1, 2, ids).normal(1, (8,)).flatten())
     off = torch.corrcoef(levels) - torch.eye(4)
     assert off.abs().max() < 4.0 / 16_000**0.5
+
+
+@pytest.mark.parametrize("n", [7, 64, 1000])
+def test_spread_numbers_are_even_over_the_batch_whatever_its_size_and_its_parts(n: int) -> None:
+    ids = torch.arange(n)
+    whole = Draws(3, 5, ids).spread()
+    parts = torch.cat([Draws(3, 5, part).spread() for part in ids.split(3)])
+    assert torch.equal(whole, parts)
+    assert ((whole >= 0.0) & (whole < 1.0)).all()
+    gaps = torch.diff(torch.cat([whole, whole.min()[None] + 1.0]).sort().values)
+    assert float(gaps.max()) < 2.7 / n  # three lengths at most; independent numbers leave gaps of about ln(n) / n
+    assert not torch.equal(whole, Draws(3, 6, ids).spread())  # another batch starts elsewhere
