@@ -7,13 +7,13 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lit_vae.distributions import DiagonalGaussian
 from lit_vae.hierarchies.base import Hierarchy, Pick, at, for_each_draw
 from lit_vae.hierarchies.posteriors import LevelPosterior, gaussian
 from lit_vae.images import Shape
 from lit_vae.networks.blocks import BlockFactory, rescale
+from lit_vae.networks.layers import call
 from lit_vae.objectives import Level
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
@@ -132,9 +132,7 @@ class TopDown(Hierarchy):
         return F.pixel_shuffle(self.head(h), self.factor).unflatten(0, size)
 
     def _run(self, network: nn.Module, h: Tensor, cond: Tensor | None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(network, h, cond, use_reentrant=False)
-        return network(h, cond)
+        return call(network, h, cond, again=self.checkpointing)
 
 
 class _Blocks(nn.Module):

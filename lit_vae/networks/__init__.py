@@ -10,6 +10,7 @@ from lit_vae.networks.mlp import MLP
 from lit_vae.networks.pixelcnn import GatedPixelCNN
 from lit_vae.networks.residual_features import RandomTranslation, ResidualFeatures
 from lit_vae.networks.transformer import CausalTransformer
+from lit_vae.networks.unet import UNet
 from lit_vae.networks.vqvae import HierarchicalEncoder, VQVAEDecoder, VQVAEEncoder
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "RandomTranslation",
     "ResidualBlock",
     "ResidualFeatures",
+    "UNet",
     "VDVAEBlock",
     "VQVAEDecoder",
     "VQVAEEncoder",

@@ -1,10 +1,12 @@
 """Layers that the networks share."""
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class GroupNorm(nn.GroupNorm):
@@ -16,12 +18,24 @@ class GroupNorm(nn.GroupNorm):
             return super().forward(h.to(torch.promote_types(h.dtype, torch.float32))).to(h.dtype)
 
 
-def group_norm(channels: int) -> GroupNorm:
-    """GroupNorm with at most 32 groups of at least 4 channels. It has no batch statistics to synchronise."""
+def norm_groups(channels: int) -> int:
+    """At most 32 groups of at least 4 channels."""
     groups = min(32, max(channels // 4, 1))
     while channels % groups:
         groups -= 1
-    return GroupNorm(groups, channels, eps=1e-6)
+    return groups
+
+
+def group_norm(channels: int) -> GroupNorm:
+    """GroupNorm with the groups of `norm_groups`. It has no batch statistics to synchronise."""
+    return GroupNorm(norm_groups(channels), channels, eps=1e-6)
+
+
+def call(network: nn.Module, *inputs: Tensor | None, again: bool) -> Tensor:
+    """``network(*inputs)``. With ``again`` only the inputs are stored, and the backward pass computes it again."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(network, *inputs, use_reentrant=False)
+    return network(*inputs)
 
 
 class FiLM(nn.Module):
@@ -40,6 +54,19 @@ class FiLM(nn.Module):
         """``h * (1 + scale) + shift``."""
         scale, shift = self.to_scale_shift(cond)[:, :, None, None].chunk(2, 1)
         return h * (1.0 + scale) + shift
+
+
+class Conditional(Protocol):
+    """A network that was built for a condition of ``cond_dim`` numbers, or for none if that is 0."""
+
+    cond_dim: int
+
+
+def check_condition(network: Conditional, cond: Tensor | None) -> None:
+    """Raise a ValueError for an unexpected or a missing condition."""
+    if (cond is not None) != (network.cond_dim > 0):
+        given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
+        raise ValueError(f"{type(network).__name__}: built with cond_dim (={network.cond_dim}), but {given} came.")
 
 
 class Block(nn.Module, ABC):
@@ -64,9 +91,7 @@ class Block(nn.Module, ABC):
 
     def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
         """See the class."""
-        if (cond is not None) != (self.cond_dim > 0):
-            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
-            raise ValueError(f"{type(self).__name__}: built with cond_dim (={self.cond_dim}), but {given} came.")
+        check_condition(self, cond)
         return self.shortcut(h) + self.last(self.before_last(h, cond))
 
 
@@ -78,13 +103,14 @@ def shortcut(in_channels: int, out_channels: int) -> nn.Module:
 class ResidualBlock(Block):
     """Twice norm, SiLU, convolution, plus a shortcut; initially the shortcut, since the second convolution is zero."""
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = group_norm(out_channels)
         self.cond_dim = cond_dim
         self.film = FiLM(out_channels, cond_dim) if cond_dim else None
+        self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = shortcut(in_channels, out_channels)
         nn.init.zeros_(self.conv2.weight)
@@ -99,7 +125,7 @@ class ResidualBlock(Block):
     def before_last(self, h: Tensor, cond: Tensor | None) -> Tensor:
         """See `Block`."""
         h = self.norm2(self.conv1(F.silu(self.norm1(h))))
-        return F.silu(h if self.film is None else self.film(h, cond))
+        return self.dropout(F.silu(h if self.film is None else self.film(h, cond)))
 
 
 class Upsample(nn.Module):

@@ -9,14 +9,12 @@ width.
 from collections.abc import Iterable
 from itertools import chain, pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lit_vae.images import Shape
 from lit_vae.networks.conv import check_geometry
-from lit_vae.networks.layers import GroupNorm, Upsample
+from lit_vae.networks.layers import GroupNorm, Upsample, call
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
@@ -77,10 +75,7 @@ class _Stage(nn.Module):
 
     def _through(self, blocks: Iterable[nn.Module], h: Tensor) -> Tensor:
         for block in blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, use_reentrant=False, preserve_rng_state=False)
-            else:
-                h = block(h)
+            h = call(block, h, again=self.checkpointing)
         return h
 
 

@@ -39,14 +39,14 @@ GIVEN_BY_THE_MODEL = {
 }  # fmt: skip
 NO_COMPONENTS = re.compile(
     r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|code_files|downloaded|checks)"
-    r"|networks\.(layers|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(with_realism|discrete)\b|models\.vae\.VariationalAutoencoder"
+    r"|networks\.(layers|clock|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(with_realism|discrete)\b|models\.vae\.VariationalAutoencoder"
     r"|features\.(lpips|feature_net|inception)\b.*Network|data\.image_folder\.PictureDataModule|models\.base\.Autoencoder|callbacks\.references\.ReferenceStatistics"
     r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack)"
 )
 GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
-    **{name: {"shape"} for name in ("GaussianPosterior", "FlowPosterior")},
+    **{name: {"shape"} for name in ("GaussianPosterior", "FlowPosterior", "UNet", "DiT")},
     **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp", "VectorAndMap")},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }
@@ -54,7 +54,7 @@ ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
     "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold", "min_log_scale",
-    "num_images", "weight", "context", "level",
+    "num_images", "weight", "context", "level", "fourier",
 }  # fmt: skip
 """Arguments of which some class takes 0."""
 
