@@ -19,6 +19,7 @@ SECTIONS = (
     "sampling",
     "lpips",
     "ldm",
+    "denoisers",
     "hierarchy",
     "adversarial",
     "fid",

@@ -137,17 +137,30 @@ def run(device: torch.device, quick: bool) -> list[Row]:
         steps[f"{MIXED}, compiled"] = ours(case, x, mixed=True, channels_last=True, compiled=True)
     if peer_name:
         steps = {peer_name: peer(case, x)[1], **steps}
-    seconds = interleave({name: step.seconds for name, step in steps.items()}, case.rounds)
+    return compared(
+        case.name, steps, case.rounds, peer_name, device, TARGETS if device.type == "cpu" and not quick else {}
+    )
+
+
+def compared(
+    section: str,
+    steps: dict[str, Step],
+    rounds: int,
+    peer_name: str | None,
+    device: torch.device,
+    targets: dict[str, float],
+) -> list[Row]:
+    """Time and peak memory of each step, with the ratio of its time to the peer's, or to `PLAIN` without a peer."""
+    seconds = interleave({name: step.seconds for name, step in steps.items()}, rounds)
     baseline = peer_name or PLAIN
-    has_target = device.type == "cpu" and not quick and peer_name is not None
     rows = []
     for name, step in steps.items():
         label = name if peer_name or name != PLAIN else f"{name} ({INSTALL})"
         milliseconds = 1e3 * spread(seconds[name]).median
         if name == baseline:
-            rows.append(Row(case.name, label, milliseconds, "ms"))
+            rows.append(Row(section, label, milliseconds, "ms"))
         else:
-            target = TARGETS.get(name) if has_target else None
-            rows.append(Row(case.name, label, milliseconds, "ms", baseline, ratio(seconds, name, baseline), target))
-        rows.append(Row(case.name, f"{label}, peak memory", peak_bytes(step, device) / MIB, "MiB"))
+            target = targets.get(name) if peer_name else None
+            rows.append(Row(section, label, milliseconds, "ms", baseline, ratio(seconds, name, baseline), target))
+        rows.append(Row(section, f"{label}, peak memory", peak_bytes(step, device) / MIB, "MiB"))
     return rows

@@ -4,6 +4,7 @@ from lit_vae.networks.blocks import NVAECell, VDVAEBlock
 from lit_vae.networks.conditioning import ConditioningStack
 from lit_vae.networks.conv import ConvDecoder, ConvEncoder
 from lit_vae.networks.discriminator import PatchDiscriminator
+from lit_vae.networks.dit import DiT
 from lit_vae.networks.layers import ResidualBlock
 from lit_vae.networks.ldm import LDMDecoder, LDMEncoder
 from lit_vae.networks.mlp import MLP
@@ -19,6 +20,7 @@ __all__ = [
     "ConditioningStack",
     "ConvDecoder",
     "ConvEncoder",
+    "DiT",
     "GatedPixelCNN",
     "HierarchicalEncoder",
     "LDMDecoder",

@@ -56,6 +56,22 @@ class FiLM(nn.Module):
         return h * (1.0 + scale) + shift
 
 
+Modulation = tuple[Tensor, Tensor] | None
+"""Scale and shift of a normalised token, ``(B, 1, width)`` each; None without a condition."""
+
+
+class AdaptiveLayerNorm(nn.LayerNorm):
+    """LayerNorm, then a scale and a shift from the condition: ``(B, T, width) -> (B, T, width)``."""
+
+    def forward(self, x: Tensor, modulation: Modulation = None) -> Tensor:
+        """See the class."""
+        x = super().forward(x)
+        if modulation is None:
+            return x
+        scale, shift = modulation
+        return x * (1.0 + scale) + shift
+
+
 class Conditional(Protocol):
     """A network that was built for a condition of ``cond_dim`` numbers, or for none if that is 0."""
 

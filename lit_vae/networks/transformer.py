@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.networks.autoregressive import Autoregressive, Incremental
+from lit_vae.networks.layers import AdaptiveLayerNorm, Modulation
 from lit_vae.ranges import BelowOne, PositiveInt, SmallCount, checked
-
-Modulation = tuple[Tensor, Tensor] | None
-"""Scale and shift of a normalised token, ``(B, 1, width)`` each; None without a condition."""
 
 
 class _Cache:
@@ -30,27 +28,16 @@ class _Cache:
         return keys, values
 
 
-class _Norm(nn.LayerNorm):
-    """LayerNorm, then a scale and a shift from the condition: ``(B, T, width) -> (B, T, width)``."""
-
-    def forward(self, x: Tensor, modulation: Modulation = None) -> Tensor:
-        x = super().forward(x)
-        if modulation is None:
-            return x
-        scale, shift = modulation
-        return x * (1.0 + scale) + shift
-
-
 class _Block(nn.Module):
     """Causal self-attention, then an MLP, each with pre-norm and a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1 = _Norm(width)
+        self.norm1 = AdaptiveLayerNorm(width)
         self.to_query_key_value = nn.Linear(width, 3 * width)
         self.from_heads = nn.Linear(width, width)
-        self.norm2 = _Norm(width)
+        self.norm2 = AdaptiveLayerNorm(width)
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
@@ -120,7 +107,7 @@ class CausalTransformer(Autoregressive):
         self.spatial = nn.Linear(spatial_channels, width) if spatial_channels else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(layers))
-        self.norm = _Norm(width)
+        self.norm = AdaptiveLayerNorm(width)
         self.head = nn.Linear(width, out_channels)
         self._initialize()
 
