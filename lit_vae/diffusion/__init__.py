@@ -1,6 +1,9 @@
 """Diffusion in continuous time. One clock: the log signal-to-noise ratio. One state: ``z = alpha x + sigma eps``."""
 
 from lit_vae.diffusion.gaussian import GaussianDiffusion
+from lit_vae.diffusion.grids import Grid, Karras, UniformLogSNR, UniformTime, with_nodes
+from lit_vae.diffusion.guidance import ClassifierFree, ClassifierGuidance
+from lit_vae.diffusion.likelihood import ProbabilityFlow
 from lit_vae.diffusion.noise_schedules import Cosine, LearnedMonotone, LinearLogSNR, LinearPath, NoiseSchedule
 from lit_vae.diffusion.objectives import (
     Bound,
@@ -21,14 +24,24 @@ from lit_vae.diffusion.predictions import (
     Score,
     Velocity,
 )
+from lit_vae.diffusion.samplers import DDIM, Denoise, DPMSolverPlusPlus2M, DrawNoise, Heun, Sampler
 
 __all__ = [
+    "DDIM",
     "Bound",
     "BoundInSteps",
+    "ClassifierFree",
+    "ClassifierGuidance",
     "Cosine",
+    "DPMSolverPlusPlus2M",
+    "Denoise",
     "DiffusionObjective",
+    "DrawNoise",
     "FlowVelocity",
     "GaussianDiffusion",
+    "Grid",
+    "Heun",
+    "Karras",
     "LearnedMonotone",
     "LinearLogSNR",
     "LinearPath",
@@ -40,8 +53,13 @@ __all__ = [
     "PixelLevels",
     "Preconditioned",
     "Prediction",
+    "ProbabilityFlow",
+    "Sampler",
     "Score",
     "SquaredError",
+    "UniformLogSNR",
+    "UniformTime",
     "UniformTimes",
     "Velocity",
+    "with_nodes",
 ]
