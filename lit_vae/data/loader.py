@@ -157,13 +157,22 @@ class WorkerLoader(TensorLoader):
 
     def __init__(self, *args: Any, num_workers: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.num_workers = num_workers
         self._plan = _Plan(self.batch_sampler)
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; the next pass starts others.
+
+        A loader that is garbage within a cycle of references would wait five seconds for each of them: by then Python
+        has closed the queues through which they are told.
+        """
         self._workers: DataLoader[Raw] = DataLoader(
             Reader(self.source),
             batch_sampler=self._plan,
             collate_fn=as_read,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -159,6 +160,7 @@ class PictureDataModule(ImageDataModule):
         super().__init__(problems=problems, **kwargs)
         self.in_memory_mb = in_memory_mb
         self.num_workers = num_workers
+        self._loaders: WeakSet[WorkerLoader] = WeakSet()
 
     def store(self, pictures: dict[Split, Pictures]) -> dict[Split, Source]:
         """Decode the splits into memory, if all fit and have no random crops."""
@@ -170,7 +172,14 @@ class PictureDataModule(ImageDataModule):
     def _loader(self, source: Source, order: Order, transform: Preprocess) -> TensorLoader:
         if not isinstance(source, Pictures):
             return super()._loader(source, order, transform)
-        return WorkerLoader(source, order, transform, self.seed, self._device(), num_workers=self._workers())
+        loader = WorkerLoader(source, order, transform, self.seed, self._device(), num_workers=self._workers())
+        self._loaders.add(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the workers of a training or an evaluation with it."""
+        for loader in self._loaders:
+            loader.close()
 
     def _workers(self) -> int:
         """Return the number of worker processes of this process."""

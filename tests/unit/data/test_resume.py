@@ -1,5 +1,6 @@
 """A resumed run sees the batches that the run would have seen: through Lightning's own loops."""
 
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,20 @@ def test_resume_with_worker_processes_and_random_crops(tmp_path: Path) -> None:
             num_workers=1,
         )
 
+    others = set(active_children())
     straight = fit(folder(), max_epochs=2, callbacks=[SaveEverywhere(tmp_path)])
     assert len(set(straight)) == 6
     for done in (2, 3, 4):
         assert fit(folder(), tmp_path / f"batch_end-{done}.ckpt", max_epochs=2) == straight[done:]
+    assert others.issuperset(active_children()), "workers outlive the training"
+
+
+def test_training_twice_with_the_same_data_starts_the_workers_again(tmp_path: Path) -> None:
+    for i in range(8):
+        write_image(tmp_path / "photos" / f"{i}.png", level=30 * i)
+    split = {"num_val": 1, "num_test": 1, "batch_size": 3}
+    data = ImageFolder(str(tmp_path / "photos"), size=8, in_memory_mb=0, num_workers=1, **split)
+    assert fit(data, max_epochs=1) == fit(data, max_epochs=1) != []
 
 
 def test_training_again_with_more_epochs_goes_on() -> None:
