@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ def configurations() -> list[Path]:
     return [path for path in found if path.parent.name not in {"overlays", "sweeps"} and path.name != BASE]
 
 
+@cache
+def content(path: Path) -> dict[str, Any]:
+    """What a file says, read once by libyaml: modules of tests choose among all configurations, in every process."""
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
+
+
 def read(path: Path) -> dict[str, Any]:
     """A configuration; of a row of a comparison, what it is with its base, and with all defaults."""
     return yaml.safe_load(path.read_text()) if len(with_base(path)) == 1 else complete_config(with_base(path))
@@ -95,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def settings_of(path: Path) -> set[tuple[str, str]]:
     """Every key of every class that a configuration sets."""
-    return {key for file in with_base(path) for key in _set_in(yaml.safe_load(file.read_text()), "")}
+    return {key for file in with_base(path) for key in _set_in(content(file), "")}
 
 
 def _set_in(tree: Any, component: str) -> Iterator[tuple[str, str]]:

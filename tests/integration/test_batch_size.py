@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_configs import SHORT, Lightning, covering, name, on_fake_data
+from fake_configs import SHORT, Lightning, content, covering, name, on_fake_data
 from test_configs import CONFIGS
 
 from lit_vae.intervals import GROUPS
@@ -21,7 +21,7 @@ ONLY_TRAIN = ("lit_vae.data.", "torch.", *(f"callbacks.{panel}" for panel in DRA
 def classes(part: Any) -> set[str]:
     """Every class that a configuration names and that an evaluation meets."""
     if isinstance(part, Path):
-        return classes(yaml.safe_load(part.read_text()))
+        return classes(content(part))
     if isinstance(part, str) and part.startswith(("lit_vae.", "callbacks.")) and not part.startswith(ONLY_TRAIN):
         return {part}
     parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()

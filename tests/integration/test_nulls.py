@@ -9,8 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import pytest
-import yaml
-from fake_configs import configurations
+from fake_configs import configurations, content
 from lightning.pytorch import Callback, LightningDataModule
 
 from lit_vae.cli import Parser, quieten_lightning
@@ -47,7 +46,7 @@ def cases() -> list[Any]:
     """Return one configuration for each such argument. A row of a comparison needs its base, and sets nothing else."""
     found = {}
     for path in configurations():
-        config = yaml.safe_load(path.read_text())
+        config = content(path)
         if not {"model", "data"} <= config.keys():
             continue
         for section in ("model", "data"):
@@ -70,7 +69,7 @@ def parser() -> Parser:
 
 
 def read(parser: Parser, path: Path, section: str, *args: str) -> Any:
-    config = yaml.safe_load(path.read_text())
+    config = content(path)
     components = {"model": config["model"], "data": config["data"], "trainer.callbacks": config["trainer"]["callbacks"]}
     return parser.parse_args([f"--{section}={json.dumps(components[section])}", *args]).as_dict()
 
