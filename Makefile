@@ -1,25 +1,34 @@
 # make train   train the quickstart (scikit-learn's digits) and say where its pictures are
 # make test    the tests          make lint    style and types          make wheel   dist/*.whl
 # make slow, make slurm, make browser: the tests that take minutes (with the mutated configurations), a SLURM (slurm-wlm, munge), a headless Chromium
+# make all-tests: test, slow and browser, in one go
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# A worker takes tests that stand together, which share what they train; an idle one takes over half of what another has left.
+WORKERS := -n 3 --dist worksteal
+# Without bytecode each process compiles all modules, and each worker rewrites all assertions.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test slow slurm browser lint wheel clean
+.PHONY: train test slow slurm browser all-tests lint wheel clean
 
 train: .venv/installed
 	$(BIN)/lightning fit --config configs/vae/digits.yaml
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 3 $(ARGS)
+	$(PYTEST) $(WORKERS) $(ARGS)
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow -n 3 $(ARGS)
+	$(PYTEST) $(WORKERS) -m slow $(ARGS)
 
 slurm: .venv/installed
-	$(BIN)/python -m pytest -m slurm $(ARGS)
+	$(PYTEST) -m slurm $(ARGS)
 
 browser: .venv/installed
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(PYTEST) -m browser $(ARGS)
+
+all-tests: .venv/installed
+	$(PYTEST) $(WORKERS) -m 'not gpu and not download and not slurm' $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
