@@ -3,8 +3,8 @@
 In ``y = z / alpha`` and ``a = sigma / alpha`` the ODE is ``dy/da = (y - x_hat) / a`` (Karras et al. 2022, eq. 1 and 3).
 With a constant x_hat its solution is `toward`. All samplers take this step, each with its own x_hat.
 
-A state is ``z = alpha x + sigma eps`` in float64. Differences of nearly equal numbers are written with ``expm1``: at
-high signal-to-noise ratios, ``z - alpha x_hat`` would lose all digits.
+A state is ``z = alpha x + sigma eps`` in float64. Steps are written with ratios of neighbouring levels, so that none
+divides by a small sigma or alpha.
 """
 
 from abc import ABC, abstractmethod

@@ -31,7 +31,7 @@ COMPONENTS = (
     "lit_vae.models", "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules",
     "lit_vae.likelihoods", "lit_vae.priors", "lit_vae.posteriors", "lit_vae.flows", "lit_vae.quantizers",
     "lit_vae.realism", "lit_vae.features", "lit_vae.metrics.set_distances", "lit_vae.data", "lit_vae.sampling",
-    "callbacks",
+    "lit_vae.diffusion", "callbacks",
 )  # fmt: skip
 GIVEN_BY_THE_MODEL = {
     "in_shape", "out_shape", "out_shapes", "cond_dim", "in_channels", "out_channels", "grid", "spatial_channels",
@@ -41,7 +41,7 @@ NO_COMPONENTS = re.compile(
     r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|code_files|downloaded|checks)"
     r"|networks\.(layers|clock|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(with_realism|discrete)\b|models\.vae\.VariationalAutoencoder"
     r"|features\.(lpips|feature_net|inception)\b.*Network|data\.image_folder\.PictureDataModule|models\.base\.Autoencoder|callbacks\.references\.ReferenceStatistics"
-    r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack)"
+    r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack|diffusion\.noise_schedules\.NoiseSchedule)"
 )
 GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
@@ -53,10 +53,12 @@ GIVEN_TO = {
 ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
-    "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold", "min_log_scale",
-    "num_images", "weight", "context", "level", "fourier",
+    "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold",
+    "num_images", "weight", "context", "level", "fourier", "eta", "scale",
 }  # fmt: skip
 """Arguments of which some class takes 0."""
+ANY_SIGN = {"min_log_scale", "lam_min", "lam_max", "mean", "interval"}
+"""Logarithms, of which some class takes a negative one."""
 
 OTHERS = {
     Trainer: (
@@ -133,10 +135,10 @@ def test_a_number_that_cannot_be_meant_is_refused_with_its_key(kind, argument):
         hint = get_type_hints(vars(kind)["__init__"]).get(argument)
     by_default = inspect.signature(kind).parameters[argument].default is None
     assert bool(refused(kind, argument, None)) == (hint in (int, float) and not by_default)
-    assert refused(kind, argument, inside(-2)) or argument == "min_log_scale"
+    assert refused(kind, argument, inside(-2)) or argument in ANY_SIGN
     if kind not in OTHERS:
-        assert refused(kind, argument, inside(-1)) or argument == "min_log_scale"
-        assert refused(kind, argument, inside(0)) or argument in ZERO_MEANS_SOMETHING
+        assert refused(kind, argument, inside(-1)) or argument in ANY_SIGN
+        assert refused(kind, argument, inside(0)) or argument in ZERO_MEANS_SOMETHING | ANY_SIGN
         whole = "int" in str(get_type_hints(vars(kind)["__init__"])[argument])
         assert refused(kind, argument, inside(10**12)) or not whole or argument == "seed"
 
