@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_vae.encoded import EncodedSpec
+
 
 class CodeBatch(NamedTuple):
     """One batch: ``codes``, one ``(B, h, w)`` int64 per level, coarsest first, and labels ``y (B,)`` int64.
@@ -21,30 +23,19 @@ class CodeBatch(NamedTuple):
     y: Tensor
 
 
-@dataclass(frozen=True)
-class CodeSpec:
-    """Description of a data set of codes, known before any code is read.
+@dataclass(frozen=True, kw_only=True)
+class CodeSpec(EncodedSpec):
+    """Description of a data set of codes, known before any code is read. See `EncodedSpec` for the other arguments.
 
     Args:
         grids: ``(h, w)`` of each level, coarsest first.
         num_embeddings: number ``K`` of codes of each level.
-        num_classes: number of labels, 0 for codes without labels.
-        checkpoint: checkpoint of the model that made the codes and decodes them.
-        checkpoint_sha256: SHA-256 of that file.
         distortion: mean ``-log p(x | codes)`` of each split, in nats per image.
-        bits_per_dim: ``(D, offset)``: ``n`` nats of an image are ``n / (D log 2) + offset`` bits per dimension; None
-            if the nats are not a probability of the images.
-        class_names: names of the labels; empty if they have numbers only.
     """
 
     grids: tuple[tuple[int, int], ...]
     num_embeddings: tuple[int, ...]
-    num_classes: int
-    checkpoint: str
-    checkpoint_sha256: str
     distortion: dict[str, float]
-    bits_per_dim: tuple[int, float] | None
-    class_names: tuple[str, ...] = ()
 
 
 class CodeStatistics(NamedTuple):

@@ -41,6 +41,8 @@ LATENTS: Final = 4
 EXAMPLES: Final = 5
 OUTPUT: Final = 6
 SPREAD: Final = 7
+STORED: Final = 8
+"""Draws from posteriors on disk: a model that trains on them draws its own noise from ``LATENTS``."""
 
 _STREAMS: Final = 16
 """Level l of a hierarchy draws from stream ``LATENTS + 16 l``, the k-th draw of an output from ``OUTPUT + 16 k``."""

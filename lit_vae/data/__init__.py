@@ -1,4 +1,4 @@
-"""Image data sets, and codes of images, as Lightning data modules."""
+"""Image data sets, and codes and latents of images, as Lightning data modules."""
 
 from lit_vae.data.base import ImageDataModule
 from lit_vae.data.celeba import CelebA
@@ -7,6 +7,7 @@ from lit_vae.data.codes_module import Codes
 from lit_vae.data.digits import Digits
 from lit_vae.data.fake import FakeImages
 from lit_vae.data.image_folder import ImageFolder
+from lit_vae.data.latents_module import Latents
 from lit_vae.data.mnist import MNIST, FashionMNIST
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "FashionMNIST",
     "ImageDataModule",
     "ImageFolder",
+    "Latents",
 ]

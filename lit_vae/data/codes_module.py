@@ -1,20 +1,18 @@
 """The codes of a trained model, as a data set for a prior."""
 
-from collections.abc import Iterable
 from functools import cached_property
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_vae.codes import CodeBatch, CodeSpec
-from lit_vae.data.code_files import CodeFiles, Manifest, open_split, read_manifest
+from lit_vae.data.code_files import CodeFiles, CodeManifest, open_split, read_manifest
+from lit_vae.data.encoded_module import EncodedDataModule
 from lit_vae.data.loader import Loader, Source
 from lit_vae.data.orders import Order
-from lit_vae.data.splits import Part, Split, SplitDataModule
+from lit_vae.data.splits import Part, Split
 from lit_vae.noise import FIXED
 from lit_vae.ranges import PositiveInt, Seed, UnitInterval, checked
-from lit_vae.run.needs import Need, NeededFile
-from lit_vae.run.staging import staged
 
 
 class CodeLoader(Loader[CodeBatch, CodeBatch]):
@@ -26,7 +24,7 @@ class CodeLoader(Loader[CodeBatch, CodeBatch]):
         return CodeBatch(tuple(level.to(self.device, non_blocking=True) for level in stored.codes), y)
 
 
-class Codes(SplitDataModule[CodeBatch, CodeBatch]):
+class Codes(EncodedDataModule[CodeBatch, CodeBatch]):
     """Codes that ``lit-vae encode RUN --out DIR`` wrote, in batches of :class:`lit_vae.codes.CodeBatch`.
 
     The codes stay on disk; a batch reads only its rows. Shuffling, sharding and resuming are those of images
@@ -40,17 +38,18 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
             a smaller share of them: a prior trained on collapsed codes samples noise.
     """
 
+    what = "codes"
+
     @checked
     def __init__(
         self, root: str, batch_size: PositiveInt = 64, seed: Seed = 0, collapse_threshold: UnitInterval = 0.1
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+        super().__init__(root, batch_size, seed)
         self.save_hyperparameters()
-        self.root = str(staged(root))
         self.collapse_threshold = collapse_threshold
 
     @cached_property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> CodeManifest:
         """The description in the folder."""
         return read_manifest(self.root)
 
@@ -63,31 +62,16 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
         """
         return self.manifest.spec
 
-    def needs(self) -> Iterable[Need]:
-        """The folder, and the checkpoint that it names, which decodes the codes."""
-        yield CodesFolder("codes", self.root, "")
-        try:
-            spec = self.spec
-        except (FileNotFoundError, ValueError):  # reported as a problem of the folder
-            return
-        remedy = "Restore it, or encode again with another checkpoint and train a new prior."
-        yield NeededFile("stage 1 of the codes", spec.checkpoint, remedy, spec.checkpoint_sha256)
-
-    def prepare_data(self) -> None:
-        """Check that the folder contains codes.
-
-        Raises:
-            FileNotFoundError, ValueError: it does not.
-        """
-        read_manifest(self.root)
+    def open_split(self, split: str) -> CodeFiles:
+        """See `EncodedDataModule`."""
+        return open_split(self.root, self.manifest, split)
 
     def load(self, part: Part) -> dict[Split, Source[CodeBatch]]:
         """Open the splits of a part, and warn if the training codes are collapsed."""
-        splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
-        files: dict[Split, CodeFiles] = {split: open_split(self.root, self.manifest, split) for split in splits}
+        files = super().load(part)
         if part == "fit":
             self._warn_of_collapse()
-        return dict(files)
+        return files
 
     def make_loader(self, source: Source[CodeBatch], order: Order, training: bool) -> CodeLoader:
         """Return the loader of a split, on the trainer's device."""
@@ -112,17 +96,3 @@ class Codes(SplitDataModule[CodeBatch, CodeBatch]):
                 "the prior samples noise. Train the model that made the codes with fewer codes or with revival of dead "
                 "ones, or lower data.init_args.collapse_threshold."
             )
-
-
-class CodesFolder(NeededFile):
-    """A folder of codes that fits its description."""
-
-    def problem(self) -> str | None:
-        """See `Need`."""
-        try:
-            manifest = read_manifest(self.path)
-            for split in manifest.splits:
-                open_split(self.path, manifest, split)
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return None

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor, nn
 
 from lit_vae.codes import CodeBatch, CodeSpec
+from lit_vae.encoded import EncodedSpec
 from lit_vae.models.abilities import SamplesCodes
 from lit_vae.models.module import Model
 from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
@@ -185,7 +186,8 @@ class CodePrior(Model, SamplesCodes):
     def problems(self, spec: Any) -> list[str]:
         """Images instead of codes, other grids, another number of codes, missing labels."""
         if not isinstance(spec, CodeSpec):
-            return ["CodePrior: it is a prior of codes, and the data are images. Take lit_vae.data.Codes."]
+            what = "latents" if isinstance(spec, EncodedSpec) else "images"
+            return [f"CodePrior: it is a prior of codes, and the data are {what}. Take lit_vae.data.Codes."]
         found = []
         if self.grids != spec.grids:
             found.append(

@@ -193,7 +193,7 @@ class Model(Optimized, ABC):
     # ---- numbers ----------------------------------------------------------------------------------------------------
     @property
     def data_spec(self) -> Any:
-        """The `ImageSpec` or `CodeSpec` of the trainer's data module; None without one."""
+        """The `ImageSpec`, `CodeSpec` or `LatentSpec` of the trainer's data module; None without one."""
         return getattr(getattr(self.trainer_or_none, "datamodule", None), "spec", None)
 
     @property

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_vae.codes import CodeSpec
+from lit_vae.encoded import EncodedSpec
 from lit_vae.images import ImageSpec
 from lit_vae.models.module import Model
 from lit_vae.run.checkpoints import CHECKPOINTS
@@ -245,7 +245,7 @@ class RunDirectory(Callback):
             "split": "test",
             "num_images": self._tested,
             "data_fingerprint": datamodule.fingerprint("test") if hasattr(datamodule, "fingerprint") else None,
-            **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, CodeSpec) else {}),
+            **({"stage1_sha256": spec.checkpoint_sha256} if isinstance(spec, EncodedSpec) else {}),
             "protocols": protocols(trainer, "test"),
         }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Checkpoint = Literal["best", "last"]
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 MOST_BYTES = 2**32
 """A limit for the images of one sheet."""

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FREE = (
-    "lit_vae.images", "lit_vae.codes", "lit_vae.noise", "lit_vae.ranks", "lit_vae.factories", "lit_vae.ranges",
-    "lit_vae.intervals",
+    "lit_vae.images", "lit_vae.encoded", "lit_vae.codes", "lit_vae.latents", "lit_vae.noise", "lit_vae.ranks",
+    "lit_vae.factories", "lit_vae.ranges", "lit_vae.intervals",
     "lit_vae.run.forms", "lit_vae.run.lightning_internals", "lit_vae.run.needs", "lit_vae.run.offline",
     "lit_vae.run.staging", "lit_vae.run.threads", "lit_vae.run.weights",
 )  # fmt: skip

@@ -38,7 +38,7 @@ GIVEN_BY_THE_MODEL = {
     "in_grid", "out_grid",
 }  # fmt: skip
 NO_COMPONENTS = re.compile(
-    r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|code_files|downloaded|checks)"
+    r"(lit_vae\.)?(data\.(base|decode|loader|orders|pictures|splits|(code|latent|encoded)_files|encoded_module|latents_module\.LatentLoader|downloaded|checks)"
     r"|networks\.(layers|clock|pixelcnn_layers|pixelcnn_cache|autoregressive|tiling)|models\.(with_realism|discrete)\b|models\.vae\.VariationalAutoencoder"
     r"|features\.(lpips|feature_net|inception)\b.*Network|data\.image_folder\.PictureDataModule|models\.base\.Autoencoder|callbacks\.references\.ReferenceStatistics"
     r"|networks\.ldm\.(ResnetBlock|AttentionBlock|Downsample)|networks\.vqvae\.ResidualStack|diffusion\.noise_schedules\.NoiseSchedule)"

@@ -1,14 +1,16 @@
-"""``lit-vae encode``: the codes of all images, for a prior to be trained on."""
+"""``lit-vae encode``: the codes or latents of all images, for a prior to be trained on."""
 
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.tools.output import progress_bar
+from lit_vae.tools.priors.codes_on_disk import write_codes
+from lit_vae.tools.priors.latents_on_disk import write_latents
 from lit_vae.tools.runs import (
+    SPLITS,
     Checkpoint,
-    Split,
+    Run,
+    check_arguments,
     choose_device,
     find_run,
     load_autoencoder,
@@ -17,9 +19,11 @@ from lit_vae.tools.runs import (
 
 if TYPE_CHECKING:
     from lit_vae.data import ImageDataModule
-    from lit_vae.models.discrete import DiscreteAutoencoder
+    from lit_vae.models.base import Autoencoder
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+SHARD_SIZE = 8192
+"""Images in a file: 512 MiB for latents of 8 x 32 x 32 values. A killed process loses its work on one file."""
 
 
 def encode(
@@ -28,76 +32,68 @@ def encode(
     data_root: str | None = None,
     checkpoint: Checkpoint = "best",
     device: str | None = None,
+    mirrors: bool | None = None,
+    shard_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> None:
-    """Write the codes of all images, for a prior to be trained on (data: lit_vae.data.Codes).
+    """Write the codes or the latents of all images, for a prior to be trained on.
 
-    The folder also holds labels, the usage of the codes, the mean distortion of each split, and the SHA-256 of the
-    checkpoint. A prior that is trained on these codes decodes with this checkpoint only.
+    The folder is read by lit_vae.data.Codes or lit_vae.data.Latents. It also holds the labels and the SHA-256 of the
+    checkpoint, the only one that decodes them; of codes their usage and the mean distortion of each split, of latents
+    the mean and std of each channel. A model with a Gaussian posterior has latents: its mean and its log-variance are
+    written, and training draws from them. If encoding latents is interrupted, the same command goes on.
 
     Args:
-        run: Run directory or .ckpt file of an autoencoder with codes.
-        out: Folder to write; it must not exist. Default: RUN/codes.
+        run: Run directory or .ckpt file of an autoencoder with codes or with a Gaussian posterior.
+        out: Folder to write; it must not exist. Default: RUN/codes or RUN/latents.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
         checkpoint: Which checkpoint of a run directory.
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
+        mirrors: Also write the latents of mirrored training images. Default: if they were mirrored in training.
+        shard_size: Images in a file of latents. Default: 8192.
+        rank: Number of this process of several that share the work (latents only).
+        world_size: Number of these processes. The last to end completes the folder.
     """
-    from callbacks.periodic import untouched
-    from lit_vae.codes import CodeSpec
-    from lit_vae.data.code_files import CodeWriter, read_manifest
+    from lit_vae.models.abilities import HasPosterior
     from lit_vae.models.discrete import DiscreteAutoencoder
 
+    check_arguments("encode", {"shard_size": (shard_size, 1), "rank": (rank, 0), "world_size": (world_size, rank + 1)})
     found = find_run(run, checkpoint)
     model = load_autoencoder("encode", found, choose_device(device))
-    if not isinstance(model, DiscreteAutoencoder):
+    has_codes = isinstance(model, DiscreteAutoencoder)
+    if not has_codes and not (isinstance(model, HasPosterior) and model.gaussian_posterior):
         raise ValueError(
-            f"lit-vae encode: {type(model).__name__} has no codes. Give a run of a VQ-VAE; for a Gaussian latent, see"
-            " lit-vae fit-prior."
+            f"lit-vae encode: {type(model).__name__} has no codes and no Gaussian posterior of one latent. Give a run"
+            " of a VQ-VAE, a VAE or a KLAutoencoder."
+        )
+    if has_codes and (mirrors, shard_size, world_size) != (None, None, 1):
+        raise ValueError(
+            f"lit-vae encode: --mirrors, --shard_size, --rank and --world_size are for latents, and"
+            f" {type(model).__name__} has codes. Leave them out."
         )
     data = load_data(found, model, data_root, SPLITS)
-    spec = CodeSpec(
-        grids=model.grids,
-        num_embeddings=model.num_embeddings,
-        num_classes=data.spec.num_classes,
-        checkpoint=str(found.checkpoint.resolve()),
-        checkpoint_sha256=found.identity,
-        distortion={},
-        bits_per_dim=_bits_per_dim(model, data),
-        class_names=data.spec.class_names,
-    )
-    root = found.directory / "codes" if out is None else Path(out)
-    path = f"{type(model).__module__}.{type(model).__name__}"
-    with CodeWriter(root, spec, data.spec.shape, path) as writer, untouched(model):
-        for split in SPLITS:
-            if total := len(data.source(split)):
-                with progress_bar(f"encoding {split}") as progress:
-                    writer.write(split, total, _encoded(model, data, split, progress))
-    for name, summary in read_manifest(root).splits.items():
-        levels = zip(summary.perplexity, summary.code_usage, spec.num_embeddings, strict=True)
-        use = ", ".join(f"perplexity {p:.1f} and {100 * u:.0f} % used of {k}" for p, u, k in levels)
-        print(f"{name:5}  {summary.num_images} images  distortion {summary.distortion:.2f} nats  codes: {use}")
-    print(root)
+    root = found.directory / ("codes" if has_codes else "latents") if out is None else Path(out)
+    common = _common(found, model, data)
+    if isinstance(model, DiscreteAutoencoder):
+        write_codes(root, model, data, common)
+    else:
+        assert isinstance(model, HasPosterior)
+        mirrors = data.random_flip if mirrors is None else mirrors
+        write_latents(root, model, data, common, mirrors, shard_size or SHARD_SIZE, rank, world_size)
 
 
-def _encoded(
-    model: "DiscreteAutoencoder", data: "ImageDataModule", split: Split, progress: Callable[[int, int], None]
-) -> Iterator[Any]:
-    """Codes of each batch of a split, and the distortion ``-log p(x | codes)`` of each image in nats."""
-    from callbacks.panel import to_model
-    from lit_vae.codes import CodeBatch
-
-    done, total = 0, len(data.source(split))
-    for batch in data.ordered_dataloader(split):
-        x, y = to_model(batch, model)
-        codes = model.encode_codes(x, y)
-        distortion = -model.decode_codes(codes, y).log_prob(x)
-        done += len(x)
-        progress(done, total)
-        yield CodeBatch(codes, y), distortion
-
-
-def _bits_per_dim(model: "DiscreteAutoencoder", data: "ImageDataModule") -> tuple[int, float] | None:
-    """``(D, offset)`` of `CodeSpec`, from the likelihood's own conversion."""
+def _common(run: Run, model: "Autoencoder", data: "ImageDataModule") -> dict[str, Any]:
+    """The arguments of `EncodedSpec`."""
     import torch
 
     offset = model.likelihood.bits_per_dim(torch.zeros((), dtype=torch.float64), data.spec)
-    return None if offset is None else (math.prod(data.spec.shape), float(offset))
+    return {
+        "checkpoint": str(run.checkpoint.resolve()),
+        "checkpoint_sha256": run.identity,
+        "model": f"{type(model).__module__}.{type(model).__name__}",
+        "image_shape": data.spec.shape,
+        "num_classes": data.spec.num_classes,
+        "class_names": data.spec.class_names,
+        "bits_per_dim": None if offset is None else (math.prod(data.spec.shape), float(offset)),
+    }

@@ -117,8 +117,15 @@ def test_stage_1_alone_draws_uniform_codes_and_says_so(
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["encode", "VAE", "--out", "x"],
-         "lit-vae encode: VAE has no codes. Give a run of a VQ-VAE; for a Gaussian latent, see lit-vae fit-prior."),
+        (["encode", "AE", "--out", "x"],
+         "lit-vae encode: AE has no codes and no Gaussian posterior of one latent. Give a run of a VQ-VAE, a VAE or a"
+         " KLAutoencoder."),
+        (["encode", "STAGE1", "--out", "x", "--shard_size", 9],
+         "--mirrors, --shard_size, --rank and --world_size are for latents, and VQVAE has codes. Leave them out."),
+        (["encode", "VAE", "--out", "x", "--rank", 2, "--world_size", 2], "--world_size (=2) must be at least 3."),
+        (["encode", "VAE", "--out", "x", "--shard_size", 0], "--shard_size (=0) must be at least 1."),
+        (["encode", "VAE", "--out", "."],
+         "LatentWriter: root (='.') must not exist yet. Remove it or choose another --out."),
         (["encode", "PRIOR", "--out", "x"], "is a CodePrior, which has no latents. Give a run of an autoencoder."),
         (["encode", "STAGE1", "--out", "."],
          "CodeWriter: root (='.') must not exist yet. Remove it or choose another --out."),
@@ -150,6 +157,6 @@ def test_a_mistake_is_one_clear_error(
     expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = {"VAE": runs["VAE"], "PRIOR": two_stages.prior, "STAGE1": two_stages.stage1, "PIXELCNN": pixelcnn}
+    named = {"PRIOR": two_stages.prior, "STAGE1": two_stages.stage1, "PIXELCNN": pixelcnn, **runs}
     assert expected in fails(1, *[named.get(arg, arg) for arg in args])
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,8 @@ SPEC = CodeSpec(
     num_classes=100,
     checkpoint="runs/vqvae/checkpoints/last.ckpt",
     checkpoint_sha256="ab" * 32,
+    model="lit_vae.models.VQVAE",
+    image_shape=(3, 8, 8),
     distortion={},
     bits_per_dim=(192, 7.0),
 )
@@ -41,7 +43,7 @@ def in_batches(codes: CodeBatch, size: int = 6) -> Iterator[tuple[CodeBatch, tor
 def write_codes(root: Path, spec: CodeSpec = SPEC, sizes: dict[str, int] = SIZES) -> dict[str, CodeBatch]:
     """Write a folder and return what is in it."""
     made = {split: made_up(spec, n, seed) for seed, (split, n) in enumerate(sizes.items())}
-    with CodeWriter(root, spec, (3, 8, 8), "lit_vae.models.VQVAE") as writer:
+    with CodeWriter(root, spec) as writer:
         for split, codes in made.items():
             writer.write(split, len(codes.y), in_batches(codes))
     return made
@@ -50,8 +52,6 @@ def write_codes(root: Path, spec: CodeSpec = SPEC, sizes: dict[str, int] = SIZES
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     made = write_codes(tmp_path / "codes")
     manifest = read_manifest(tmp_path / "codes")
-    assert manifest.image_shape == (3, 8, 8)
-    assert manifest.model == "lit_vae.models.VQVAE"
     means = {split: 0.5 * (n - 1) / 2 for split, n in SIZES.items()}  # of 0, 0.5, 1, ...
     assert manifest.spec == replace(SPEC, distortion=means)
     for split, (codes, y) in made.items():
@@ -102,7 +102,7 @@ def test_codes_without_labels_and_without_bits(tmp_path: Path) -> None:
 
 def test_an_error_or_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def fail_after(root: Path, error: type[BaseException]) -> None:
-        with CodeWriter(root, SPEC, (3, 8, 8), "VQVAE") as writer:
+        with CodeWriter(root, SPEC) as writer:
             writer.write("train", 20, in_batches(made_up(SPEC, 20)))
             raise error
 
@@ -123,7 +123,7 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
-        CodeWriter(tmp_path, SPEC, (3, 8, 8), "VQVAE")
+        CodeWriter(tmp_path, SPEC)
     assert str(error.value) == (
         f"CodeWriter: root (={str(tmp_path)!r}) must not exist yet. Remove it or choose another --out."
     )
@@ -144,7 +144,7 @@ def test_codes_that_are_not_those_of_the_spec(tmp_path: Path, num_images: int, c
     batches = in_batches(made_up(SPEC, 20))
     with (
         pytest.raises(ValueError, match=message),
-        CodeWriter(tmp_path / "codes", replace(SPEC, **change), (3, 8, 8), "VQVAE") as writer,
+        CodeWriter(tmp_path / "codes", replace(SPEC, **change)) as writer,
     ):
         writer.write("train", num_images, batches)
     assert not list(tmp_path.iterdir())
@@ -154,7 +154,7 @@ def test_a_distortion_that_is_not_finite(tmp_path: Path) -> None:
     batches = [(made_up(SPEC, 2), torch.tensor([1.0, math.nan]))]
     with (
         pytest.raises(ValueError, match=r"CodeWriter: distortion \(=nan\) of val must be finite\. The model has div"),
-        CodeWriter(tmp_path / "codes", SPEC, (3, 8, 8), "VQVAE") as writer,
+        CodeWriter(tmp_path / "codes", SPEC) as writer,
     ):
         writer.write("val", 2, batches)
 

@@ -169,7 +169,7 @@ def test_wrong_arguments_are_told_at_once() -> None:
 def collapsed(root: Path) -> str:
     """Level 0 is used evenly, of the 300 codes of level 1 two are used, equally often."""
     spec = replace(SPEC, num_classes=0)
-    with CodeWriter(root, spec, (3, 8, 8), "VQVAE") as writer:
+    with CodeWriter(root, spec) as writer:
         for split in ("train", "val"):
             codes = (torch.arange(16).view(8, 1, 2) % 4, torch.arange(48).view(8, 2, 3) % 2)
             writer.write(split, 8, [(CodeBatch(codes, torch.full((8,), -1)), torch.zeros(8))])

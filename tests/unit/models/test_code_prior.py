@@ -138,7 +138,17 @@ def test_draws_are_the_same_under_autocast_and_leave_every_module_in_its_mode():
 
 
 def spec(grids=((2, 2),), num_embeddings=(3,), num_classes=2) -> CodeSpec:
-    return CodeSpec(grids, num_embeddings, num_classes, "a.ckpt", "abc", {"val": 10.0}, (4, 7.0))
+    return CodeSpec(
+        grids=grids,
+        num_embeddings=num_embeddings,
+        num_classes=num_classes,
+        checkpoint="a.ckpt",
+        checkpoint_sha256="abc",
+        model="lit_vae.models.VQVAE",
+        image_shape=(1, 2, 2),
+        distortion={"val": 10.0},
+        bits_per_dim=(4, 7.0),
+    )
 
 
 @pytest.mark.parametrize(
