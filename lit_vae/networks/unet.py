@@ -68,7 +68,7 @@ class UNet(nn.Module):
         fourier: octaves of Fourier features of the state, to see the last bits of levels; see `fourier_features`. VDM
             has [6, 7].
         dropout: rate in residual blocks.
-        checkpointing: store only the inputs of blocks for the backward pass: less memory, about a third more time.
+        checkpointing: store only the inputs of blocks for the backward pass: less memory, about a fifth more time.
 
     Raises:
         ValueError: sizes that do not divide, or heights of attention that no feature map has.
