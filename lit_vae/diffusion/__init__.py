@@ -25,6 +25,7 @@ from lit_vae.diffusion.predictions import (
     Velocity,
 )
 from lit_vae.diffusion.samplers import DDIM, Denoise, DPMSolverPlusPlus2M, DrawNoise, Heun, Sampler
+from lit_vae.diffusion.sampling import Sampling
 
 __all__ = [
     "DDIM",
@@ -55,6 +56,7 @@ __all__ = [
     "Prediction",
     "ProbabilityFlow",
     "Sampler",
+    "Sampling",
     "Score",
     "SquaredError",
     "UniformLogSNR",

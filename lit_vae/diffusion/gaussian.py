@@ -16,7 +16,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class AtData(NamedTuple):
-    """What the last state says of x: ``x = mean + noise``, with ``mean (B, *shape)`` and the noise's ``log_var ()``."""
+    """What the last state says of x: ``x = mean + noise``, ``(B, *shape)`` each."""
 
     mean: Tensor
     log_var: Tensor
@@ -63,7 +63,8 @@ class GaussianDiffusion(nn.Module):
     def at_data(self, x: Tensor, eps: Tensor) -> AtData:
         """The least noisy state of x, in units of x: ``z_0 / alpha_0 = x + eps / sqrt(SNR)``."""
         lam = self._end(self.schedule.lam_max, x)
-        return AtData(x + torch.exp(-0.5 * lam) * eps, -lam)
+        mean = x + torch.exp(-0.5 * lam) * eps
+        return AtData(mean, (-lam).expand_as(mean))
 
     def _end(self, lam: float | Tensor, like: Tensor) -> Tensor:
         return torch.as_tensor(lam, dtype=like.dtype, device=like.device)

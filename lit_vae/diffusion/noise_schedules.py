@@ -192,4 +192,5 @@ class LearnedMonotone(NoiseSchedule):
         """An increasing function of time, and its derivative: ``t + sum_k h_k sigmoid((t - c_k) / w_k)``."""
         step = ((t[..., None] - self.centres) / self.log_widths.exp()).sigmoid()
         heights = self.log_heights.exp()
-        return t + step @ heights, 1.0 + (step * (1.0 - step)) @ (heights / self.log_widths.exp())
+        slopes = step * (1.0 - step) * heights / self.log_widths.exp()
+        return t + (step * heights).sum(-1), 1.0 + slopes.sum(-1)  # no matrix product: autocast would round it to bf16

@@ -11,6 +11,7 @@ from lit_vae.models.pca import PCA
 from lit_vae.models.pixelcnn import PixelCNN
 from lit_vae.models.pixelvae import PixelVAE
 from lit_vae.models.vae import VAE
+from lit_vae.models.variational_diffusion import VariationalDiffusion
 from lit_vae.models.vqvae import VQVAE
 from lit_vae.models.vqvae2 import VQVAE2
 
@@ -28,4 +29,5 @@ __all__ = [
     "KLAutoencoder",
     "PixelCNN",
     "PixelVAE",
+    "VariationalDiffusion",
 ]

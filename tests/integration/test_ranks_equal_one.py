@@ -50,6 +50,7 @@ FAMILIES = [
             "pixelvae/mnist_binary",
             "pixelvae/mnist_two_grids",
             "prior/mnist_transformer",
+            "diffusion/digits",
             "compare/bsds/perceptual_gan",
         )
     ),

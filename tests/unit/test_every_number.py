@@ -54,7 +54,7 @@ ZERO_MEANS_SOMETHING = {
     "free_bits", "beta", "distortion_weight", "commitment_cost", "entropy_weight", "label_smoothing", "dropout",
     "decay", "delay", "start", "end", "value", "seed", "temperature", "pad", "num_classes", "num_test", "in_memory_mb",
     "num_workers", "iterations", "start_step", "attention_every", "least", "collapse_threshold",
-    "num_images", "weight", "context", "level", "fourier", "eta", "scale",
+    "num_images", "weight", "context", "level", "fourier", "eta", "scale", "label_dropout",
 }  # fmt: skip
 """Arguments of which some class takes 0."""
 ANY_SIGN = {"min_log_scale", "lam_min", "lam_max", "mean", "interval"}

@@ -160,7 +160,7 @@ def test_the_bound_of_independent_binary_pixels_is_their_entropy() -> None:
             levels = diffusion.objective(schedule, u.expand(len(nodes)))
             total += share * float(weight * (density * diffusion.diffusion_loss(denoise, x, levels, eps)).sum())
         mean, log_var = diffusion.at_data(x, eps)
-        parameters = torch.cat([mean, log_var.expand_as(mean)], 1)[:, :, None, None]
+        parameters = torch.cat([mean, log_var], 1)[:, :, None, None]
         last = -likelihood(parameters).log_prob(x[:, :, None, None])
         total += share * float((density * (diffusion.prior_loss(x) + last)).sum())
     entropy = -(p * math.log(p) + (1.0 - p) * math.log(1.0 - p))
@@ -177,7 +177,7 @@ def test_what_the_end_at_the_data_costs_eight_bit_pixels(lam_0: float, bits: flo
     x = levels.double() / 127.5 - 1.0
     diffusion = GaussianDiffusion(LinearLogSNR(lam_0, -5.0), Noise(), Bound())
     mean, log_var = diffusion.at_data(x, eps)
-    distribution = PixelLevels(256)(torch.cat([mean, log_var.expand_as(mean)], 1))
+    distribution = PixelLevels(256)(torch.cat([mean, log_var], 1))
     cost = -distribution.log_prob(x) / (192 * math.log(2.0))
     error = float(cost.std()) / math.sqrt(len(x))
     assert float(cost.mean()) == pytest.approx(bits, abs=max(4.0 * error, 0.002))

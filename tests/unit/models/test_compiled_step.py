@@ -6,11 +6,23 @@ import pytest
 import torch
 
 from lit_vae.codes import CodeBatch
+from lit_vae.diffusion import Bound, GaussianDiffusion, LinearLogSNR, PixelLevels, Velocity
 from lit_vae.hierarchies import VectorAndMap
 from lit_vae.images import Batch
 from lit_vae.likelihoods import Bernoulli, Categorical, LearnedGaussian
-from lit_vae.models import AE, CVAE, VAE, VQVAE, CodePrior, HierarchicalPixelVAE, KLAutoencoder, PixelCNN, PixelVAE
-from lit_vae.networks import MLP, GatedPixelCNN, LDMDecoder, LDMEncoder, VQVAEDecoder, VQVAEEncoder
+from lit_vae.models import (
+    AE,
+    CVAE,
+    VAE,
+    VQVAE,
+    CodePrior,
+    HierarchicalPixelVAE,
+    KLAutoencoder,
+    PixelCNN,
+    PixelVAE,
+    VariationalDiffusion,
+)
+from lit_vae.networks import MLP, GatedPixelCNN, LDMDecoder, LDMEncoder, UNet, VQVAEDecoder, VQVAEEncoder
 from lit_vae.noise import Draws
 from lit_vae.objectives import ELBO, IWAE, DReG
 from lit_vae.priors import ClassConditionalNormal, StandardNormal
@@ -43,6 +55,12 @@ def hierarchical_pixelvae():
     return HierarchicalPixelVAE(SHAPE, [[4], [2, 2, 2]], wiring, pixels, Bernoulli(), ELBO(), optimizer)
 
 
+def variational_diffusion():
+    process = GaussianDiffusion(LinearLogSNR(), Velocity(), Bound())
+    network = partial(UNet, width=8, multipliers=[1])
+    return VariationalDiffusion(SHAPE, network, process, PixelLevels(256), optimizer, num_classes=6)
+
+
 FAMILIES = {
     "AE": lambda: AE(SHAPE, [4], mlp, mlp, LearnedGaussian(), optimizer),
     "VAE": lambda: vae(ELBO(free_bits=0.1)),
@@ -57,6 +75,7 @@ FAMILIES = {
     "PixelCNN": lambda: PixelCNN(SHAPE, pixels, Categorical(), optimizer),
     "PixelVAE": lambda: PixelVAE(SHAPE, StandardNormal([4]), mlp, mlp, pixels, Bernoulli(), ELBO(), optimizer),
     "Hierarchical PixelVAE": hierarchical_pixelvae,
+    "VariationalDiffusion": variational_diffusion,
     "CodePrior": lambda: CodePrior([[2, 2]], [8], [pixels], optimizer),
 }
 
