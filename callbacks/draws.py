@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel
 from callbacks.periodic import data_spec
-from lit_vae.codes import CodeSpec
-from lit_vae.models.abilities import SamplesCodes
+from lit_vae.encoded import EncodedSpec
+from lit_vae.models.abilities import SamplesCodes, SecondStage
 from lit_vae.models.base import Autoencoder, ImageModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
@@ -53,18 +53,18 @@ class Draws(Panel):
         self.progress: Callable[[int, int], None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load stage 1 of the data's codes before anything is written."""
+        """Load stage 1 of codes or latents before anything is written."""
         super().setup(trainer, pl_module, stage)
         spec: Any = data_spec(trainer)
-        if stage in ("fit", "validate") and isinstance(spec, CodeSpec):
+        if stage in ("fit", "validate") and isinstance(spec, EncodedSpec):
             with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
                 self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
 
     def check_model(self, model: Model) -> None:
         """Only models of pixels or codes."""
-        if isinstance(model, Autoencoder) or not isinstance(model, (SamplesCodes, ImageModel)):
+        if isinstance(model, Autoencoder) or not isinstance(model, (SecondStage, ImageModel)):
             raise self._refuse(
-                f"{type(model).__name__} is not an autoregressive model of pixels or codes.",
+                f"{type(model).__name__} has latents of its own.",
                 "Take callbacks.Samples in trainer.callbacks.",
             )
         if not isinstance(model, SamplesCodes) and self.sampling != CodeSampling():
@@ -98,22 +98,22 @@ def draw_images(
 ) -> Tensor:
     """One image for each label ``y (n,)`` from a model of any family: ``(n, C, H, W)`` in [-1, 1].
 
-    Autoencoders give decoder means at draws from the prior, models of pixels exact draws, and models of codes the
-    decoder means of stage 1. The noise is drawn on the CPU and depends on the seed only.
+    Autoencoders give decoder means at draws from the prior, models of pixels exact draws, and models of codes or
+    latents the decoder means of stage 1. The noise is drawn on the CPU and depends on the seed only.
 
     Args:
         model: the model.
         y: labels.
         seed: seed of the noise.
-        decoder: stage 1 of a model of codes.
+        decoder: stage 1 of a model of codes or latents.
         sampling: how codes are drawn.
         progress: called with ``(done, total)`` positions while codes are drawn.
     """
     generator = Generator().manual_seed(seed)
     if decoder is None:
         return model.sample(len(y), y, sampling.temperature, generator)  # type: ignore[operator]
-    codes = model.sample_codes(len(y), y, sampling, generator, progress)  # type: ignore[operator]
-    return decoder.to(model.device).decode_codes(codes, y).mean.clamp(-1.0, 1.0)  # type: ignore[operator]
+    assert isinstance(model, SecondStage)
+    return model.sample_through(decoder.to(model.device), y, sampling, generator, progress)
 
 
 def _deviations(sampling: CodeSampling) -> str:

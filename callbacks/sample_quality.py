@@ -14,11 +14,11 @@ from callbacks.draws import draw_images
 from callbacks.panel import Split
 from callbacks.periodic import Periodic, data_spec, untouched
 from callbacks.references import ReferenceImages, ReferenceStatistics, reference_set
-from lit_vae.codes import CodeSpec
+from lit_vae.encoded import EncodedSpec
 from lit_vae.features import ImageFeatures
 from lit_vae.images import Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
-from lit_vae.models.abilities import SamplesCodes
+from lit_vae.models.abilities import SecondStage
 from lit_vae.models.base import ImageModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import AtLeastTwo, PositiveInt, Seed, checked
@@ -91,12 +91,12 @@ class SampleQuality(Periodic):
             yield ReferenceStatistics(images, self.reference, self.features, kept)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the real images (of stage 1 for a prior of codes); refuse what cannot be measured."""
+        """Find the real images (of stage 1 for a prior of codes or latents); refuse what cannot be measured."""
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
         spec: Any = data_spec(trainer)
-        if isinstance(spec, CodeSpec):
+        if isinstance(spec, EncodedSpec):
             with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
                 self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
         self.images = _real_images(getattr(trainer, "datamodule", None))
@@ -119,7 +119,7 @@ class SampleQuality(Periodic):
 
     def check_model(self, model: Model) -> None:
         """Only models that draw images."""
-        if not isinstance(model, (ImageModel, SamplesCodes)):
+        if not isinstance(model, (ImageModel, SecondStage)):
             raise self._refuse(f"{type(model).__name__} draws no images.", "Remove it from trainer.callbacks.")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,7 +197,7 @@ def measure_samples(
 def _real_images(data: Any) -> ReferenceImages:
     """The data module itself, or for codes the data module of stage 1."""
     spec = getattr(data, "spec", None)
-    if isinstance(spec, CodeSpec):
+    if isinstance(spec, EncodedSpec):
         return cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
     return data
 

@@ -7,6 +7,7 @@ from lit_vae.models.feature_net import FeatureNet
 from lit_vae.models.hierarchical_pixelvae import HierarchicalPixelVAE
 from lit_vae.models.hierarchical_vae import HierarchicalVAE
 from lit_vae.models.kl_autoencoder import KLAutoencoder
+from lit_vae.models.latent_diffusion import LatentDiffusion
 from lit_vae.models.pca import PCA
 from lit_vae.models.pixelcnn import PixelCNN
 from lit_vae.models.pixelvae import PixelVAE
@@ -27,6 +28,7 @@ __all__ = [
     "HierarchicalPixelVAE",
     "HierarchicalVAE",
     "KLAutoencoder",
+    "LatentDiffusion",
     "PixelCNN",
     "PixelVAE",
     "VariationalDiffusion",

@@ -1,6 +1,6 @@
 """Abstract bases for what only some families can do. Callbacks and tools test for them with ``isinstance``."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lit_vae.distributions import Distribution, Reparametrised
+from lit_vae.encoded import EncodedSpec
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.module import Model
 from lit_vae.noise import Draws
 from lit_vae.objectives import Level
 from lit_vae.objectives.bounds import importance_weighted_bound, log_weights
@@ -109,12 +111,71 @@ class HasCodes(Ability):
         """``p(x | codes)``."""
 
 
-class SamplesCodes(ABC):
+STAGE1 = "stage1"
+
+
+class SecondStage(Model):
+    """A model of what another model, its stage 1, made of images: codes or latents."""
+
+    encoded: ClassVar[str]
+    """What it is a model of, for errors."""
+
+    stage1: dict[str, str] | None = None
+    """``path`` and ``sha256`` of the checkpoint of stage 1; None before training."""
+
+    @abstractmethod
+    def sample_through(
+        self,
+        stage1: Any,
+        y: Tensor,
+        sampling: CodeSampling = CodeSampling(),  # noqa: B008  (frozen)
+        generator: Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Images in [-1, 1], one for each label: ``y (n,) -> (n, C, H, W)``.
+
+        Args:
+            stage1: the model that decodes, on the same device.
+            y: labels.
+            sampling: how codes are drawn; for codes only.
+            generator: of the noise; None: torch's generator.
+            progress: called with ``(done, total)``.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Remember which checkpoint made the data."""
+        spec = self.data_spec
+        if self.stage1 is None and isinstance(spec, EncodedSpec):
+            self.stage1 = {"path": spec.checkpoint, "sha256": spec.checkpoint_sha256}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save which checkpoint of stage 1 made the data: no other can decode them."""
+        super().on_save_checkpoint(checkpoint)
+        if self.stage1 is not None:
+            checkpoint[STAGE1] = dict(self.stage1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the name of stage 1.
+
+        Raises:
+            ValueError: the data are of another stage 1 than the model was trained on.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved, spec = checkpoint.get(STAGE1), self.data_spec
+        if saved is not None and isinstance(spec, EncodedSpec) and spec.checkpoint_sha256 != saved["sha256"]:
+            raise ValueError(
+                f"{type(self).__name__}: it was trained on {self.encoded} of {saved['path']} (SHA-256"
+                f" {saved['sha256'][:12]}), but data.root has {self.encoded} of {spec.checkpoint}"
+                f" ({spec.checkpoint_sha256[:12]}). Encode with the former, or train a new prior."
+            )
+        self.stage1 = saved or self.stage1
+
+
+class SamplesCodes(SecondStage):
     """A prior over the codes of another model, its stage 1."""
 
+    encoded = "codes"
     grids: tuple[tuple[int, int], ...]
-    stage1: dict[str, str] | None
-    """``path`` and ``sha256`` of the checkpoint of stage 1; None before training."""
 
     @abstractmethod
     def sample_codes(
@@ -126,3 +187,16 @@ class SamplesCodes(ABC):
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Tensor, ...]:
         """``n`` draws, the coarsest level first: ``(n, h_l, w_l)`` int64 each. Calls ``progress(done, total)``."""
+
+    @torch.no_grad()
+    def sample_through(
+        self,
+        stage1: HasCodes,
+        y: Tensor,
+        sampling: CodeSampling = CodeSampling(),  # noqa: B008  (frozen)
+        generator: Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Decoder means at drawn codes, clamped; see `SecondStage`."""
+        codes = self.sample_codes(len(y), y, sampling, generator, progress)
+        return stage1.decode_codes(codes, y).mean.clamp(-1.0, 1.0)

@@ -12,7 +12,6 @@ from torch import Generator, Tensor, nn
 from lit_vae.codes import CodeBatch, CodeSpec
 from lit_vae.encoded import EncodedSpec
 from lit_vae.models.abilities import SamplesCodes
-from lit_vae.models.module import Model
 from lit_vae.networks.autoregressive import AutoregressiveFactory, evaluating, generate
 from lit_vae.networks.vqvae import join
 from lit_vae.noise import Draws
@@ -24,10 +23,8 @@ Grid = tuple[int, int]
 ConditioningFactory = Callable[[int, int, Grid, Grid], nn.Module]
 """``(in_channels, out_channels, in_grid, out_grid) -> network`` from the levels above to this level."""
 
-STAGE1 = "stage1"
 
-
-class CodePrior(Model, SamplesCodes):
+class CodePrior(SamplesCodes):
     """``p(codes | y) = prod_l p(c_l | c_<l, y)``, each level position by position: algorithm 2 of Razavi et al. 2019.
 
     One autoregressive network per level, the coarsest first. Each lower level is conditioned on the codes of all levels
@@ -87,7 +84,6 @@ class CodePrior(Model, SamplesCodes):
                 self.embeddings_above.append(
                     nn.ModuleList(nn.Embedding(k, embedding_dim) for k in num_embeddings[:level])
                 )
-        self.stage1: dict[str, str] | None = None
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
@@ -150,36 +146,6 @@ class CodePrior(Model, SamplesCodes):
             return None
         tables: Any = self.embeddings_above[level - 1]
         return self.conditionings[level - 1](join([_embed(table, c) for table, c in zip(tables, codes, strict=False)]))
-
-    # ---- stage 1 ----------------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Remember which checkpoint encoded the codes."""
-        spec = self.data_spec
-        if self.stage1 is None and isinstance(spec, CodeSpec):
-            self.stage1 = {"path": spec.checkpoint, "sha256": spec.checkpoint_sha256}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save which checkpoint of stage 1 encoded the codes: no other can decode them."""
-        super().on_save_checkpoint(checkpoint)
-        if self.stage1 is not None:
-            checkpoint[STAGE1] = dict(self.stage1)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the name of stage 1.
-
-        Raises:
-            ValueError: the data are codes of another stage 1 than the prior was trained on.
-        """
-        super().on_load_checkpoint(checkpoint)
-        saved, spec = checkpoint.get(STAGE1), self.data_spec
-        if saved is not None and isinstance(spec, CodeSpec) and spec.checkpoint_sha256 != saved["sha256"]:
-            raise ValueError(
-                f"CodePrior: it was trained on codes of {saved['path']} (SHA-256 {saved['sha256'][:12]}), but data.root"
-                f" has codes of {spec.checkpoint} ({spec.checkpoint_sha256[:12]}). Encode with the former, or train"
-                " a new prior."
-            )
-        self.stage1 = saved or self.stage1
 
     # ---- before training, and numbers -------------------------------------------------------------------------------
 

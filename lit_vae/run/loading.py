@@ -48,7 +48,7 @@ def finite(value: torch.Tensor) -> bool:
 
 
 def load_stage1(path: str, sha256: str, device: torch.device) -> Model:
-    """The model whose codes a prior was trained on.
+    """The model whose codes or latents a prior was trained on.
 
     Raises:
         ValueError: the checkpoint is missing, or is another one.
@@ -60,7 +60,7 @@ def load_stage1(path: str, sha256: str, device: torch.device) -> Model:
         )
     if identity(checkpoint) != sha256:
         raise ValueError(
-            f"{path} is not the checkpoint whose codes the prior was trained on (SHA-256 {sha256[:12]}...). Restore the"
+            f"{path} is not the checkpoint that the prior was trained on (SHA-256 {sha256[:12]}...). Restore the"
             " old checkpoint, or encode again and train a new prior."
         )
     return load_model(checkpoint, device)

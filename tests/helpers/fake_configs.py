@@ -129,16 +129,20 @@ def covering(paths: list[Path], of: Callable[[Path], set[Any]]) -> list[Path]:
 
 
 def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: Path) -> Path:
-    """The configuration with few images, or codes of them, in place of its data."""
+    """The configuration with few images, or codes or latents of them, in place of its data."""
     config = read(path)
-    if config["data"]["class_path"] != "lit_vae.data.Codes":
+    encoded = {"lit_vae.data.Codes": fake_codes, "lit_vae.data.Latents": fake_latents}
+    if config["data"]["class_path"] not in encoded:
         return on_fake_images(path, tmp_path, feature_net)
+    config["trainer"] = with_small_networks(config["trainer"], feature_net)
     if name(path) in HEAVY | WIDE:
         config["model"] = narrowed(config["model"])
     if name(path) in HEAVY:
         config["model"] = quartered(config["model"])
-    config["data"]["init_args"] |= {"root": str(fake_codes(config["model"]["init_args"], tmp_path, lightning))}
-    config["data"]["init_args"] |= {"batch_size": 12, "collapse_threshold": 0.0}
+    root = encoded[config["data"]["class_path"]](config["model"]["init_args"], tmp_path, lightning)
+    config["data"]["init_args"] |= {"root": str(root), "batch_size": 12}
+    if encoded[config["data"]["class_path"]] is fake_codes:
+        config["data"]["init_args"]["collapse_threshold"] = 0.0
     config["trainer"].update(SHORT)
     config["trainer"]["callbacks"] = narrowed(config["trainer"]["callbacks"])
     if name(path) in HEAVY:  # and 5120 codes are not drawn one by one in a test
@@ -161,13 +165,27 @@ def fake_codes(prior: dict[str, Any], tmp_path: Path, lightning: Lightning) -> P
     ]
     for network in ("encoder", "decoder"):
         model[network]["init_args"] = {"width": 8, "residual_width": 4, "blocks": 1}
-    init_args = {"channels": 1, "size": size, "num_classes": prior.get("num_classes", 0), "values": "uint8", **FEW}
+    return _encoded(config, size, prior.get("num_classes", 0), tmp_path / "codes", lightning)
+
+
+def fake_latents(prior: dict[str, Any], tmp_path: Path, lightning: Lightning) -> Path:
+    """Latents of a small stage 1 with the shape that a prior is for."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "vae" / "digits.yaml").read_text())
+    config["model"]["init_args"] |= {"image_shape": [1, 16, 16]}
+    config["model"]["init_args"]["prior"]["init_args"]["shape"] = prior["latent_shape"]
+    return _encoded(config, 16, prior.get("num_classes", 0), tmp_path / "latents", lightning)
+
+
+def _encoded(config: dict[str, Any], size: int, num_classes: int, root: Path, lightning: Lightning) -> Path:
+    """What a stage 1, trained shortly on grey images, makes of them."""
+    init_args = {"channels": 1, "size": size, "num_classes": num_classes, "values": "uint8", **FEW}
     config["data"] = {"class_path": "lit_vae.data.FakeImages", "init_args": init_args}
     config["trainer"] = {**SHORT, "callbacks": []}
-    (tmp_path / "stage1.yaml").write_text(yaml.safe_dump(config))
-    lightning("fit", "--config", tmp_path / "stage1.yaml", "--run_dir", tmp_path / "stage1")
-    encode(str(tmp_path / "stage1"), str(tmp_path / "codes"), checkpoint="last")
-    return tmp_path / "codes"
+    stage1 = root.with_name("stage1")
+    (root.parent / "stage1.yaml").write_text(yaml.safe_dump(config))
+    lightning("fit", "--config", root.parent / "stage1.yaml", "--run_dir", stage1)
+    encode(str(stage1), str(root), checkpoint="last")
+    return root
 
 
 def with_small_networks(config: Any, feature_net: Path) -> Any:

@@ -51,6 +51,7 @@ FAMILIES = [
             "pixelvae/mnist_two_grids",
             "prior/mnist_transformer",
             "diffusion/digits",
+            "latent_diffusion/mnist",
             "compare/bsds/perceptual_gan",
         )
     ),

@@ -74,7 +74,7 @@ SHARED_BY_FAMILIES = (
     "lit_vae.models", "lit_vae.models.module", "lit_vae.models.optimized", "lit_vae.models.base",
     "lit_vae.models.abilities",
     "lit_vae.models.with_realism", "lit_vae.models.vae", "lit_vae.models.hierarchical_vae",
-    "lit_vae.models.pixel_decoder", "lit_vae.models.discrete",
+    "lit_vae.models.pixel_decoder", "lit_vae.models.discrete", "lit_vae.models.denoising",
 )  # fmt: skip
 
 

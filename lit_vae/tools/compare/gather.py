@@ -173,7 +173,7 @@ def _stage1(run: Run | None, checkpoint: Checkpoint) -> tuple[Entry | None, list
     """The autoencoder of a prior of codes, None for other runs; and notes about it."""
     if run is None:
         return None, []
-    from lit_vae.models.code_prior import STAGE1
+    from lit_vae.models.abilities import STAGE1
     from lit_vae.run.checkpoints import AtomicCheckpointIO
 
     whose = AtomicCheckpointIO().load_checkpoint(run.checkpoint).get(STAGE1)

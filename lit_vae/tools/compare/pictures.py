@@ -56,15 +56,15 @@ def make_pictures(entry: Entry, request: "Request", device: torch.device) -> Pic
     if entry.run is None:
         return _nothing("no checkpoint yet")
     from callbacks.periodic import untouched
+    from lit_vae.models.abilities import SecondStage
     from lit_vae.models.base import Autoencoder
-    from lit_vae.models.code_prior import CodePrior
 
     model = load_model(entry.run, device)
     name = type(model).__name__
     if entry.variant and not isinstance(model, Autoencoder):
         lacks = _LACKS[entry.variant]
         raise ValueError(f"lit-vae compare: {entry.given}: a {name} has {lacks}. Give {split_variant(entry.given)[0]}.")
-    if isinstance(model, CodePrior):
+    if isinstance(model, SecondStage):
         return _with_stage1(entry, model, request, device)
     if not hasattr(model, "image_shape"):
         raise ValueError(f"lit-vae compare: {entry.given}: {name} is no model of images. Leave the run out.")
@@ -159,7 +159,8 @@ def _with_stage1(entry: Entry, model: Any, request: "Request", device: torch.dev
         x, y = _images(entry.stage1, decoder, request)
         x_hat = decoder.reconstruct(x, y).float().cpu()  # type: ignore[operator]
         samples = panel.images(model, model.labels_for(NUM_SAMPLES, None)).float().cpu()
-    return Pictures(x.float().cpu(), x_hat, samples, "decoder means of stage 1 at codes drawn from the prior")
+    drawn = f"decoder means of stage 1 at {model.encoded} drawn from the prior"
+    return Pictures(x.float().cpu(), x_hat, samples, drawn)
 
 
 # ---- runs that were shown the same images ----------------------------------------------------------------------------

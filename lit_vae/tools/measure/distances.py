@@ -97,7 +97,7 @@ def _images_and_draw(
 ) -> "tuple[ImageDataModule, Callable[[Tensor, int], Tensor]]":
     """The real images, and a function ``(labels, seed) -> images`` that draws samples."""
     from callbacks.draws import draw_images
-    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.abilities import SecondStage
     from lit_vae.models.base import Autoencoder, ImageModel
     from lit_vae.run.loading import load_stage1
 
@@ -105,7 +105,7 @@ def _images_and_draw(
         if not isinstance(model, Autoencoder):
             raise ValueError(f"lit-vae evaluate: {type(model).__name__} has no --prior {prior}. Leave it out.")
         return load_data(run, model, data_root, [reference]), fitted_draw(model, load_prior(run, model, prior))
-    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
+    if isinstance(model, SecondStage) and (whose := model.stage1) is not None:
         stage1 = load_stage1(whose["path"], whose["sha256"], model.device)
         images = load_data(find_run(whose["path"], "last"), stage1, data_root, [reference])
         return images, partial(draw_images, model, decoder=stage1)

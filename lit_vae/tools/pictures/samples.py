@@ -63,12 +63,12 @@ def sample(
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
         top_k: For a prior of codes: draw from the k most probable codes.
         top_p: For a prior of codes: draw from the most probable codes that together have this probability.
-        stage1: For a prior of codes: path of its stage 1's checkpoint, if that was moved.
+        stage1: For a prior of codes or latents: path of its stage 1's checkpoint, if that was moved.
     """
     from callbacks import ClassSheet, Samples
     from callbacks.periodic import untouched
     from callbacks.samples import temperature_problem
-    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.abilities import SamplesCodes, SecondStage
     from lit_vae.models.base import Autoencoder, ImageModel
 
     scale = list(temperature) if isinstance(temperature, tuple) else temperature
@@ -80,13 +80,14 @@ def sample(
     if problem := temperature_problem(scale, model if prior == "model" else None):
         raise ValueError(f"lit-vae sample: --{problem}")
     number = find_label(model, label)
-    if not isinstance(model, SamplesCodes) and (top_k is not None or top_p != 1.0 or stage1 is not None):
-        raise ValueError(
-            f"lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for {type(model).__name__}."
-            " Leave them out."
-        )
+    for needs, given, kind in (
+        ("--top_k and --top_p need a prior of codes", top_k is not None or top_p != 1.0, SamplesCodes),
+        ("--stage1 needs a prior of codes or latents", stage1 is not None, SecondStage),
+    ):
+        if given and not isinstance(model, kind):
+            raise ValueError(f"lit-vae sample: {needs}, and a {type(model).__name__} is none. Leave them out.")
     if not isinstance(model, Autoencoder):
-        if not isinstance(model, (ImageModel, SamplesCodes)):
+        if not isinstance(model, (ImageModel, SecondStage)):
             raise ValueError(
                 f"lit-vae sample: {found.checkpoint} is a {type(model).__name__}, which draws no images. Give a run"
                 " of a model that does."
@@ -131,11 +132,11 @@ def _sample_without_latents(
     from callbacks import Draws
     from callbacks.drawing import arrange, sheet
     from callbacks.periodic import untouched
-    from lit_vae.models.abilities import SamplesCodes
+    from lit_vae.models.abilities import SecondStage
     from lit_vae.run.loading import load_stage1
 
     panel = Draws(n, sampling=sampling, seed=seed)
-    if isinstance(model, SamplesCodes) and (whose := model.stage1) is not None:
+    if isinstance(model, SecondStage) and (whose := model.stage1) is not None:
         panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
     check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
     caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")

@@ -94,7 +94,7 @@ def test_stage_1_moved_or_changed(tools: Tools, fails: Fails, two_stages: TwoSta
 
     shutil.copy(two_stages.stage1 / "checkpoints" / "last.ckpt", tmp_path / "gone.ckpt")
     message = fails(1, "sample", run, "--n", 4)
-    assert f"{tmp_path / 'gone.ckpt'} is not the checkpoint whose codes the prior was trained on (SHA-256 " in message
+    assert f"{tmp_path / 'gone.ckpt'} is not the checkpoint that the prior was trained on (SHA-256 " in message
     assert "encode again and train a new prior." in message
 
 
@@ -135,8 +135,8 @@ def test_stage_1_alone_draws_uniform_codes_and_says_so(
         (["sample", "PRIOR", "--top_k", 0], "lit-vae sample: CodeSampling: top_k (=0) must be at least 1."),
         (["sample", "PRIOR", "--top_p", 0], "CodeSampling: top_p (=0.0) must be greater than 0 and at most 1."),
         (["sample", "VAE", "--top_k", 3],
-         "lit-vae sample: --top_k, --top_p and --stage1 are for a prior of codes, not for VAE. Leave them out."),
-        (["sample", "PIXELCNN", "--top_p", 0.5], "are for a prior of codes, not for PixelCNN. Leave them out."),
+         "lit-vae sample: --top_k and --top_p need a prior of codes, and a VAE is none. Leave them out."),
+        (["sample", "PIXELCNN", "--top_p", 0.5], "need a prior of codes, and a PixelCNN is none. Leave them out."),
         (["sample", "PIXELCNN", "--temperature", 0.5],
          "PixelCNN: temperature (=0.5) must be 1: its draws are exact."),
         (["sample", "STAGE1", "--temperature", 0.5], "--temperature is not for the uniform codes of VQVAE."),

@@ -102,10 +102,7 @@ def test_drawing_does_not_touch_training(new_trainer: Any, data: Any, tmp_path: 
 def test_a_model_that_is_not_autoregressive_is_refused(new_model: Any, new_trainer: Any, data: Any) -> None:
     with pytest.raises(ValueError) as error:
         new_trainer(Draws()).fit(new_model("VAE"), datamodule=data)
-    assert (
-        str(error.value)
-        == "Draws: VAE is not an autoregressive model of pixels or codes. Take callbacks.Samples in trainer.callbacks."
-    )
+    assert str(error.value) == "Draws: VAE has latents of its own. Take callbacks.Samples in trainer.callbacks."
 
 
 def test_draws_of_pixels_are_exact() -> None:

@@ -64,7 +64,7 @@ def test_stage_1_is_loaded_if_it_is_what_it_was(checkpoint: Path) -> None:
     with pytest.raises(ValueError) as error:
         load_stage1(str(checkpoint), "0" * 64, CPU)
     assert str(error.value) == (
-        f"{checkpoint} is not the checkpoint whose codes the prior was trained on (SHA-256 000000000000...). Restore"
+        f"{checkpoint} is not the checkpoint that the prior was trained on (SHA-256 000000000000...). Restore"
         " the old checkpoint, or encode again and train a new prior."
     )
     checkpoint.unlink()

@@ -1,0 +1,103 @@
+"""Diffusion of latents against latents whose density is known."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from lit_vae.codes import CodeSpec
+from lit_vae.diffusion import Bound, ClassifierFree, GaussianDiffusion, LinearLogSNR, Original, Sampling
+from lit_vae.diffusion.log_snr import alpha, per_image, sigma
+from lit_vae.images import ImageSpec
+from lit_vae.latents import LatentBatch, LatentSpec
+from lit_vae.models import LatentDiffusion
+from lit_vae.noise import FIXED, Draws
+
+ADAM = partial(torch.optim.Adam, lr=1e-3)
+SHAPE = [2, 3, 3]
+STD = 0.7
+SPEC = LatentSpec(
+    checkpoint="stage1.ckpt", checkpoint_sha256="0" * 64, model="lit_vae.models.KLAutoencoder", image_shape=(1, 12, 12),
+    num_classes=0, bits_per_dim=None, shape=(2, 3, 3), mean=(1.0, -2.0), std=(0.5, 3.0), entropy={"val": -4.0},
+)  # fmt: skip
+
+
+class Best(nn.Module):
+    """``E[x | z]`` for independent normal latents of standard deviation `STD`."""
+
+    def __init__(self, shape: Any, cond_dim: int) -> None:
+        super().__init__()
+        self.var = nn.Parameter(torch.tensor(STD**2))
+
+    def forward(self, z: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+        a, s = per_image(alpha(lam), z), per_image(sigma(lam), z)
+        return a * self.var * z / (a**2 * self.var + s**2)
+
+
+def prior(**given: Any) -> LatentDiffusion:
+    process = GaussianDiffusion(LinearLogSNR(8.0, -8.0), Original(), Bound())
+    return LatentDiffusion(SHAPE, Best, process, ADAM, **given).eval()
+
+
+@torch.no_grad()
+def test_the_bound_is_the_entropy_of_the_latents_in_their_own_units() -> None:
+    """Oracle: the entropy of a Gaussian, plus ``sum ln std`` of the scaling."""
+    model, n = prior(), 100_000
+    model.latent_std.copy_(torch.tensor(SPEC.std).view(-1, 1, 1))
+    z = STD * torch.randn(n, *SHAPE, generator=Generator().manual_seed(0))
+    terms = model.step(LatentBatch(z, torch.full((n,), -1)), None, Draws(0, FIXED, torch.arange(n))).terms
+    entropy = 18 * 0.5 * math.log(2.0 * math.pi * math.e * STD**2) + 9 * math.log(0.5 * 3.0)
+    error = float(terms["nll"].view(20, -1).mean(1).std()) / math.sqrt(20)  # the levels of each part are even
+    assert error < 0.1
+    assert float(terms["nll"].mean()) == pytest.approx(entropy, abs=4.0 * error)
+    scaled = terms["prior"] + terms["last"] + terms["diffusion"]
+    assert torch.allclose(terms["nll"] - scaled, torch.tensor(9 * math.log(1.5)), atol=1e-4)
+    assert torch.equal(terms["loss"], scaled)
+
+
+def test_the_rate_is_the_bound_without_the_entropy_of_the_posterior() -> None:
+    found = prior()._with_derived({"nll": torch.tensor(10.0)}, "val", SPEC)
+    assert float(found["rate"]) == 14.0
+    assert "rate" not in prior()._with_derived({"nll": torch.tensor(10.0)}, "test", SPEC)
+
+
+@torch.no_grad()
+def test_draws_have_the_moments_of_the_latents_that_stage_1_decodes() -> None:
+    model = prior(sampling=Sampling(200))
+    model.latent_mean.copy_(torch.tensor(SPEC.mean).view(-1, 1, 1))
+    model.latent_std.copy_(torch.tensor(SPEC.std).view(-1, 1, 1))
+    z = model.sample_latents(torch.full((4000,), -1), Generator().manual_seed(0))
+    for channel, (mean, std) in enumerate(zip(SPEC.mean, SPEC.std, strict=True)):
+        of_channel = z[:, channel]
+        assert float(of_channel.mean()) == pytest.approx(mean, abs=4.0 * std * STD / math.sqrt(36_000))
+        assert float(of_channel.std()) == pytest.approx(std * STD, rel=0.03)
+
+
+def test_a_latent_that_is_no_map_is_refused() -> None:
+    process = GaussianDiffusion(LinearLogSNR(), Original(), Bound())
+    with pytest.raises(ValueError, match="must be that of a map"):
+        LatentDiffusion([16], Best, process, ADAM)
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "problem"),
+    [
+        (ImageSpec(1, 12, 12, 0, "uint8"), {}, "the data are images. Take lit_vae.data.Latents"),
+        (
+            CodeSpec(
+                checkpoint="", checkpoint_sha256="", model="", image_shape=(1, 4, 4), num_classes=0, bits_per_dim=None,
+                grids=((2, 2),), num_embeddings=(8,), distortion={},
+            ),
+            {},
+            "the data are codes",
+        ),
+        (SPEC, {"sampling": Sampling(guidance=ClassifierFree(2.0))}, "guidance needs classes"),
+        (SPEC, {"num_classes": 3}, "must be the number of the data's labels"),
+    ],
+)  # fmt: skip
+def test_data_that_do_not_fit_are_told(spec: Any, given: dict[str, Any], problem: str) -> None:
+    (found,) = prior(**given).problems(spec)
+    assert problem in found
