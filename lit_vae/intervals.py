@@ -38,8 +38,7 @@ def standard_error(replicates: Sequence[float]) -> float:
     >>> standard_error([1.0, 2.0, 3.0])  # of a mean: that of the groups' means
     1.1547005383792515
     """
-    mean = math.fsum(replicates) / len(replicates)
-    return math.sqrt((len(replicates) - 1) / len(replicates) * math.fsum((t - mean) ** 2 for t in replicates))
+    return math.sqrt((len(replicates) - 1) / len(replicates) * _squares(replicates))
 
 
 def half_width(replicates: Sequence[float]) -> float:
@@ -58,5 +57,12 @@ def over_repetitions(values: Sequence[float]) -> Estimate:
 
     n = len(values)
     mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    variance = _squares(values) / (n - 1)
     return Estimate(mean, float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n))
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squares around the mean. Of equal values it is 0, and not what rounding leaves of it."""
+    shifted = [value - values[0] for value in values]
+    mean = math.fsum(shifted) / len(shifted)
+    return math.fsum((value - mean) ** 2 for value in shifted)

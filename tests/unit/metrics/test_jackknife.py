@@ -114,3 +114,9 @@ def test_a_difference_on_the_same_images_is_known_better_than_either_number() ->
     a, b = (hard + 0.1 * torch.randn(400) for _ in range(2))
     first, second = (rows(SplitMean(), x, torch.arange(400))[1:] for x in (a, b))
     assert half_width((first - second).tolist()) < 0.25 * half_width(first.tolist())
+
+
+def test_equal_replicates_have_no_interval() -> None:
+    """Their sum divided by their number is not always the number again."""
+    replicates = [34.0 / 35.0] * GROUPS
+    assert half_width(replicates) == 0.0
