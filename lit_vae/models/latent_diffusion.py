@@ -28,11 +28,11 @@ from lit_vae.sampling import CodeSampling
 class LatentDiffusion(DenoisingModel, SecondStage):
     """A prior over the latents that `lit_vae.data.Latents` draws from the posteriors of stage 1.
 
-    The network sees latents of mean 0 and variance 1 in each channel. ``nll`` bounds ``-log p(z)`` of the latents that
-    stage 1 decodes, so it does not depend on their scale: ``-log p(z) = -log p(z') + sum ln std``. The ``rate`` is
-    ``nll`` minus the entropy of ``q(z|x)``: the nats that an image's latent costs. It compares with the rates of other
-    priors of the same stage 1. With its distortion it bounds ``-log p(x)`` only if the decoder was trained as a
-    likelihood.
+    The network sees latents of mean 0 and variance 1 in each channel. ``latent_nll`` bounds ``-log p(z)`` of the
+    latents that stage 1 decodes, so it does not depend on their scale: ``-log p(z) = -log p(z') + sum ln std``. The
+    ``rate`` is ``latent_nll`` minus the entropy of ``q(z|x)``: the nats that the latent of an image costs. It compares
+    with the rates of other priors of the same stage 1. Rate and distortion together bound ``-log p(x)`` only if the
+    decoder was trained as a likelihood.
 
     Args:
         latent_shape: of a latent, ``[c, h, w]``.
@@ -46,7 +46,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
     """
 
     encoded = "latents"
-    term_names = ("loss", "nll", "prior", "last", "diffusion")
+    term_names = ("loss", "latent_nll", "prior", "last", "diffusion")
 
     def step(self, batch: LatentBatch, step: int | None, draws: Draws | None) -> Step:
         """Minus a bound of log p(z), see `bound`; ``prior``, ``last`` and ``diffusion`` are of the scaled latents."""
@@ -54,7 +54,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
         if not terms:
             return result
         nll = terms["prior"] + terms["last"] + terms["diffusion"] + self.log_scale
-        return result._replace(terms={**result.terms, "nll": nll, **terms})
+        return result._replace(terms={**result.terms, "latent_nll": nll, **terms})
 
     def last_distribution(self, mean: Tensor, log_var: Tensor) -> Distribution:
         """A Gaussian around ``z_0 / alpha_0``, with its noise."""
@@ -134,7 +134,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
         return found + self._label_problems(spec.num_classes)
 
     def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
-        """Add the rate: ``nll`` minus the mean entropy of the split's posteriors."""
-        if not isinstance(spec, LatentSpec) or split not in spec.entropy or "nll" not in means:
+        """Add the rate: ``latent_nll`` minus the mean entropy of the split's posteriors."""
+        if not isinstance(spec, LatentSpec) or split not in spec.entropy or "latent_nll" not in means:
             return means
-        return {**means, "rate": means["nll"] - spec.entropy[split]}
+        return {**means, "rate": means["latent_nll"] - spec.entropy[split]}

@@ -206,9 +206,13 @@ def _cost(records: Records) -> dict[str, Number]:
 
 
 def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> dict[str, Number]:
-    """A prior's numbers beside those of its stage 1, on the images of stage 1. The costs are added."""
+    """A prior's numbers beside those of its stage 1, on the images of stage 1. The costs are added.
+
+    Rate and bounds of stage 1 are left out, since they are of the prior that it was trained with.
+    """
     of_images = next((number.data for number in stage1.values() if number.split), {})
-    merged = dict(stage1)
+    merged = _without(stage1, LIKELIHOOD)
+    merged |= {name: number for name, number in stage1.items() if name == "distortion"}
     for name, number in own.items():
         if number.split:
             merged[name] = Number(number.value, number.split, of_images, number.protocol)

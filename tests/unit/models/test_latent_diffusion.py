@@ -50,18 +50,18 @@ def test_the_bound_is_the_entropy_of_the_latents_in_their_own_units() -> None:
     z = STD * torch.randn(n, *SHAPE, generator=Generator().manual_seed(0))
     terms = model.step(LatentBatch(z, torch.full((n,), -1)), None, Draws(0, FIXED, torch.arange(n))).terms
     entropy = 18 * 0.5 * math.log(2.0 * math.pi * math.e * STD**2) + 9 * math.log(0.5 * 3.0)
-    error = float(terms["nll"].view(20, -1).mean(1).std()) / math.sqrt(20)  # the levels of each part are even
+    error = float(terms["latent_nll"].view(20, -1).mean(1).std()) / math.sqrt(20)  # the levels of each part are even
     assert error < 0.1
-    assert float(terms["nll"].mean()) == pytest.approx(entropy, abs=4.0 * error)
+    assert float(terms["latent_nll"].mean()) == pytest.approx(entropy, abs=4.0 * error)
     scaled = terms["prior"] + terms["last"] + terms["diffusion"]
-    assert torch.allclose(terms["nll"] - scaled, torch.tensor(9 * math.log(1.5)), atol=1e-4)
+    assert torch.allclose(terms["latent_nll"] - scaled, torch.tensor(9 * math.log(1.5)), atol=1e-4)
     assert torch.equal(terms["loss"], scaled)
 
 
 def test_the_rate_is_the_bound_without_the_entropy_of_the_posterior() -> None:
-    found = prior()._with_derived({"nll": torch.tensor(10.0)}, "val", SPEC)
+    found = prior()._with_derived({"latent_nll": torch.tensor(10.0)}, "val", SPEC)
     assert float(found["rate"]) == 14.0
-    assert "rate" not in prior()._with_derived({"nll": torch.tensor(10.0)}, "test", SPEC)
+    assert "rate" not in prior()._with_derived({"latent_nll": torch.tensor(10.0)}, "test", SPEC)
 
 
 @torch.no_grad()
