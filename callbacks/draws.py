@@ -1,4 +1,4 @@
-"""Pictures of samples of autoregressive models."""
+"""Pictures of samples of models without latents: autoregressive and diffusion models, and priors of codes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,7 @@ from callbacks.periodic import data_spec
 from lit_vae.encoded import EncodedSpec
 from lit_vae.models.abilities import SamplesCodes, SecondStage
 from lit_vae.models.base import Autoencoder, ImageModel
+from lit_vae.models.denoising import DenoisingModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
 from lit_vae.run.loading import load_stage1
@@ -21,10 +22,10 @@ from lit_vae.sampling import CodeSampling
 
 
 class Draws(Panel):
-    """Exact samples with the same noise throughout training: panel ``draws``. One row per class, if there are labels.
+    """Samples with the same noise throughout training: panel ``draws``. One row per class, if there are labels.
 
     A `lit_vae.models.PixelCNN` draws pixels. A `lit_vae.models.CodePrior` draws codes; the picture shows the decoder
-    means of its stage 1.
+    means of its stage 1. A diffusion model draws by its ``sampling``, with the same noise for each class.
 
     Args:
         num_images: images on the sheet; with classes, rounded up to full rows.
@@ -48,7 +49,7 @@ class Draws(Panel):
         super().__init__(every_n_epochs)
         self.num_images, self.seed = num_images, seed
         self.sampling = CodeSampling() if sampling is None else sampling
-        self.caption = f"Draws from the model{_deviations(self.sampling)}"
+        self.caption = self.caption_of(None)
         self.decoder: Model | None = None
         self.progress: Callable[[int, int], None] | None = None
 
@@ -72,16 +73,27 @@ class Draws(Panel):
                 f"sampling (={self.sampling}) is for codes, but {type(model).__name__} draws pixels exactly.",
                 "Remove init_args.sampling.",
             )
+        self.caption = self.caption_of(model)
+
+    def caption_of(self, model: Model | None, by_class: bool = True) -> str:
+        """How a model draws; ``by_class``: on a sheet with a row for each of its classes."""
+        said = f"Draws from the model{_deviations(self.sampling)}"
+        if not isinstance(model, DenoisingModel):
+            return said
+        shared = ", the same noise in each column" if by_class and model.num_classes else ""
+        return f"{said}, {model.sampling}{shared}"
 
     def draw(self, model: Model, images: Images | None = None) -> Image.Image:
         """A nearly square sheet, or one row per class."""
         classes = model.num_classes
         if not classes:
             return sheet(arrange(self.images(model, model.labels_for(self.num_images, None))))
-        y = torch.arange(classes, device=model.device).repeat_interleave(-(-self.num_images // classes))
-        return sheet(
-            self.images(model, y).unflatten(0, (classes, -1)), row_labels=[model.class_name(c) for c in range(classes)]
-        )
+        y = torch.arange(classes, device=model.device)[:, None].expand(-1, -(-self.num_images // classes))
+        if isinstance(model, DenoisingModel):  # each row with the same seed, as a `ClassSheet`
+            rows = torch.stack([self.images(model, row) for row in y])
+        else:
+            rows = self.images(model, y.flatten()).unflatten(0, y.shape)
+        return sheet(rows, row_labels=[model.class_name(c) for c in range(classes)])
 
     def images(self, model: Model, y: Tensor) -> Tensor:
         """One image for each label ``y (n,)``: ``(n, C, H, W)`` in [-1, 1]; see `draw_images`."""

@@ -24,11 +24,12 @@ from lit_vae.diffusion.predictions import (
     Score,
     Velocity,
 )
-from lit_vae.diffusion.samplers import DDIM, Denoise, DPMSolverPlusPlus2M, DrawNoise, Heun, Sampler
-from lit_vae.diffusion.sampling import Sampling
+from lit_vae.diffusion.samplers import DDIM, SAMPLERS, Denoise, DPMSolverPlusPlus2M, DrawNoise, Heun, Sampler
+from lit_vae.diffusion.sampling import Sampling, Watch
 
 __all__ = [
     "DDIM",
+    "SAMPLERS",
     "Bound",
     "BoundInSteps",
     "ClassifierFree",
@@ -63,5 +64,6 @@ __all__ = [
     "UniformTime",
     "UniformTimes",
     "Velocity",
+    "Watch",
     "with_nodes",
 ]

@@ -40,6 +40,10 @@ class ClassifierFree:
             )
         self.scale, self.interval = scale, interval
 
+    def __str__(self) -> str:
+        where = "" if self.interval is None else f" at log-SNR {self.interval[0]:g} to {self.interval[1]:g}"
+        return f"guidance {self.scale:g}{where}"
+
     def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
         """The guided network.
 

@@ -47,6 +47,9 @@ class Sampler(ABC):
     Each image depends on its own z and its own noise only.
     """
 
+    def __str__(self) -> str:
+        return type(self).__name__
+
     def __call__(self, denoise: Denoise, z: Tensor, lams: Tensor, noise: DrawNoise) -> Tensor:
         """Images ``(B, ...)``: the expected image at the last node, which is a step of first order to ``sigma = 0``.
 
@@ -76,6 +79,9 @@ class DDIM(Sampler):
     @checked
     def __init__(self, eta: UnitInterval = 0.0) -> None:
         self.eta = eta
+
+    def __str__(self) -> str:
+        return f"DDIM (eta {self.eta:g})" if self.eta else "DDIM"
 
     def solve(self, denoise: Denoise, z: Tensor, lams: Tensor, noise: DrawNoise) -> Tensor:
         """Order 1."""
@@ -112,3 +118,12 @@ class DPMSolverPlusPlus2M(Sampler):
             z = toward(z, middle, t, s)
             before, last = t, x_hat
         return z
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddim": DDIM(),
+    "ancestral": DDIM(eta=1.0),
+    "heun": Heun(),
+    "dpmpp_2m": DPMSolverPlusPlus2M(),
+}
+"""Short names, for command lines."""

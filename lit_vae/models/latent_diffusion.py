@@ -100,9 +100,9 @@ class LatentDiffusion(DenoisingModel, SecondStage):
             self.latent_mean.copy_(torch.tensor(spec.mean).view(-1, 1, 1))
             self.latent_std.copy_(torch.tensor(spec.std).view(-1, 1, 1))
 
-    def sample_latents(self, y: Tensor, generator: Generator | None = None) -> Tensor:
+    def sample_latents(self, y: Tensor, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         """One latent for each label, as stage 1 decodes it: ``(n,) -> (n, c, h, w)``."""
-        return self.draw(y, 1.0, generator) * self.latent_std + self.latent_mean
+        return self.draw(y, temperature, generator) * self.latent_std + self.latent_mean
 
     @torch.no_grad()
     def sample_through(
@@ -114,7 +114,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Decoder means at drawn latents, clamped; see `SecondStage`."""
-        z = self.sample_latents(y, generator).to(stage1.dtype)
+        z = self.sample_latents(y, generator, sampling.temperature).to(stage1.dtype)
         return stage1.decode(z, y).mean.clamp(-1.0, 1.0)
 
     def problems(self, spec: Any) -> list[str]:

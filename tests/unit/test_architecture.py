@@ -53,6 +53,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     # what the interface of base.py returns is a distribution, and panels ask which
     "callbacks": (
         "callbacks", "lit_vae.models.base", "lit_vae.models.abilities", "lit_vae.models.module",
+        "lit_vae.models.denoising", "lit_vae.diffusion",
         "lit_vae.models.with_realism", "lit_vae.metrics", "lit_vae.run",
         "lit_vae.distributions", "lit_vae.sampling", "lit_vae.features", "lit_vae.interop", "lit_vae.realism",
     ),

@@ -16,6 +16,7 @@ from lit_vae.tools.runs import (
     find_run,
     load_model,
 )
+from lit_vae.tools.solvers import SamplerName, change_sampling, show_steps
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,10 @@ def sample(
     top_k: int | None = None,
     top_p: float = 1.0,
     stage1: str | None = None,
+    steps: int | None = None,
+    sampler: SamplerName | None = None,
+    guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> None:
     """Draw images from the model.
 
@@ -64,6 +69,13 @@ def sample(
         top_k: For a prior of codes: draw from the k most probable codes.
         top_p: For a prior of codes: draw from the most probable codes that together have this probability.
         stage1: For a prior of codes or latents: path of its stage 1's checkpoint, if that was moved.
+        steps: For a diffusion model: number of noise levels on the way from noise to image. Default: as in the run.
+        sampler: For a diffusion model: how it steps. ancestral draws new noise in each step, the others do not; heun
+            calls the network twice in each. Default: as in the run.
+        guidance: For a class-conditional diffusion model: scale of classifier-free guidance. 1 is none, 0 ignores the
+            class. Default: as in the run.
+        guidance_interval: For a diffusion model: guide at these log signal-to-noise ratios only, such as [-3,5]. Noise
+            is below, the image above. Default: as in the run.
     """
     from callbacks import ClassSheet, Samples
     from callbacks.periodic import untouched
@@ -86,6 +98,7 @@ def sample(
     ):
         if given and not isinstance(model, kind):
             raise ValueError(f"lit-vae sample: {needs}, and a {type(model).__name__} is none. Leave them out.")
+    change_sampling("sample", model, steps, sampler, guidance, guidance_interval)
     if not isinstance(model, Autoencoder):
         if not isinstance(model, (ImageModel, SecondStage)):
             raise ValueError(
@@ -126,21 +139,24 @@ def _sample_without_latents(
     stage1: str | None,
     device: "torch.device",
 ) -> None:
-    """Draw a sheet from an autoregressive model: of pixels, or of codes that stage 1 decodes."""
+    """Draw a sheet from a model of pixels, or of codes that stage 1 decodes."""
     import torch
 
     from callbacks import Draws
     from callbacks.drawing import arrange, sheet
     from callbacks.periodic import untouched
     from lit_vae.models.abilities import SecondStage
+    from lit_vae.models.denoising import DenoisingModel
     from lit_vae.run.loading import load_stage1
 
     panel = Draws(n, sampling=sampling, seed=seed)
     if isinstance(model, SecondStage) and (whose := model.stage1) is not None:
         panel.decoder = load_stage1(stage1 or whose["path"], whose["sha256"], device)
     check_memory("sample", f"--n {n}", n, getattr(panel.decoder or model, "image_shape", ()))
-    caption = panel.caption + ("" if label is None else f", label {model.class_name(label)}")
+    caption = panel.caption_of(model, label is None) + ("" if label is None else f", label {model.class_name(label)}")
     with untouched(model), progress_bar("sampling") as panel.progress:
+        if isinstance(model, DenoisingModel):
+            show_steps(model, (model.num_classes or 1) if label is None else 1, panel.progress)
         if label is None:
             picture = panel.draw(model)
         else:

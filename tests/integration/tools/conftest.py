@@ -10,12 +10,10 @@ import pytest
 import torch
 import yaml
 from study_helpers import Pages, stand_in
-from tools_helpers import Fails, RunCopy, Tools
+from tools_helpers import ROOT, Fails, RunCopy, Tools, trained
 
 from lit_vae.cli import main as lightning_main
 from lit_vae.tools import main
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def config_of(family: str) -> dict[str, Any]:
@@ -51,16 +49,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             patch.setattr(sys, "argv", ["lightning", "fit", "--config", str(config), "--run_dir", str(folder / family)])
             lightning_main()
     return trained
-
-
-def trained(config: dict[str, Any], folder: Path) -> Path:
-    """The run of a configuration."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["lightning", "fit", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")]
-        patch.setattr("sys.argv", command)
-        lightning_main()
-    return folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from lit_vae.images import ImageSpec
 from lit_vae.latents import LatentBatch, LatentSpec
 from lit_vae.models import LatentDiffusion
 from lit_vae.noise import FIXED, Draws
+from lit_vae.sampling import CodeSampling
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 SHAPE = [2, 3, 3]
@@ -101,3 +102,8 @@ def test_a_latent_that_is_no_map_is_refused() -> None:
 def test_data_that_do_not_fit_are_told(spec: Any, given: dict[str, Any], problem: str) -> None:
     (found,) = prior(**given).problems(spec)
     assert problem in found
+
+
+def test_a_temperature_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"LatentDiffusion: temperature \(=0\.5\) must be 1"):
+        prior().sample_through(None, torch.zeros(2), CodeSampling(temperature=0.5))  # type: ignore[arg-type]
