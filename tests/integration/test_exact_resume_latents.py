@@ -58,3 +58,14 @@ def test_a_hierarchy_is_resumed_and_drawn_from(
     run = stopped_and_resumed(lightning, config, tmp_path)
     sample(str(run), n=4, checkpoint="last", temperature=0.5, out=str(tmp_path / "sheet.png"))
     assert (tmp_path / "sheet.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_diffusion_model_is_resumed(lightning: Lightning, digits_config: Path, tmp_path: Path) -> None:
+    """With hidden labels and a learned schedule."""
+    config = schedule_and_ema(digits_config, tmp_path, 1)
+    settings = yaml.safe_load(config.read_text())
+    settings["model"] = narrowed(yaml.safe_load((CONFIGS / "diffusion" / "digits.yaml").read_text())["model"])
+    settings["data"]["init_args"]["dequantize"] = False
+    config.write_text(yaml.safe_dump(settings))
+    stopped_and_resumed(lightning, config, tmp_path)
