@@ -75,7 +75,7 @@ class ValueProblem:
 
     component: str
     argument: str
-    value: float | None
+    value: float | Mapping[str, Any] | None
     expected: str
     key: str
 
@@ -151,6 +151,8 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
             if inner is None and (what := _never_null(own.get(name))) and not _is_null_by_default(kind, name):
                 # the parser accepts null for any type
                 yield ValueProblem(component, name, None, f"{what}, not null", f"{below}.{name}")
+            if isinstance(inner, Mapping) and _is_factory(own.get(name)) and _names_no_class(inner):
+                yield ValueProblem(component, name, {}, "a component with a class_path", f"{below}.{name}")
             yield from _numbers(inner, hints.get(name, Any), component, name, f"{below}.{name}", others)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -172,6 +174,16 @@ def _never_null(hint: Any) -> str | None:
     """What a value is, in words, if its annotation is that of a plain type."""
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return _PLAIN.get(plain) if isinstance(plain, type) else None
+
+
+def _is_factory(hint: Any) -> bool:
+    """Whether an annotation is that of a callable, perhaps an optional one."""
+    return any(get_origin(part) is Callable for part in (hint, *get_args(hint)))
+
+
+def _names_no_class(part: Mapping[str, Any]) -> bool:
+    """Whether a part names no class; the parser takes an annotation such as ``typing.Union`` for one then."""
+    return str(part.get("class_path", "typing.")).startswith("typing.")
 
 
 def _is_null_by_default(kind: Any, argument: str) -> bool:

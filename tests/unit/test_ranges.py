@@ -135,6 +135,15 @@ def test_null_is_no_number_unless_its_annotation_has_it():
     assert str(problems[0]) == "Interpolations: steps (=None) must be a number, not null."
 
 
+@pytest.mark.parametrize("given", [{}, {"class_path": "typing.Union"}], ids=["as given", "as parsed"])
+def test_a_mapping_without_a_class_is_no_component(given):
+    """The parser takes the annotation of a callable's result for the class."""
+    config = {"model": {"class_path": "lit_vae.models.VAE", "init_args": {"lr_scheduler": given}}}
+    (problem,) = problems_in(config, {}, {})
+    assert str(problem) == "VAE: lr_scheduler (={}) must be a component with a class_path."
+    assert problem.key == "model.init_args.lr_scheduler"
+
+
 def test_null_is_no_number_of_torch_either_unless_that_is_its_default():
     def problems(cls: str, **given: None) -> list[str]:
         scheduler = {"class_path": f"torch.optim.lr_scheduler.{cls}", "init_args": given}
