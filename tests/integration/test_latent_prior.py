@@ -73,7 +73,7 @@ def test_draws_are_decoded_by_the_stage_1_that_made_the_latents(folder: Path) ->
 def test_it_is_sampled_and_compared_with_its_stage_1(folder: Path, tmp_path: Path) -> None:
     sample(str(folder / "prior"), n=20, checkpoint="last", out=str(tmp_path / "sheet.png"))
     with Image.open(tmp_path / "sheet.png") as picture:
-        assert picture.text["Description"] == "Draws from the model"  # type: ignore[attr-defined]
+        assert picture.text["Description"].startswith("Draws from the model, 3 steps of")  # type: ignore[attr-defined]
     compare([str(folder / "prior"), str(folder / "stage1")], out=str(tmp_path / "page"))
     with (tmp_path / "page" / "metrics.csv").open() as file:
         of_prior = {row["metric"]: row for row in csv.DictReader(file) if row["run"] == "prior"}
