@@ -3,6 +3,7 @@
 from callbacks.code_usage import CodeUsage
 from callbacks.compile import Compile
 from callbacks.curves import Curves
+from callbacks.denoising import Denoising
 from callbacks.drawn_reconstructions import DrawnReconstructions
 from callbacks.draws import Draws
 from callbacks.ema import EMA
@@ -15,6 +16,7 @@ from callbacks.latent_statistics import LatentStatistics
 from callbacks.level_statistics import LevelStatistics
 from callbacks.levels import Levels
 from callbacks.likelihood import ImportanceSampledNLL
+from callbacks.loss_over_noise import LossOverNoise
 from callbacks.memory_format import ChannelsLast
 from callbacks.nan_guard import NaNGuard
 from callbacks.panel import Panel
@@ -36,6 +38,7 @@ __all__ = [
     "CodeUsage",
     "Compile",
     "Curves",
+    "Denoising",
     "DrawnReconstructions",
     "Draws",
     "GANHealth",
@@ -48,6 +51,7 @@ __all__ = [
     "LatentStatistics",
     "LevelStatistics",
     "Levels",
+    "LossOverNoise",
     "Measurement",
     "NaNGuard",
     "Panel",

@@ -14,6 +14,7 @@ from lit_vae.distributions import DiagonalGaussian
 from lit_vae.images import Batch
 from lit_vae.models.abilities import HasLevels, HasPosterior
 from lit_vae.models.base import Autoencoder
+from lit_vae.models.module import Model
 from lit_vae.run.panels import log_panel
 
 Split = Literal["train", "val", "test"]
@@ -79,12 +80,12 @@ class Panel(Periodic):
         log_panel(trainer, self.name, picture, self.caption, self.step(trainer))
 
 
-def to_model(batch: Batch, model: Autoencoder) -> Batch:
+def to_model(batch: Batch, model: Model) -> Batch:
     """The batch on the model's device, images in its dtype."""
     return Batch(batch.x.to(device=model.device, dtype=next(model.parameters()).dtype), batch.y.to(model.device))
 
 
-def example_images(images: Images, n: int, model: Autoencoder) -> Iterable[Batch]:
+def example_images(images: Images, n: int, model: Model) -> Iterable[Batch]:
     """Batches of ``n`` validation images, or of all if there are fewer, on the model's device."""
     for batch in images.example_dataloader(n, "val"):
         yield to_model(batch, model)
