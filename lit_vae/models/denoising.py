@@ -122,11 +122,12 @@ class DenoisingModel(Model):
         return drawn.to(self.dtype)
 
     def sampling_problems(self) -> list[str]:
-        """Guidance without classes."""
-        if self.sampling.guidance is None or self.num_classes:
+        """Guidance without classes, or by a network that never saw an image without its class."""
+        if self.sampling.guidance is None or (self.num_classes and self.label_dropout):
             return []
+        needs, setting = ("classes", "num_classes") if not self.num_classes else ("hidden labels", "label_dropout")
         return [
-            f"{type(self).__name__}: model.sampling.guidance needs classes. Set model.init_args.num_classes, or"
+            f"{type(self).__name__}: model.sampling.guidance needs {needs}. Set model.init_args.{setting}, or"
             " guidance: null."
         ]
 

@@ -146,6 +146,11 @@ def test_a_share_of_the_labels_is_hidden_in_training_only() -> None:
             {"sampling": Sampling(guidance=ClassifierFree(2.0))},
             "guidance needs classes",
         ),
+        (
+            ImageSpec(1, 4, 4, 2, "binary"),
+            {"sampling": Sampling(guidance=ClassifierFree(2.0)), "num_classes": 2, "label_dropout": 0.0},
+            "guidance needs hidden labels",
+        ),
         (ImageSpec(1, 4, 4, 0, "binary"), {"num_classes": 2}, "must be the number of the data's labels"),
         (ImageSpec(1, 5, 4, 0, "binary"), {}, "is not the shape of the data's images"),
     ],
