@@ -19,6 +19,7 @@ from callbacks.likelihood import ImportanceSampledNLL
 from callbacks.loss_over_noise import LossOverNoise
 from callbacks.memory_format import ChannelsLast
 from callbacks.nan_guard import NaNGuard
+from callbacks.ode_likelihood import ODELikelihood
 from callbacks.panel import Panel
 from callbacks.perceptual_distance import PerceptualDistance
 from callbacks.periodic import Measurement, Periodic, ReconstructionMeasurement
@@ -54,6 +55,7 @@ __all__ = [
     "LossOverNoise",
     "Measurement",
     "NaNGuard",
+    "ODELikelihood",
     "Panel",
     "PerceptualDistance",
     "Periodic",
