@@ -5,8 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# A worker takes tests that stand together, which share what they train; an idle one takes over half of what another has left.
-WORKERS := -n 3 --dist worksteal
+# In the order of the files: a process that has compiled a network cannot fork into ranks that train (torch's autograd).
+WORKERS := -n 3
 # Without bytecode each process compiles all modules, and each worker rewrites all assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
