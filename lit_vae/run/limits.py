@@ -36,7 +36,7 @@ FOREIGN_RANGES: Ranges = {
         "min_epochs": NotNegative,
         "max_steps": MinusOneForAll,
         "min_steps": NotNegative,
-        "limit_train_batches": NotNegative,
+        "limit_train_batches": Positive,  # with 0, nothing trains and nothing says so
         "limit_val_batches": NotNegative,
         "limit_test_batches": NotNegative,
         "limit_predict_batches": NotNegative,
