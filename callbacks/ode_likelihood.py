@@ -33,8 +33,8 @@ class ODELikelihood(Measurement):
 
     It is another model than that of ``elbo``: the flow, and not the random chain. The network was trained on levels
     with Gaussian noise, not on values between them. With a high ``lam_max`` its density has peaks at the levels, and
-    uniform noise misses them: with ``lam_max`` 13.3 the perfect network has 0.9 bits per dimension more than the
-    entropy of its images. So compare it with ODE likelihoods of papers, and only at equal ``lam_max``.
+    uniform noise misses them, so even a perfect network has more nats than the entropy of its images. Compare it with
+    ODE likelihoods of papers, and only at equal ``lam_max``.
 
     An image has the same noise in every evaluation, for any number of ranks and batch size.
 

@@ -9,11 +9,9 @@ from lit_vae.diffusion.objectives import (
     Bound,
     BoundInSteps,
     DiffusionObjective,
-    LogSNRs,
     NoiseLevels,
     NormalLogSNRs,
     SquaredError,
-    UniformTimes,
 )
 from lit_vae.diffusion.pixel_levels import PixelLevels
 from lit_vae.diffusion.predictions import (
@@ -48,7 +46,6 @@ __all__ = [
     "LearnedMonotone",
     "LinearLogSNR",
     "LinearPath",
-    "LogSNRs",
     "Noise",
     "NoiseLevels",
     "NoiseSchedule",
@@ -64,7 +61,6 @@ __all__ = [
     "SquaredError",
     "UniformLogSNR",
     "UniformTime",
-    "UniformTimes",
     "Velocity",
     "Watch",
     "with_nodes",

@@ -55,11 +55,6 @@ class NoiseSchedule(nn.Module, ABC):
         """Whether it has parameters."""
         return any(True for _ in self.parameters())
 
-    @property
-    def learns_ends(self) -> bool:
-        """Whether its ends are parameters, so that all terms of a bound need gradients."""
-        return isinstance(self.lam_max, Tensor)
-
     @abstractmethod
     def at(self, t: Tensor) -> Moment:
         """The schedule at times ``t`` in [0, 1], of any shape and floating dtype."""

@@ -6,16 +6,14 @@ Every objective is ``E weight(lam) |eps - eps_hat|^2``. With the density p(lam) 
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_vae.diffusion.noise_schedules import NoiseSchedule
+from lit_vae.diffusion.noise_schedules import LogSNR, NoiseSchedule
 from lit_vae.diffusion.predictions import Prediction
-from lit_vae.ranges import AtLeastTwo, PositiveFloat, Within, checked
-
-MeanLogSNR = Annotated[float, Within(ge=-20.0, le=20.0)]
+from lit_vae.ranges import AtLeastTwo, PositiveFloat, checked
 
 
 class NoiseLevels(NamedTuple):
@@ -74,23 +72,7 @@ class BoundInSteps(DiffusionObjective):
         return NoiseLevels(lam_t, 0.5 * self.steps * torch.expm1(lam_s - lam_t))
 
 
-class LogSNRs(ABC):
-    """A density of noise levels."""
-
-    @abstractmethod
-    def __call__(self, schedule: NoiseSchedule, u: Tensor) -> Tensor:
-        """Levels ``(B,)`` from ``u (B,)`` in [0, 1), by the inverse of the distribution function."""
-
-
-class UniformTimes(LogSNRs):
-    """The levels of the model's schedule at uniform times."""
-
-    def __call__(self, schedule: NoiseSchedule, u: Tensor) -> Tensor:
-        """``lam(u)``."""
-        return schedule.at(u).lam
-
-
-class NormalLogSNRs(LogSNRs):
+class NormalLogSNRs:
     """Normally distributed levels, wherever the schedule ends.
 
     Flow matching with logit-normal(m, s) times (Esser et al. 2024, eq. 19) is ``mean: -2 m, std: 2 s``. The times of
@@ -102,11 +84,11 @@ class NormalLogSNRs(LogSNRs):
     """
 
     @checked
-    def __init__(self, mean: MeanLogSNR = 0.0, std: PositiveFloat = 2.0) -> None:
+    def __init__(self, mean: LogSNR = 0.0, std: PositiveFloat = 2.0) -> None:
         self.mean, self.std = mean, std
 
-    def __call__(self, schedule: NoiseSchedule, u: Tensor) -> Tensor:
-        """``mean - std Phi^-1(u)``: as for a schedule, the noise grows with u."""
+    def __call__(self, u: Tensor) -> Tensor:
+        """Levels ``(B,)`` from ``u (B,)`` in [0, 1): ``mean - std Phi^-1(u)``. The noise grows with u, as in time."""
         return self.mean - self.std * torch.special.ndtri(u.clamp(2.0**-25, 1.0 - 2.0**-24))
 
 
@@ -123,10 +105,10 @@ class SquaredError(DiffusionObjective):
 
     is_bound = False
 
-    def __init__(self, of: Prediction, levels: LogSNRs | None = None) -> None:
-        self.of, self.levels = of, levels or UniformTimes()
+    def __init__(self, of: Prediction, levels: NormalLogSNRs | None = None) -> None:
+        self.of, self.levels = of, levels
 
     def __call__(self, schedule: NoiseSchedule, u: Tensor) -> NoiseLevels:
         """Levels by their density; weight: the error in units of the noise's."""
-        lam = self.levels(schedule, u)
+        lam = schedule.at(u).lam if self.levels is None else self.levels(u)
         return NoiseLevels(lam, self.of.error_ratio(lam))

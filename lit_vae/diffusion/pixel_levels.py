@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from lit_vae.distributions import GaussianLevels
-from lit_vae.images import ImageSpec, Values
+from lit_vae.images import Values
 from lit_vae.likelihoods import Likelihood
 from lit_vae.ranges import checked
 
@@ -19,6 +19,8 @@ class PixelLevels(Likelihood):
         num_levels: 2 for binary images, 256 for eight-bit images.
     """
 
+    remedy = "Set num_levels: 2 for binary and 256 for eight-bit images, or change the data's values."
+
     @checked
     def __init__(self, num_levels: Literal[2, 256] = 256) -> None:
         super().__init__()
@@ -26,11 +28,6 @@ class PixelLevels(Likelihood):
         values: Values = "binary" if num_levels == 2 else "uint8"
         self.expects = (values,)
         self.bits_per_dim_values = "uint8"
-
-    def problems(self, spec: ImageSpec) -> list[str]:
-        """Also tells the number of levels of the data."""
-        self.remedy = f"Set num_levels: {2 if spec.values == 'binary' else 256}, or change the data's values."
-        return super().problems(spec)
 
     def num_parameters(self, channels: int) -> int:
         """A mean and a log-variance for each value."""

@@ -96,9 +96,6 @@ class GaussianLevels(Distribution):
     def _levels(self) -> Tensor:
         return torch.linspace(-1.0, 1.0, self.num_levels, dtype=self.centre.dtype, device=self.centre.device)
 
-    def _logit(self, x: Tensor) -> Tensor:
-        return -0.5 * self.precision * (self.centre - x) ** 2
-
     def _logits(self) -> Tensor:
         """``(..., C, H, W, levels)``."""
         precision = self.precision[..., None]
@@ -111,7 +108,8 @@ class GaussianLevels(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of images ``x (..., C, H, W)`` on the levels: ``-> (...)`` nats."""
-        return sum_event(self._logit(x) - self._logits().logsumexp(-1), self.event_ndim)
+        of_x = -0.5 * self.precision * (self.centre - x) ** 2
+        return sum_event(of_x - self._logits().logsumexp(-1), self.event_ndim)
 
     @torch.no_grad()
     def sample(self, source: NoiseSource = None) -> Tensor:

@@ -139,8 +139,8 @@ def test_a_share_of_the_labels_is_hidden_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("spec", "given", "problem"),
     [
-        (ImageSpec(1, 4, 4, 0, "uint8"), {}, "Set num_levels: 256"),
-        (ImageSpec(1, 4, 4, 0, "binary"), {"likelihood": PixelLevels(256)}, "Set num_levels: 2"),
+        (ImageSpec(1, 4, 4, 0, "uint8"), {}, "Set num_levels: 2 for binary and 256"),
+        (ImageSpec(1, 4, 4, 0, "binary"), {"likelihood": PixelLevels(256)}, "Set num_levels: 2 for binary and 256"),
         (
             ImageSpec(1, 4, 4, 0, "binary"),
             {"sampling": Sampling(guidance=ClassifierFree(2.0))},
