@@ -33,7 +33,6 @@ VERBS: dict[str, list[str]] = {
     "sync": ["sync", "RUN", "--dry_run", "true"],
 }
 REFUSE_A_VAE = {
-    "encode": "encode",
     "export": "its networks are MLP and MLP, which others do not have",
     "sync": "there is no wandb/",
 }
