@@ -1,4 +1,4 @@
-"""Latents of images with a Gaussian posterior, as a data set for a prior such as a diffusion model."""
+"""Latents of images, as a data set for a prior such as a diffusion model."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,23 +28,24 @@ class LatentSpec(EncodedSpec):
         shape: of a latent: ``(c, h, w)`` or ``(d,)``.
         mean: of each channel, over posterior draws of the training images.
         std: of each channel, likewise.
-        entropy: mean entropy of ``q(z | x)`` of each split in nats per image, of latents that are not scaled.
+        entropy: mean entropy of ``q(z | x)`` of each split in nats per image, of latents that are not scaled. None if
+            stage 1 has no posterior, as an AE.
         realism: loss terms beside the likelihood that stage 1 was trained with: perceptual, adversarial.
     """
 
     shape: Shape
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    entropy: dict[str, float]
+    entropy: dict[str, float] | None
     realism: tuple[str, ...] = ()
 
     @property
     def has_meaningful_likelihood(self) -> bool:
-        """Whether stage 1 was trained on a likelihood alone that is a probability of its images.
+        """Whether stage 1 has a posterior, and was trained on a likelihood alone that is a probability of its images.
 
-        Otherwise a bound of log p(x) is a number about a decoder that was trained for something else.
+        Otherwise there is no bound of log p(x), or it is a number about a decoder that was trained for something else.
         """
-        return self.bits_per_dim is not None and not self.realism
+        return self.entropy is not None and self.bits_per_dim is not None and not self.realism
 
     def scaled(self, z: Tensor) -> Tensor:
         """``(z - mean) / std`` of each channel, ``(B, *shape)``."""

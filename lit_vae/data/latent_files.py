@@ -63,12 +63,12 @@ class LatentSummary(Layout):
     Args:
         mean: of each channel over all posterior draws.
         std: of each channel, likewise.
-        entropy: mean entropy of the posteriors in nats per image.
+        entropy: mean entropy of the posteriors in nats per image; None if the model has none.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    entropy: float
+    entropy: float | None
 
 
 LatentManifest: TypeAlias = Manifest[LatentSpec, LatentSummary]
@@ -246,6 +246,19 @@ def open_split(root: str | Path, manifest: LatentManifest, split: str, seed: int
     return LatentFiles(tuple(tensors), summary.shard_size, summary.mirrors, seed)
 
 
+def spec_of(splits: Mapping[str, LatentSummary], **known: Any) -> LatentSpec:
+    """The description of a folder from its splits, and what is known beside them.
+
+    Raises:
+        ValueError: an entropy is not finite, or only some splits have one.
+    """
+    entropy = {name: split.entropy for name, split in splits.items() if split.entropy is not None}
+    finite("an entropy", tuple(entropy.values()))
+    if entropy and len(entropy) < len(splits):
+        raise ValueError(f"all splits must have an entropy or none, but {' and '.join(entropy)} have one")
+    return LatentSpec(mean=splits["train"].mean, std=splits["train"].std, entropy=entropy or None, **known)
+
+
 def _to_json(manifest: LatentManifest) -> dict[str, Any]:
     return {
         **common_record(manifest.spec),
@@ -264,19 +277,12 @@ def _from_json(record: dict[str, Any]) -> LatentManifest:
             images=str(split["images"]),
             mean=finite("a mean", tuple(map(float, split["mean"]))),
             std=finite("a std", tuple(map(float, split["std"]))),
-            entropy=float(split["entropy"]),
+            entropy=None if split["entropy"] is None else float(split["entropy"]),
         )
         for name, split in record["splits"].items()
     }
-    train = splits["train"]
-    spec = LatentSpec(
-        **common_arguments(record),
-        shape=tuple(map(int, record["shape"])),
-        mean=train.mean,
-        std=train.std,
-        entropy={name: split.entropy for name, split in splits.items()},
-        realism=tuple(map(str, record["realism"])),
-    )
+    known = common_arguments(record)
+    spec = spec_of(splits, shape=tuple(map(int, record["shape"])), realism=tuple(map(str, record["realism"])), **known)
     if len(spec.mean) != spec.shape[0] or len(spec.std) != spec.shape[0] or min(spec.std) <= 0.0:
         raise ValueError(f"mean and std must be numbers of {spec.shape[0]} channels, and std positive")
     require_positive(

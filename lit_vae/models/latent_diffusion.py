@@ -32,7 +32,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
     latents that stage 1 decodes, so it does not depend on their scale: ``-log p(z) = -log p(z') + sum ln std``. The
     ``rate`` is ``latent_nll`` minus the entropy of ``q(z|x)``: the nats that the latent of an image costs. It compares
     with the rates of other priors of the same stage 1. Rate and distortion together bound ``-log p(x)`` only if the
-    decoder was trained as a likelihood.
+    decoder was trained as a likelihood. There is no ``rate`` if stage 1 has no posterior, as an AE.
 
     Args:
         latent_shape: of a latent, ``[c, h, w]``.
@@ -134,7 +134,8 @@ class LatentDiffusion(DenoisingModel, SecondStage):
         return found + self._label_problems(spec.num_classes)
 
     def _with_derived(self, means: dict[str, Tensor], split: str, spec: Any) -> dict[str, Tensor]:
-        """Add the rate: ``latent_nll`` minus the mean entropy of the split's posteriors."""
-        if not isinstance(spec, LatentSpec) or split not in spec.entropy or "latent_nll" not in means:
+        """Add the rate: ``latent_nll`` minus the mean entropy of the split's posteriors, if they have one."""
+        entropy = spec.entropy if isinstance(spec, LatentSpec) else None
+        if entropy is None or split not in entropy or "latent_nll" not in means:
             return means
-        return {**means, "rate": means["latent_nll"] - spec.entropy[split]}
+        return {**means, "rate": means["latent_nll"] - entropy[split]}

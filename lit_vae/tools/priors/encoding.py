@@ -42,10 +42,11 @@ def encode(
     The folder is read by lit_vae.data.Codes or lit_vae.data.Latents. It also holds the labels and the SHA-256 of the
     checkpoint, the only one that decodes them; of codes their usage and the mean distortion of each split, of latents
     the mean and std of each channel. A model with a Gaussian posterior has latents: its mean and its log-variance are
-    written, and training draws from them. If encoding latents is interrupted, the same command goes on.
+    written, and training draws from them. So has an AE, whose log-variance is written as -30. If encoding latents is
+    interrupted, the same command goes on.
 
     Args:
-        run: Run directory or .ckpt file of an autoencoder with codes or with a Gaussian posterior.
+        run: Run directory or .ckpt file of an autoencoder with codes, of one with a Gaussian posterior, or of an AE.
         out: Folder to write; it must not exist. Default: RUN/codes or RUN/latents.
         data_root: Folder of the data, if it is not where it was in training. Nothing is downloaded.
         checkpoint: Which checkpoint of a run directory.
@@ -55,6 +56,7 @@ def encode(
         rank: Number of this process of several that share the work (latents only).
         world_size: Number of these processes. The last to end completes the folder.
     """
+    from lit_vae.models import AE
     from lit_vae.models.abilities import HasPosterior
     from lit_vae.models.discrete import DiscreteAutoencoder
 
@@ -62,10 +64,11 @@ def encode(
     found = find_run(run, checkpoint)
     model = load_autoencoder("encode", found, choose_device(device))
     has_codes = isinstance(model, DiscreteAutoencoder)
-    if not has_codes and not (isinstance(model, HasPosterior) and model.gaussian_posterior):
+    has_latents = isinstance(model, AE) or (isinstance(model, HasPosterior) and model.gaussian_posterior)
+    if not has_codes and not has_latents:
         raise ValueError(
             f"lit-vae encode: {type(model).__name__} has no codes and no Gaussian posterior of one latent. Give a run"
-            " of a VQ-VAE, a VAE or a KLAutoencoder."
+            " of a VQ-VAE, a VAE, a KLAutoencoder or an AE."
         )
     if has_codes and (mirrors, shard_size, world_size) != (None, None, 1):
         raise ValueError(
@@ -78,7 +81,6 @@ def encode(
     if isinstance(model, DiscreteAutoencoder):
         write_codes(root, model, data, common)
     else:
-        assert isinstance(model, HasPosterior)
         mirrors = data.random_flip if mirrors is None else mirrors
         write_latents(root, model, data, common, mirrors, shard_size or SHARD_SIZE, rank, world_size)
 

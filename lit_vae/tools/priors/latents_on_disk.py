@@ -1,4 +1,4 @@
-"""Writing the posteriors of all images of a run."""
+"""Writing the posteriors, or the latents, of all images of a run."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from lit_vae.data import ImageDataModule
     from lit_vae.data.latent_files import LatentSummary, Layout, Shard
     from lit_vae.images import Batch
-    from lit_vae.latents import LatentSpec
-    from lit_vae.models.abilities import HasPosterior
+    from lit_vae.models.base import Autoencoder
 
 _AT_ONCE = 1024  # images whose statistics are computed together, in float64
 
 
 def write_latents(
     root: Path,
-    model: "HasPosterior",
+    model: "Autoencoder",
     data: "ImageDataModule",
     common: dict[str, Any],
     mirrors: bool,
@@ -32,6 +31,8 @@ def write_latents(
     world_size: int,
 ) -> None:
     """Write the posteriors of all splits into a new folder, and print their statistics.
+
+    The latent of a model without a posterior is written with the smallest log-variance that a posterior can have.
 
     Args:
         root: the folder.
@@ -47,7 +48,8 @@ def write_latents(
 
     from callbacks.periodic import untouched
     from lit_vae.data.encoded_files import Manifest
-    from lit_vae.data.latent_files import LatentWriter, Layout, shards_of
+    from lit_vae.data.latent_files import LatentWriter, Layout, shards_of, spec_of
+    from lit_vae.models.abilities import HasPosterior
 
     writer = LatentWriter(root)
     layouts = {
@@ -80,17 +82,19 @@ def write_latents(
                     " completes the folder."
                 )
                 return
+            has_posterior = isinstance(model, HasPosterior)
             summaries: dict[str, LatentSummary] = {
-                split: _summary(split, layout, shards[split]) for split, layout in layouts.items()
+                split: _summary(split, layout, shards[split], has_posterior) for split, layout in layouts.items()
             }
-            writer.finish(Manifest(_spec(model, common, summaries), summaries), chain(*shards.values()))
+            spec = spec_of(summaries, shape=model.latent_shape, realism=_realism(model), **common)
+            writer.finish(Manifest(spec, summaries), chain(*shards.values()))
             _print(summaries)
     lock.unlink(missing_ok=True)
     print(root)
 
 
 def _write(
-    model: "HasPosterior",
+    model: "Autoencoder",
     data: "ImageDataModule",
     split: Split,
     shards: Sequence["Shard"],
@@ -117,41 +121,35 @@ def _counted(batches: Any, total: int, progress: Callable[[int, int], None]) -> 
         progress(done, total)
 
 
-def _posteriors(model: "HasPosterior", batch: "Batch", sides: Sequence[str]) -> dict[str, "Tensor"]:
+def _posteriors(model: "Autoencoder", batch: "Batch", sides: Sequence[str]) -> dict[str, "Tensor"]:
     """The tensors of a `Shard` for a batch of images."""
-    from callbacks.panel import posterior_of, to_model
+    import torch
+    from torch import Tensor
+
+    from callbacks.latent_report import latents_of
+    from callbacks.panel import to_model
+    from lit_vae.distributions import DiagonalGaussian
 
     x, y = to_model(batch, model)
     found = {"labels": batch.y.cpu()}
     for side in sides:
-        q = posterior_of(model, type(batch)(x.flip(-1) if side else x, y))
-        assert q is not None
+        q = latents_of(model, type(batch)(x.flip(-1) if side else x, y))
+        if isinstance(q, Tensor):
+            q = DiagonalGaussian(q, torch.full_like(q, -math.inf))  # which it clamps
         found[f"mean{side}"] = q.mean.float().cpu()
         found[f"log_var{side}"] = q.log_var.expand_as(q.mean).float().cpu()
     return found
-
-
-def _spec(model: "HasPosterior", common: dict[str, Any], summaries: "Mapping[str, LatentSummary]") -> "LatentSpec":
-    from lit_vae.latents import LatentSpec
-
-    return LatentSpec(
-        **common,
-        shape=model.latent_shape,
-        mean=summaries["train"].mean,
-        std=summaries["train"].std,
-        entropy={split: summary.entropy for split, summary in summaries.items()},
-        realism=_realism(model),
-    )
 
 
 def _print(summaries: "Mapping[str, LatentSummary]") -> None:
     for split, summary in summaries.items():
         images = f"{summary.num_images} images{' and their mirror images' if summary.mirrors else ''}"
         std = f"std of a channel {min(summary.std):.4f} to {max(summary.std):.4f}"
-        print(f"{split:5}  {images}  {std}  entropy {summary.entropy:.2f} nats")
+        entropy = "" if summary.entropy is None else f"  entropy {summary.entropy:.2f} nats"
+        print(f"{split:5}  {images}  {std}{entropy}")
 
 
-def _summary(split: Split, layout: "Layout", shards: Sequence["Shard"]) -> "LatentSummary":
+def _summary(split: Split, layout: "Layout", shards: Sequence["Shard"], has_posterior: bool) -> "LatentSummary":
     """The statistics of posterior draws, in closed form, with sums in float64."""
     from lit_vae.data.latent_files import LatentSummary
     from lit_vae.distributions import DiagonalGaussian
@@ -177,11 +175,11 @@ def _summary(split: Split, layout: "Layout", shards: Sequence["Shard"]) -> "Late
         **vars(layout),
         mean=tuple(moments["mean"]),
         std=tuple(moments["std"]),
-        entropy=entropy,
+        entropy=entropy if has_posterior else None,
     )
 
 
-def _realism(model: "HasPosterior") -> tuple[str, ...]:
+def _realism(model: "Autoencoder") -> tuple[str, ...]:
     """The terms beside the likelihood that the model was trained with."""
     from lit_vae.models.with_realism import WithRealism
 

@@ -117,9 +117,9 @@ def test_stage_1_alone_draws_uniform_codes_and_says_so(
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["encode", "AE", "--out", "x"],
-         "lit-vae encode: AE has no codes and no Gaussian posterior of one latent. Give a run of a VQ-VAE, a VAE or a"
-         " KLAutoencoder."),
+        (["encode", "HIERARCHY", "--out", "x"],
+         "lit-vae encode: HierarchicalVAE has no codes and no Gaussian posterior of one latent. Give a run of a VQ-VAE,"
+         " a VAE, a KLAutoencoder or an AE."),
         (["encode", "STAGE1", "--out", "x", "--shard_size", 9],
          "--mirrors, --shard_size, --rank and --world_size are for latents, and VQVAE has codes. Leave them out."),
         (["encode", "VAE", "--out", "x", "--rank", 2, "--world_size", 2], "--world_size (=2) must be at least 3."),
@@ -151,12 +151,13 @@ def test_a_mistake_is_one_clear_error(
     runs: dict[str, Path],
     two_stages: TwoStages,
     pixelcnn: Path,
+    hierarchy: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     args: list[Any],
     expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = {"PRIOR": two_stages.prior, "STAGE1": two_stages.stage1, "PIXELCNN": pixelcnn, **runs}
-    assert expected in fails(1, *[named.get(arg, arg) for arg in args])
+    named = {"PRIOR": two_stages.prior, "STAGE1": two_stages.stage1, "PIXELCNN": pixelcnn, "HIERARCHY": hierarchy}
+    assert expected in fails(1, *[(named | runs).get(arg, arg) for arg in args])
     assert not list(tmp_path.iterdir())

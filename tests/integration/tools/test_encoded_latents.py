@@ -33,6 +33,19 @@ def test_latents_lie_with_their_run_and_name_its_checkpoint(tools: Tools, run_co
         assert torch.equal(stored.y, y)
 
 
+def test_an_ae_has_latents_without_an_entropy(tools: Tools, run_copy: RunCopy) -> None:
+    run = run_copy("AE")
+    shown = tools("encode", run)
+    assert "train  1437 images  std of a channel " in shown
+    assert "entropy" not in shown
+    latents = Latents(str(run / "latents"))
+    assert latents.spec.entropy is None
+    assert (latents.spec.bits_per_dim, latents.spec.has_meaningful_likelihood) == ((64, 7.0), False)
+    x, y = data_of(run).example_batch(180, "val")
+    with torch.no_grad():
+        torch.testing.assert_close(latents.open_split("val").read(torch.arange(180)).mean, model_of(run).embed(x, y))
+
+
 def test_mirror_images_are_encoded_if_asked_for(tools: Tools, run_copy: RunCopy, tmp_path: Path) -> None:
     shown = tools("encode", run_copy("VAE"), "--out", tmp_path / "latents", "--mirrors", "true")
     assert "train  1437 images and their mirror images" in shown

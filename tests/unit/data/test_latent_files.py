@@ -198,6 +198,8 @@ NOT_WHOLE = r"latents\.json: not a complete description of latents \("
         (manifest(shape=[3, 2, 3]), ValueError, NOT_WHOLE + ".*must be numbers of 3 channels"),
         (manifest(std=[1.0, 0.0]), ValueError, NOT_WHOLE + ".*std positive"),
         (manifest(mean=[1.0, float("nan")]), ValueError, NOT_WHOLE + ".*a mean is not finite"),
+        (manifest(entropy=None), ValueError, NOT_WHOLE + ".*entropy or none, but val and test have one"),
+        (manifest(entropy=float("nan")), ValueError, NOT_WHOLE + ".*an entropy is not finite"),
         (manifest(shard_size=0), ValueError, NOT_WHOLE + ".*must be positive"),
         (manifest(splits={}), ValueError, NOT_WHOLE + r"KeyError\('train'\)"),
         (lambda root: (root / "train-00003.safetensors").unlink(), FileNotFoundError,

@@ -1,6 +1,7 @@
 """Diffusion of latents against latents whose density is known."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,12 @@ def test_the_rate_is_the_bound_without_the_entropy_of_the_posterior() -> None:
     found = prior()._with_derived({"latent_nll": torch.tensor(10.0)}, "val", SPEC)
     assert float(found["rate"]) == 14.0
     assert "rate" not in prior()._with_derived({"latent_nll": torch.tensor(10.0)}, "test", SPEC)
+
+
+def test_without_a_posterior_there_is_a_bound_of_the_latents_and_no_rate() -> None:
+    deterministic = replace(SPEC, entropy=None)
+    assert prior()._with_derived({"latent_nll": torch.tensor(10.0)}, "val", deterministic).keys() == {"latent_nll"}
+    assert prior().evaluation_names(SPEC) - prior().evaluation_names(deterministic) == {"val/rate"}
 
 
 @torch.no_grad()

@@ -1,18 +1,25 @@
 """Posteriors on disk: those of the model, with exact statistics, the same in any number of processes and attempts."""
 
+import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_vae.data import FakeImages, Latents
 from lit_vae.data.latent_files import Shard
+from lit_vae.data.orders import TrainOrder
+from lit_vae.diffusion import Bound, GaussianDiffusion, LinearLogSNR, Original
 from lit_vae.likelihoods import Laplace
-from lit_vae.models import KLAutoencoder
-from lit_vae.networks import ConvDecoder, ConvEncoder
+from lit_vae.models import AE, KLAutoencoder, LatentDiffusion
+from lit_vae.models.base import Autoencoder
+from lit_vae.networks import ConvDecoder, ConvEncoder, DiT
 from lit_vae.objectives import ELBO
 from lit_vae.tools.priors.latents_on_disk import write_latents
 
@@ -28,18 +35,21 @@ MIRRORED = ("mean_mirrored", "log_var_mirrored")
 SIZES = {"train": 50, "val": 9, "test": 4}
 
 
-@pytest.fixture(scope="module")
-def model() -> KLAutoencoder:
+def networks() -> tuple[Any, Any]:
     torch.manual_seed(0)
 
     def network(kind: Any) -> Any:
         return lambda *shapes: kind(*shapes, width=4, multipliers=[1, 1])
 
-    networks = network(ConvEncoder), network(ConvDecoder)
-    return KLAutoencoder([1, 8, 8], [2, 4, 4], *networks, Laplace(), ELBO(beta=1e-6), torch.optim.Adam)
+    return network(ConvEncoder), network(ConvDecoder)
 
 
-def write(root: Path, model: KLAutoencoder, rank: int = 0, world_size: int = 1, **given: Any) -> None:
+@pytest.fixture(scope="module")
+def model() -> KLAutoencoder:
+    return KLAutoencoder([1, 8, 8], [2, 4, 4], *networks(), Laplace(), ELBO(beta=1e-6), torch.optim.Adam)
+
+
+def write(root: Path, model: Autoencoder, rank: int = 0, world_size: int = 1, **given: Any) -> None:
     images = FakeImages(*SIZES.values(), channels=1, size=8, num_classes=3, batch_size=4)
     options = {"mirrors": True, "shard_size": 10, **given}
     write_latents(root, model, images, COMMON, rank=rank, world_size=world_size, **options)
@@ -89,6 +99,37 @@ def test_batches_are_of_mean_zero_and_variance_one(model: KLAutoencoder, tmp_pat
     error = z.shape[1] ** -0.5  # at most: a part of the variance is that of the images, each of which came 40 times
     assert float(z.mean(1).abs().max()) < 4 * error
     assert float((z.var(1) - 1.0).abs().max()) < 4 * 2**0.5 * error
+
+
+@torch.no_grad()
+def test_a_model_without_posterior_has_exact_latents_and_no_entropy(tmp_path: Path) -> None:
+    ae = AE([1, 8, 8], [2, 4, 4], *networks(), Laplace(), torch.optim.Adam)
+    write(tmp_path / "latents", ae, mirrors=False)
+    data = Latents(str(tmp_path / "latents"), batch_size=SIZES["train"])
+    (images,) = FakeImages(*SIZES.values(), channels=1, size=8, num_classes=3).ordered_dataloader("train")
+    stored, z = data.open_split("train").read(torch.arange(SIZES["train"])), ae.embed(*images)
+    torch.testing.assert_close(stored.mean, z)
+    assert (stored.log_var == -30.0).all()
+    assert data.spec.std == pytest.approx(z.double().std((0, 2, 3), correction=0).tolist(), rel=1e-6)
+    (batch,) = data.train_dataloader()
+    drawn = z[TrainOrder(50, 50, seed=0).indices(0, 0)]
+    torch.testing.assert_close(batch.z, data.spec.scaled(drawn), rtol=0, atol=1e-5)
+    record = json.loads((tmp_path / "latents" / "latents.json").read_text())
+    assert [split["entropy"] for split in record["splits"].values()] == [None] * 3
+    assert data.spec.entropy is None
+    assert not replace(data.spec, bits_per_dim=(64, 7.0)).has_meaningful_likelihood
+
+
+def test_diffusion_of_exact_latents_has_a_bound_and_no_rate(tmp_path: Path) -> None:
+    write(tmp_path / "latents", AE([1, 8, 8], [2, 4, 4], *networks(), Laplace(), torch.optim.Adam), mirrors=False)
+    process = GaussianDiffusion(LinearLogSNR(), Original(), Bound())
+    denoiser = partial(DiT, patch=2, width=8, layers=1, heads=1)
+    diffusion = LatentDiffusion([2, 4, 4], denoiser, process, torch.optim.Adam)
+    trainer = Trainer(fast_dev_run=True, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(diffusion, datamodule=Latents(str(tmp_path / "latents"), batch_size=50))
+    numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert "val/rate" not in numbers
+    assert numbers["val/latent_nll"] == pytest.approx(numbers["val/loss"] + float(diffusion.log_scale), rel=1e-5)
 
 
 def test_a_killed_process_goes_on_with_the_next_file(
