@@ -43,6 +43,8 @@ OUTPUT: Final = 6
 SPREAD: Final = 7
 STORED: Final = 8
 """Draws from posteriors on disk: a model that trains on them draws its own noise from ``LATENTS``."""
+BATCH: Final = 9
+"""Numbers that all images of a batch share."""
 
 _STREAMS: Final = 16
 """Level l of a hierarchy draws from stream ``LATENTS + 16 l``, the k-th draw of an output from ``OUTPUT + 16 k``."""
@@ -146,6 +148,15 @@ class Draws:
         self._give(SPREAD, range(1))
         words = self.ids * _signed(_GAMMA) + _signed(key(self.seed, self.time, SPREAD))  # _GAMMA: 2^64 / golden ratio
         return (words >> 40).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+
+    def of_batch(self, n: int) -> list[float]:
+        """Draw ``n`` numbers in [0, 1) that are the same for all images of the batch, on all ranks.
+
+        Raises:
+            ValueError: they were already drawn.
+        """
+        self._give(BATCH, range(1))
+        return [(key(self.seed, self.time, BATCH, i) >> 11) * 2.0**-53 for i in range(n)]
 
     def fixed(self) -> "Draws":
         """Return the draws that are the same at any time."""

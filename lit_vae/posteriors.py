@@ -4,13 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from lit_vae.distributions import DiagonalGaussian, FlowedGaussian, Reparametrised
 from lit_vae.distributions.continuous import at_least_float32
 from lit_vae.flows import FlowFactory
 from lit_vae.images import Shape
-from lit_vae.ranges import NotNegativeInt, checked
+from lit_vae.ranges import NotNegativeInt, PositiveFloat, checked
 
 
 class Posterior(nn.Module, ABC):
@@ -44,6 +45,30 @@ class GaussianPosterior(Posterior):
         """See the class."""
         mean, log_var = parameters.chunk(2, 1)
         return DiagonalGaussian(mean, log_var)
+
+
+class FixedVariance(Posterior):
+    """``N(mean, std^2 I)``; the encoder gives the mean alone.
+
+    Training cannot remove the noise, so the decoder learns to be smooth. A small KL bounds the scale of the means,
+    which could otherwise grow until the noise has no effect. Ghosh et al., "From Variational to Deterministic
+    Autoencoders", 2020, sec. 3: such a VAE is an autoencoder with noise in its latent.
+
+    Args:
+        shape: set by the model.
+        std: standard deviation of the noise.
+    """
+
+    is_gaussian = True
+
+    @checked
+    def __init__(self, shape: Shape, std: PositiveFloat = 1.0) -> None:
+        super().__init__()
+        self.in_shape, self.log_var = shape, 2.0 * math.log(std)
+
+    def forward(self, parameters: Tensor) -> DiagonalGaussian:
+        """See the class."""
+        return DiagonalGaussian(parameters, torch.full_like(parameters, self.log_var))
 
 
 class FlowPosterior(Posterior):

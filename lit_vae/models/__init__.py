@@ -3,6 +3,7 @@
 from lit_vae.models.ae import AE
 from lit_vae.models.code_prior import CodePrior
 from lit_vae.models.cvae import CVAE
+from lit_vae.models.equivariant_vae import EquivariantVAE
 from lit_vae.models.feature_net import FeatureNet
 from lit_vae.models.hierarchical_pixelvae import HierarchicalPixelVAE
 from lit_vae.models.hierarchical_vae import HierarchicalVAE
@@ -24,6 +25,7 @@ __all__ = [
     "VQVAE",
     "VQVAE2",
     "CodePrior",
+    "EquivariantVAE",
     "FeatureNet",
     "HierarchicalPixelVAE",
     "HierarchicalVAE",

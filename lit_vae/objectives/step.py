@@ -16,6 +16,7 @@ class Step(NamedTuple):
         scalars: other numbers that a training step logs, ``()`` each.
         of_batch: in an evaluation, ``(n, *shape)`` for each of `Model.batch_terms`: one row per image (n = B), or
             their sum over the batch (n = 1).
+        target: the images that ``decoded`` is of, ``(B, C, H, W)``; None: those of the batch.
         other_loss: what the step minimises beside the terms of images, ``()``: the loss of a discriminator, or a
             penalty of weights.
     """
@@ -24,4 +25,5 @@ class Step(NamedTuple):
     decoded: Distribution | None = None
     scalars: dict[str, Tensor | float] = {}  # noqa: RUF012  (never mutated)
     of_batch: dict[str, Tensor] = {}  # noqa: RUF012
+    target: Tensor | None = None
     other_loss: Tensor | float = 0.0

@@ -21,7 +21,14 @@ BUDGET = "budget"
 """An overlay beside the runs, of ``--budget_from``."""
 SEED = "seed_everything"
 
-Step = Literal["train", "start anew", "resume", "test", "nothing"]
+Step = Literal["encode", "train", "start anew", "resume", "test", "nothing"]
+FOLLOWERS: dict[Step, tuple[Step, ...]] = {
+    "encode": ("train",),
+    "train": ("test", "nothing"),
+    "resume": ("test", "nothing"),
+    "test": ("nothing",),
+}
+"""What is next after a step that did not fail."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,16 @@ class Experiment:
         return self.run.name
 
     @property
+    def task(self) -> str:
+        """Name of what one job of a cluster does: a run and its second stage."""
+        return self.name
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether it needs no other run."""
+        return self.task == self.name
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The base of its folder, the configuration and its overlays."""
         return (*with_base(self.config), *self.overlays)
@@ -88,6 +105,18 @@ class Experiment:
             status=read_json(self.run / RECORD_FILE).get("status"),
             tested=tested is not None and compared.is_file() and tested == identity(compared),
         )
+
+    def next_step(self) -> Step:
+        """What is to be done next."""
+        return next_step(self.find())
+
+    def command(self, step: Step) -> list[str]:
+        """The module that does a step, and its arguments."""
+        if step == "test":
+            return ["lit_vae.cli", "test", "--config", str(self.run / CONFIG_FILE), "--ckpt_path", self.checkpoint]
+        files = [argument for file in self.files for argument in ("--config", str(file))]
+        resumed = ["--ckpt_path", "last"] if step == "resume" else []
+        return ["lit_vae.cli", "fit", *files, "--run_dir", str(self.run), *resumed]
 
     def problem(self) -> str | None:
         """Why it cannot be trained: the configuration is wrong, or has changed since the run started. None if it can.

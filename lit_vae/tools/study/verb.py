@@ -15,8 +15,9 @@ from lit_vae.run.trust import trust_classes_of
 from lit_vae.run.wandb_settings import SETTINGS_FILE
 from lit_vae.run.yaml_files import read_yaml
 from lit_vae.tools.runs import Checkpoint, check_arguments
-from lit_vae.tools.study.experiments import LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step, next_step
+from lit_vae.tools.study.experiments import FOLLOWERS, LOG_FILE, PAGE, SLURM_LOGS, Experiment, Step
 from lit_vae.tools.study.processes import interruptible, run_logged
+from lit_vae.tools.study.second_stage import with_second_stages
 
 Part = Literal["all", "runs", "page"]
 
@@ -64,7 +65,7 @@ def study(
     runs = _runs_folder(folder, out)
     configurations = read_folder(Path(folder), [Path(overlay) for overlay in config or []], runs, checkpoint)
     of_each_seed = zip(*(experiment.with_seeds(seeds) for experiment in configurations), strict=True)
-    every = [experiment for of_one_seed in of_each_seed for experiment in of_one_seed]
+    every = with_second_stages([e for of_one_seed in of_each_seed for e in of_one_seed], Path(folder))
     chosen = _choose(every, only, "--only")
     _trust_classes_of(every)
     failures: list[str] = []
@@ -100,9 +101,9 @@ def _with_budget(leader: Experiment, chosen: Sequence[Experiment], train: bool) 
         ValueError: it failed, or it is not trained and must not be trained here.
     """
     others = [e for e in chosen if e is not leader]
-    if train and next_step(leader.find()) != "nothing":
+    if train and leader.next_step() != "nothing":
         # a mistake in another one is found now, and not after this training
-        _refuse_problems([leader, *(e for e in others if next_step(e.find()) == "train")])
+        _refuse_problems([leader, *(e for e in others if e.next_step() == "train")])
         title = f"{leader.name} (sets the number of steps)"
         if failure := _carry_out(leader, title, _estimator([leader, *others])):
             raise ValueError(failure)
@@ -121,7 +122,7 @@ def _submit(
 ) -> None:
     from lit_vae.tools.cluster.slurm import submit_study
 
-    left = [] if part == "page" else [e.name for e in chosen if next_step(e.find()) != "nothing"]
+    left = [] if part == "page" else list(dict.fromkeys(e.task for e in chosen if e.next_step() != "nothing"))
     laid_over = [argument for overlay in overlays for argument in ("--config", overlay)]
     arguments = [folder, *laid_over, *options, "--out", str(runs), "--checkpoint", chosen[0].checkpoint]
     submit_study(left, arguments, runs / SLURM_LOGS, page=part != "runs")
@@ -158,7 +159,7 @@ def _choose(every: Sequence[Experiment], only: Sequence[str] | None, option: str
         raise ValueError(
             f"{option} {', '.join(unknown)}: there is no such configuration. Give one of {', '.join(names)}."
         )
-    return [e for e in every if not only or e.name in only]
+    return [e for e in every if not only or e.name in only or e.task in only]
 
 
 def _place(experiment: Experiment, chosen: Sequence[Experiment]) -> str:
@@ -173,7 +174,8 @@ def _estimator(chosen: Sequence[Experiment]) -> Watch:
     """Says once how long what is left to train takes, while the first of it trains."""
     from lit_vae.tools.study.estimate import Estimate
 
-    estimate = Estimate([e for e in chosen if next_step(e.find()) not in ("test", "nothing")])
+    first_stages = [e for e in chosen if e.is_first_stage]
+    estimate = Estimate([e for e in first_stages if e.next_step() not in ("test", "nothing")])
 
     def watch(seconds: float, line: str) -> None:
         if said := estimate.after(seconds, line):
@@ -184,14 +186,15 @@ def _estimator(chosen: Sequence[Experiment]) -> Watch:
 
 def _carry_out(experiment: Experiment, title: str, watch: Watch) -> str | None:
     """Do the remaining steps of a run. Returns why it failed, None if it did not."""
-    if next_step(experiment.find()) == "nothing":
+    if experiment.next_step() == "nothing":
         _say(f"{title}: done before")
         return None
     began = time.monotonic()
     try:
         with locked(experiment.run / LOCK_FILE) as held:
-            while (step := next_step(experiment.find())) != "nothing":
-                _take(step, experiment, title, held, watch)
+            while (step := experiment.next_step()) != "nothing":
+                timed = experiment.is_first_stage and step != "test"
+                _take(step, experiment, title, held, watch if timed else lambda *_: None)
     except BlockingIOError as error:
         _say(f"{title}: left alone")
         remedy = "Wait until it ends or stop it, and run this command again."
@@ -208,43 +211,44 @@ def _take(step: Step, experiment: Experiment, title: str, held: IO[str], watch: 
 
     Raises:
         StepFailed: the program failed or ended too early.
+        ValueError: what the step needs is not there.
     """
-    run = experiment.run
     if step == "start anew":
         _say(f"{title}: had no checkpoint to go on from; what it left is in {experiment.set_aside()}")
         return
-    if step == "test":
-        _say(f"{title}: tests")
-        arguments = ["test", "--config", f"{run}/config.yaml", "--ckpt_path", experiment.checkpoint]
-    else:
-        _say(f"{title}: {'trains on' if step == 'resume' else 'trains'}")
-        resumed = ["--ckpt_path", "last"] if step == "resume" else []
-        files = [argument for file in experiment.files for argument in ("--config", str(file))]
-        arguments = ["fit", *files, "--run_dir", str(run), *resumed]
-    log = run / LOG_FILE
-    watched = (lambda *_: None) if step == "test" else watch
-    code, output = run_logged([sys.executable, "-m", "lit_vae.cli", *arguments], log, held, watched)
-    after = next_step(experiment.find())
-    if code == 0 and after in (("nothing",) if step == "test" else ("test", "nothing")):
+    module, *arguments = experiment.command(step)
+    _say(f"{title}: {_DOES[step]}")
+    log = experiment.run / LOG_FILE
+    code, output = run_logged([sys.executable, "-m", module, *arguments], log, held, watch)
+    if code == 0 and experiment.next_step() in FOLLOWERS[step]:
         return
     how = f"exit code {code}" if code else "it ended too early"
     shown = "\n".join(f"  | {line}" for line in output.splitlines()[-SHOWN_LINES:])
-    raise StepFailed(f"lightning {arguments[0]} failed ({how}). All of it is in {log}:\n{shown}")
+    program = {"lit_vae.cli": "lightning", "lit_vae.tools": "lit-vae"}[module]
+    raise StepFailed(f"{program} {arguments[0]} failed ({how}). All of it is in {log}:\n{shown}")
+
+
+_DOES: dict[Step, str] = {
+    "encode": "encodes the images of its first stage",
+    "train": "trains",
+    "resume": "trains on",
+    "test": "tests",
+}
 
 
 def _make_page(every: Sequence[Experiment], page: Path, checkpoint: Checkpoint, sort_by: str | None) -> str | None:
     """Compare the runs that have a checkpoint and print which are not done. Returns why there is no page, or None."""
-    found = {experiment: experiment.find() for experiment in every}
-    begun = [experiment for experiment in every if found[experiment].last]
+    begun = [experiment for experiment in every if experiment.find().last]
     if not begun:
         return f"{page}: no run has a checkpoint, so there is nothing to compare."
-    if not_done := [experiment.name for experiment in every if next_step(found[experiment]) != "nothing"]:
+    if not_done := [experiment.name for experiment in every if experiment.next_step() != "nothing"]:
         _say(f"{PAGE}: not done are {', '.join(not_done)}")
     from lit_vae.tools.compare import compare
 
     wandb = any((experiment.run / SETTINGS_FILE).is_file() for experiment in begun)  # where the trainings are, too
     try:
-        runs = [run for experiment in begun for run in _shown(experiment)]
+        behind = {e.task for e in begun if not e.is_first_stage}  # a second stage shows the numbers of both
+        runs = [run for experiment in begun if experiment.name not in behind for run in _shown(experiment)]
         compare(runs=runs, out=str(page), checkpoint=checkpoint, wandb=wandb, sort_by=sort_by)
     except (ValueError, OSError) as error:
         return f"{page}: {error}"
