@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_vae.noise import Draws
-from lit_vae.ranges import PositiveShare, UnitInterval, checked
+from lit_vae.ranges import PositiveShare, checked
 
 
 class Transformation(NamedTuple):
@@ -37,7 +37,7 @@ class Equivariance:
     """
 
     @checked
-    def __init__(self, share: UnitInterval = 0.5, min_scale: PositiveShare = 0.25) -> None:
+    def __init__(self, share: PositiveShare = 0.5, min_scale: PositiveShare = 0.25) -> None:
         self.share, self.min_scale = share, min_scale
 
     def draw(self, draws: Draws | None, height: int, width: int) -> Transformation:

@@ -149,6 +149,7 @@ def on_fake_data(path: Path, tmp_path: Path, lightning: Lightning, feature_net: 
     if encoded[config["data"]["class_path"]] is fake_codes:
         config["data"]["init_args"]["collapse_threshold"] = 0.0
     config["trainer"].update(SHORT)
+    config["trainer"].pop("val_check_interval", None)
     config["trainer"]["callbacks"] = narrowed(config["trainer"]["callbacks"])
     if name(path) in HEAVY:  # and 5120 codes are not drawn one by one in a test
         config["trainer"] |= {"callbacks": [], **ONE_BATCH}

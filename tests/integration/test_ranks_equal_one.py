@@ -52,6 +52,7 @@ FAMILIES = [
             "prior/mnist_transformer",
             "diffusion/digits",
             "latent_diffusion/mnist",
+            "diffusability/mnist/equivariant",
             "compare/bsds/perceptual_gan",
         )
     ),

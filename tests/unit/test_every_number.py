@@ -31,7 +31,7 @@ COMPONENTS = (
     "lit_vae.models", "lit_vae.hierarchies", "lit_vae.networks", "lit_vae.objectives", "lit_vae.schedules",
     "lit_vae.likelihoods", "lit_vae.priors", "lit_vae.posteriors", "lit_vae.flows", "lit_vae.quantizers",
     "lit_vae.realism", "lit_vae.features", "lit_vae.metrics.set_distances", "lit_vae.data", "lit_vae.sampling",
-    "lit_vae.diffusion", "callbacks",
+    "lit_vae.diffusion", "lit_vae.equivariance", "callbacks",
 )  # fmt: skip
 GIVEN_BY_THE_MODEL = {
     "in_shape", "out_shape", "out_shapes", "cond_dim", "in_channels", "out_channels", "grid", "spatial_channels",
@@ -46,7 +46,7 @@ NO_COMPONENTS = re.compile(
 GIVEN_TO = {
     "ImageFolder": {"value_range"},  # any two numbers in order
     "ResidualFeatures": {"num_classes"},
-    **{name: {"shape"} for name in ("GaussianPosterior", "FlowPosterior", "UNet", "DiT")},
+    **{name: {"shape"} for name in ("GaussianPosterior", "FixedVariance", "FlowPosterior", "UNet", "DiT")},
     **{name: {"latent_shapes"} for name in ("TopDown", "MarkovianBottomUp", "VectorAndMap")},
     **{name: {"num_embeddings", "embedding_dim"} for name in ("Codebook", "EMACodebook", "GradientCodebook")},
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_latents import SIZES, SPEC, made_up, write_latents
 from test_codes_module import as_process
-from test_latent_files import SIZES, SPEC, made_up, write_latents
 
 from lit_vae.data import Latents
 from lit_vae.data.orders import TrainOrder, example_order
