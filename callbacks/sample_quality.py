@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 from callbacks.draws import draw_images
 from callbacks.panel import Split
 from callbacks.periodic import Periodic, data_spec, untouched
-from callbacks.references import ReferenceImages, ReferenceStatistics, reference_set
+from callbacks.references import Reference, ReferenceImages, ReferenceStatistics, reference_set
 from lit_vae.encoded import EncodedSpec
 from lit_vae.features import ImageFeatures
-from lit_vae.images import Shape
+from lit_vae.images import ImageSpec, Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
 from lit_vae.models.abilities import SecondStage
 from lit_vae.models.base import ImageModel
@@ -135,11 +135,13 @@ class SampleQuality(Periodic):
         assert isinstance(model, Model)  # by `Periodic.setup`
         assert self.images is not None
         with untouched(model):
+            y = model.labels_for(num_images, None)
+            real = real_set(self.images, self.reference, self.features, self.distances, y)
             numbers, self.protocols = measure_samples(
                 lambda y, seed: draw_images(model, y, seed, self.decoder),
-                model.labels_for(num_images, None),
-                self.images,
-                self.reference,
+                y,
+                real,
+                self.images.spec,
                 self.features,
                 self.distances,
                 self.seed,
@@ -151,33 +153,42 @@ class SampleQuality(Periodic):
         rank_zero_info(f"{', '.join(values)}: {num_images} samples in {seconds:.1f} s")
 
 
+def real_set(
+    images: ReferenceImages, split: Split, features: ImageFeatures, distances: Sequence[SetDistance], y: Tensor
+) -> Reference:
+    """What these distances need of a split of real images, to compare it with one sample for each label ``y (N,)``.
+
+    All ranks must call it together. It moves the features to the device of the labels.
+    """
+    keep = any(distance.needs_features for distance in distances)
+    return reference_set(images, split, features.to(y.device), len(y) if keep else 0, y.device)
+
+
 def measure_samples(
     draw: Callable[[Tensor, int], Tensor],
     y: Tensor,
-    images: ReferenceImages,
-    reference: Split,
+    real: Reference,
+    spec: ImageSpec,
     features: ImageFeatures,
     distances: Sequence[SetDistance],
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Distances between samples and a split of real images, and their protocols, by name.
+    """Distances between samples and real images, and their protocols, by name.
 
     All ranks must call it together.
 
     Args:
         draw: ``(labels (n,), seed) -> images (n, C, H, W)`` in [-1, 1].
         y: a label for each sample, ``(N,)``, on the device to use.
-        images: data module of the real images.
-        reference: its split.
+        real: from `real_set`, for the same features, distances and labels.
+        spec: of the real images.
         features: features of an image.
         distances: distances to measure.
         seed: seed of the samples.
     """
     started = time.monotonic()
-    features.to(y.device)
     keep = any(distance.needs_features for distance in distances)
-    real = reference_set(images, reference, features, len(y) if keep else 0, y.device)
-    fake = sample_set(draw, y, features, keep, images, seed)
+    fake = sample_set(draw, y, features, keep, spec, seed)
     protocol = {
         "num_images": fake.num_images,
         "seed": seed,
@@ -220,16 +231,16 @@ def sample_set(
     y: Tensor,
     features: ImageFeatures,
     keep: bool,
-    images: ReferenceImages,
+    spec: ImageSpec,
     seed: int,
 ) -> FeatureSet:
     """Features of one sample per label; see `measure_samples`. Every rank draws its part."""
     # with fewer samples than dimensions, the features are a smaller problem than their covariance
     statistics = FeatureStatistics(features.num_features, keep or len(y) < features.num_features).to(y.device)
     statistics.update_with_none()
-    chunks = y.split(at_once(images.spec.shape))
+    chunks = y.split(at_once(spec.shape))
     seeds = torch.randint(2**31, (len(chunks),), generator=Generator().manual_seed(seed)).tolist()
     for index, (labels, own_seed) in enumerate(zip(chunks, seeds, strict=True)):
         if index % world_size() == rank():
-            statistics.update(features.of(draw(labels, own_seed), images.spec.values))
+            statistics.update(features.of(draw(labels, own_seed), spec.values))
     return statistics.compute()

@@ -38,17 +38,18 @@ def picture_path(run: "Run", out: str | None, name: str) -> Path:
     return path
 
 
-def print_numbers(title: str, numbers: Mapping[str, float | None]) -> None:
-    """Print a table of numbers."""
+def print_numbers(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Print columns of the same numbers, by heading."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
     shown = Table("metric")
-    shown.add_column("value", justify="right")
-    for name, value in numbers.items():
-        shown.add_row(name, four_decimals(value))
+    for heading in columns:
+        shown.add_column(heading, justify="right")
+    for name in next(iter(columns.values())):
+        shown.add_row(name, *(four_decimals(numbers[name]) for numbers in columns.values()))
     console.print(shown)
 
 

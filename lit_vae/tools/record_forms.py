@@ -83,6 +83,8 @@ class Evaluation(Form):
     flow: Drawn | None = None
     vamp: Drawn | None = None
     vae: Drawn | None = None
+    samplings: dict[str, Drawn] = Field(default_factory=dict)
+    """Of a diffusion model that was drawn in other ways than in its run; what `lit_vae.diffusion.Sampling` says."""
 
 
 class Latents(Form):

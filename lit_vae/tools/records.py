@@ -36,7 +36,8 @@ class Records:
         run: ``run.json``: status and cost (`lit_vae.run.record`).
         test: ``test_metrics.json`` of ``lightning test``.
         priors: ``priors/<kind>.json`` of ``lit-vae fit-prior``, by kind, those that there are.
-        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, by prior: ``model`` or the kind.
+        evaluation: ``evaluation.json`` of ``lit-vae evaluate``, by prior: ``model`` or the kind. Under ``samplings``, a
+            diffusion model that was drawn in other ways than in its run.
     """
 
     directory: Path

@@ -1,13 +1,13 @@
 """Options of verbs that draw from a diffusion model: how it goes from noise to an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lit_vae.diffusion import ClassifierFree
+    from lit_vae.diffusion import ClassifierFree, Sampling
     from lit_vae.models.denoising import DenoisingModel
     from lit_vae.models.module import Model
 
@@ -28,10 +28,30 @@ def change_sampling(
     """Give a loaded diffusion model another ``sampling``. What is None stays as it was trained.
 
     Raises:
+        ValueError: see `other_samplings`.
+    """
+    for sampling in other_samplings(verb, model, steps, sampler, [guidance], guidance_interval):
+        model.sampling = sampling  # type: ignore[assignment]
+
+
+def other_samplings(
+    verb: str,
+    model: "Model",
+    steps: int | None,
+    sampler: SamplerName | None,
+    scales: Sequence[float | None],
+    guidance_interval: Interval | None,
+) -> "list[Sampling]":
+    """A ``sampling`` for each scale of guidance, of a diffusion model. What is None stays as it was trained.
+
+    Returns:
+        Empty if all is None.
+
+    Raises:
         ValueError: the model is no diffusion model, or cannot be guided, or a value is out of range.
     """
-    if steps is sampler is guidance is guidance_interval is None:
-        return
+    if steps is sampler is guidance_interval is None and all(scale is None for scale in scales):
+        return []
     from lit_vae.diffusion import SAMPLERS, Sampling
     from lit_vae.models.denoising import DenoisingModel
 
@@ -43,12 +63,15 @@ def change_sampling(
         )
     own = model.sampling
     try:
-        model.sampling = Sampling(
-            own.steps if steps is None else steps,
-            own.sampler if sampler is None else SAMPLERS[sampler],
-            own.grid,
-            _guidance(model, guidance, guidance_interval),
-        )
+        return [
+            Sampling(
+                own.steps if steps is None else steps,
+                own.sampler if sampler is None else SAMPLERS[sampler],
+                own.grid,
+                _guidance(model, scale, guidance_interval),
+            )
+            for scale in scales
+        ]
     except ValueError as error:
         raise ValueError(f"lit-vae {verb}: {error}") from error
 

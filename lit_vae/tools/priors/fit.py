@@ -114,8 +114,8 @@ def fit_prior(
         "metrics": metrics,
     }
     save_prior(found, prior, fitted, record)
-    print_numbers(f"prior  {type(model).__name__}  {found.directory}", metrics)
-    print_numbers(f"bound of the test images with this {NOUNS[prior]} as prior, nats", worth)
+    print_numbers(f"prior  {type(model).__name__}  {found.directory}", {"value": metrics})
+    print_numbers(f"bound of the test images with this {NOUNS[prior]} as prior, nats", {"value": worth})
     if how.get("converged") is False:
         print("note: EM did not converge; the mixture is what it had come to.", file=sys.stderr)
     print(found.directory / prior_file(prior, ".pt"))
@@ -197,12 +197,9 @@ def sample_quality(
     Both are of decoder means, as many as there are test images (at most `MOST_IMAGES`). The distance falls with the
     number of images. The distance of as many training images is recorded too: samples cannot be expected to fall below.
     """
-    import torch
-
     from callbacks.draws import draw_images
     from callbacks.panel import example_images
-    from callbacks.references import reference_set
-    from callbacks.sample_quality import measure_samples
+    from callbacks.sample_quality import measure_samples, real_set
     from lit_vae.features import PCAFeatures
     from lit_vae.images import levels
     from lit_vae.metrics import FeatureStatistics, Frechet, frechet_distance
@@ -214,16 +211,16 @@ def sample_quality(
         "test/fd_pca64": partial(draw_images, model),
         f"test/fd_pca64_{kind}": fitted_draw(model, fitted),
     }
+    y = model.labels_for(n, None)
+    real = real_set(data, "test", features, [Frechet()], y)
     metrics: dict[str, float] = {}
     for name, draw in draws.items():
-        y = model.labels_for(n, None)
-        numbers, protocols = measure_samples(draw, y, data, "test", features, [Frechet()], seed)
+        numbers, protocols = measure_samples(draw, y, real, data.spec, features, [Frechet()], seed)
         (value,), (protocol,) = numbers.values(), protocols.values()
         metrics[name] = float(value)
     protocol.pop("seconds")  # the same call writes the same file
-    training = FeatureStatistics(features.num_features)
+    training = FeatureStatistics(features.num_features).to(y.device)
     for x, _ in example_images(OneSplit(data, "train"), n, model):
-        training.update(features.of(x, values).cpu())
-    real = reference_set(data, "test", features.cpu(), 0, torch.device("cpu")).features
-    floor = float(frechet_distance(real, training.compute()))
+        training.update(features.of(x, values))
+    floor = float(frechet_distance(real.features, training.compute()))
     return metrics, {**protocol, "images": "decoder means", "fd_pca64_of_training_images": floor}

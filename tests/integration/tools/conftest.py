@@ -83,6 +83,18 @@ def pixelcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(config, folder)
 
 
+@pytest.fixture(scope="session")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of a small network on digits, with classes and guidance."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "diffusion" / "digits.yaml").read_text())
+    config["trainer"] = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "logger": False}
+    config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
+    model = config["model"]["init_args"]
+    model["network"]["init_args"] = {"width": 8, "multipliers": [1], "blocks": 1}
+    model["sampling"]["init_args"]["steps"] = 4
+    return trained(config, tmp_path_factory.mktemp("diffusion"))
+
+
 @pytest.fixture
 def run_copy(runs: dict[str, Path], tmp_path: Path) -> RunCopy:
     """A copy of a run, to write into."""

@@ -6,24 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
-from tools_helpers import ROOT, Fails, Tools, model_of, pixels, trained
+from tools_helpers import Fails, Tools, model_of, pixels
 
 from callbacks import Draws
 from lit_vae.diffusion import ClassifierFree, DPMSolverPlusPlus2M, Sampling
-
-
-@pytest.fixture(scope="module")
-def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step of a small network on digits, with classes and guidance."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "diffusion" / "digits.yaml").read_text())
-    config["trainer"] = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "logger": False}
-    config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
-    model = config["model"]["init_args"]
-    model["network"]["init_args"] = {"width": 8, "multipliers": [1], "blocks": 1}
-    model["sampling"]["init_args"]["steps"] = 4
-    return trained(config, tmp_path_factory.mktemp("diffusion"))
 
 
 def description(path: Path) -> str:

@@ -11,7 +11,7 @@ from tools_helpers import Fails, RunCopy, Tools, data_of, model_of
 from two_stages_helpers import TwoStages
 
 from callbacks.draws import draw_images
-from callbacks.sample_quality import measure_samples
+from callbacks.sample_quality import measure_samples, real_set
 from lit_vae.features import FeatureNetFeatures, PCAFeatures
 from lit_vae.images import levels
 from lit_vae.metrics import DensityCoverage, FeatureSet, Frechet, Kernel, PrecisionRecall, frechet_distance
@@ -29,10 +29,11 @@ def test_numbers_are_those_of_the_callback(tools: Tools, run_copy: RunCopy, feat
     record = evaluation(run)["model"]
     model, data = model_of(run), data_of(run)
     distances = [Frechet(), Kernel(), PrecisionRecall(), DensityCoverage()]
+    y, features = torch.arange(120) % 10, FeatureNetFeatures(str(feature_net))
+    real = real_set(data, "train", features, distances, y)
     expected, _ = measure_samples(
-        lambda y, seed: draw_images(model, y, seed), torch.arange(120) % 10, data, "train",
-        FeatureNetFeatures(str(feature_net)), distances, 4,
-    )  # fmt: skip
+        lambda y, seed: draw_images(model, y, seed), y, real, data.spec, features, distances, 4
+    )
     assert record["metrics"] == {f"test/{name}": pytest.approx(float(value)) for name, value in expected.items()}
     assert set(expected) == {f"{k}_featurenet" for k in ("fd", "kd", "precision", "recall", "density", "coverage")}
     assert f"{record['metrics']['test/fd_featurenet']:.4f}" in shown

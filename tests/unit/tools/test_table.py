@@ -115,7 +115,8 @@ def test_numbers_that_were_measured_otherwise_are_marked(folder: Path, capsys: p
 
 def test_what_evaluate_measured_is_there(folder: Path) -> None:
     name = run(folder, "vae", metrics={"test/elbo": 1.0})
-    record = {"model": {"metrics": {"test/fd_x": 9.0}}, "gmm": {"metrics": {"test/fd_x": 2.0}}}
+    others = {"30 steps of DDIM, guidance 2": {"metrics": {"test/fd_x": 7.0}}}
+    record = {"model": {"metrics": {"test/fd_x": 9.0}}, "gmm": {"metrics": {"test/fd_x": 2.0}}, "samplings": others}
     (folder / name / "evaluation.json").write_text(json.dumps(record))
     table([name], "t.md")
     assert "| test/elbo | test/fd_x | test/fd_x_gmm |" in Path("t.md").read_text()
