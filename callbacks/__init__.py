@@ -13,6 +13,7 @@ from callbacks.gradient_skip import GradientSkip
 from callbacks.image_quality import ImageQuality
 from callbacks.latent_report import LatentReport
 from callbacks.latent_statistics import LatentStatistics
+from callbacks.latent_structure import LatentStructure
 from callbacks.level_statistics import LevelStatistics
 from callbacks.levels import Levels
 from callbacks.likelihood import ImportanceSampledNLL
@@ -50,6 +51,7 @@ __all__ = [
     "LatentReport",
     "LatentScatter",
     "LatentStatistics",
+    "LatentStructure",
     "LevelStatistics",
     "Levels",
     "LossOverNoise",

@@ -12,6 +12,7 @@ from lit_vae.metrics.image_quality import (
     ssim_window,
 )
 from lit_vae.metrics.latent_channels import LatentChannels, LatentMoments
+from lit_vae.metrics.latent_structure import LatentStructure, LatentStructureMetric, total_correlation
 from lit_vae.metrics.latents import (
     LatentSummary,
     PosteriorStatistics,
@@ -21,7 +22,7 @@ from lit_vae.metrics.latents import (
 )
 from lit_vae.metrics.set_distances import DensityCoverage, Frechet, Kernel, PrecisionRecall, SetDistance
 from lit_vae.metrics.sharpness import SharpnessMetric, high_frequency_energy, laplacian_variance
-from lit_vae.metrics.spectrum import energy_by_frequency
+from lit_vae.metrics.spectrum import above_half_nyquist, cosine_basis, energy_by_frequency, mean_by_frequency
 from lit_vae.metrics.split_mean import SplitMean
 
 __all__ = [
@@ -35,19 +36,24 @@ __all__ = [
     "Kernel",
     "LatentChannels",
     "LatentMoments",
+    "LatentStructure",
+    "LatentStructureMetric",
     "LatentSummary",
     "PosteriorStatistics",
     "PrecisionRecall",
     "SetDistance",
     "SharpnessMetric",
     "SplitMean",
+    "above_half_nyquist",
     "active_units",
     "code_statistics",
+    "cosine_basis",
     "energy_by_frequency",
     "frechet_distance",
     "high_frequency_energy",
     "laplacian_variance",
     "log_aggregate_posterior",
+    "mean_by_frequency",
     "ms_ssim_per_image",
     "mse_per_image",
     "product_root_trace",
@@ -55,4 +61,5 @@ __all__ = [
     "ssim_per_image",
     "ssim_window",
     "summarize_posteriors",
+    "total_correlation",
 ]

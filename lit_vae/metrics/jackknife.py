@@ -6,16 +6,17 @@ from torch import Tensor
 from lit_vae.intervals import GROUPS
 
 
-def sums_by_group(values: Tensor, index: Tensor | None) -> Tensor:
-    """Sums over the images of each group: ``values (n, *shape), index (n,) -> (GROUPS, *shape)`` float64.
+def sums_by_group(values: Tensor, index: Tensor | None, groups: int = GROUPS) -> Tensor:
+    """Sums over the images of each group: ``values (n, *shape), index (n,) -> (groups, *shape)`` float64.
 
     Args:
         values: one row for each image, or rows of sums over images.
         index: positions of the images in the split; None: unknown, so that all is in the first group.
+        groups: number of groups; image i is in group ``i mod groups``.
     """
-    groups = torch.zeros(len(values), dtype=torch.int64, device=values.device) if index is None else index % GROUPS
+    whose = torch.zeros(len(values), dtype=torch.int64, device=values.device) if index is None else index % groups
     exact = values.detach().double()
-    return exact.new_zeros(GROUPS, *exact.shape[1:]).index_add_(0, groups, exact)
+    return exact.new_zeros(groups, *exact.shape[1:]).index_add_(0, whose, exact)
 
 
 def without_each(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

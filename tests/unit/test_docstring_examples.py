@@ -22,10 +22,8 @@ MODULES = [
 WITH_EXAMPLES = {
     *("lit_vae.likelihoods", "lit_vae.distributions.continuous", "lit_vae.distributions.discrete"),
     *("lit_vae.distributions.flowed", "lit_vae.distributions.mixtures"),
-    *(
-        f"lit_vae.metrics.{name}"
-        for name in ("code_usage", "frechet", "image_quality", "latents", "sharpness", "spectrum", "split_mean")
-    ),
+    *(f"lit_vae.metrics.{name}" for name in ("code_usage", "frechet", "image_quality", "latent_structure", "latents")),
+    *(f"lit_vae.metrics.{name}" for name in ("sharpness", "spectrum", "split_mean")),
 }
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from lit_vae.intervals import Estimate
 from lit_vae.metrics.spectrum import energy_by_frequency
 from lit_vae.tools.compare.differences import ComparedNumbers, Groups, image_differences
 from lit_vae.tools.compare.gather import Entry
 from lit_vae.tools.compare.metric_table import metric, ordered
-from lit_vae.tools.compare.numbers import format_number, rank_correlation
+from lit_vae.tools.compare.numbers import RankCorrelation, format_number, rank_correlation
 from lit_vae.tools.compare.pictures import Group, Pictures
 
 if TYPE_CHECKING:
@@ -60,19 +59,24 @@ class Chart:
         x: label of the horizontal axis.
         y: label of the vertical axis.
         points: by run, ``(x, y)`` in the order of x.
-        order: Spearman's rank correlation of the runs, with its interval over images; None if it says nothing.
+        order: Spearman's rank correlation of the runs; None if it says nothing.
     """
 
     title: str
     x: str
     y: str
     points: dict[int, list[tuple[float, float]]]
-    order: Estimate | None = None
+    order: RankCorrelation | None = None
 
     @property
     def is_curve(self) -> bool:
         """Whether some run has more than one point."""
         return any(len(points) > 1 for points in self.points.values())
+
+    @property
+    def differs(self) -> bool:
+        """Whether both numbers differ between runs, of which each has one point."""
+        return all(len(set(values)) > 1 for values in zip(*(points[0] for points in self.points.values()), strict=True))
 
     def words(self, entries: Sequence[Entry]) -> str:
         """The chart for those who cannot see it: the last point of each run."""
@@ -83,20 +87,30 @@ class Chart:
         return f"{self.title}. {self.y} over {self.x}: {'; '.join(ends)}."
 
 
+_OF_LATENTS = {
+    "latent_high_frequency": "Latent detail and generation",
+    "latent_probe_accuracy": "Latent classes and generation",
+    "latent_gaussian_nats": "Latent covariance and generation",
+    "latent_noise": "Latent noise and generation",
+}
+"""Numbers of a first stage that may say how well a second stage can generate, and titles of their charts."""
+
+
 def scatters(numbers: ComparedNumbers) -> list[Chart]:
-    """One number over another, for pairs in which at least two runs compare."""
-    perceptual = [
-        column.name
-        for column in numbers.columns
-        if column.name.startswith(("lpips", "rfid", "rfd_")) and len(column.comparable) > 1
-    ]
+    """One number over another, for pairs in which at least two runs compare; of latents, three that differ."""
+    names = [column.name for column in numbers.columns if len(column.comparable) > 1]
+    perceptual = [name for name in names if name.startswith(("lpips", "rfid", "rfd_"))]
+    generated = [name for name in names if name == "fid" or name.startswith("fd_")]
     pairs = [
         ("Rate and distortion", "rate", "distortion"),
         ("Rate and reconstruction", "rate", "psnr"),
         *(("Distortion and perception", "psnr", name) for name in perceptual),
+        *(("Reconstruction and generation", f"r{name}", name) for name in generated),
     ]
-    charts = (_scatter(numbers, *pair) for pair in pairs)
-    return [chart for chart in charts if chart is not None]
+    of_latents = [(title, latent, name) for latent, title in _OF_LATENTS.items() for name in generated]
+    found = [chart for pair in pairs if (chart := _scatter(numbers, *pair)) is not None]
+    latent = [chart for pair in of_latents if (chart := _scatter(numbers, *pair, least=3)) is not None]
+    return [*found, *(chart for chart in latent if chart.differs)]
 
 
 def spectra(groups: Sequence[Group], pictures: Sequence[Pictures]) -> list[Chart]:
@@ -185,12 +199,13 @@ def draw_charts(charts: Sequence[Chart], entries: Sequence[Entry], columns: int 
     return rasterize(figure)
 
 
-def _scatter(numbers: ComparedNumbers, title: str, x: str, y: str) -> Chart | None:
+def _scatter(numbers: ComparedNumbers, title: str, x: str, y: str, least: int = 2) -> Chart | None:
+    """The chart of two numbers; None if fewer runs than ``least`` have both."""
     columns = numbers.column(x), numbers.column(y)
     if columns[0] is None or columns[1] is None:
         return None
     both = [i for i in columns[0].comparable if i in columns[1].comparable]
-    if len(both) < 2:
+    if len(both) < least:
         return None
     xs, ys = ([column.cells[i].number for i in both] for column in columns)  # type: ignore[union-attr]
     points = {i: [(a.value, b.value)] for i, a, b in zip(both, xs, ys, strict=True)}

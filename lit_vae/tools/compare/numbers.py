@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_vae.intervals import GROUPS, Estimate, half_width
 from lit_vae.tools.compare.metric_table import LIKELIHOOD, RECONSTRUCTION, SAMPLES, metric
@@ -62,15 +62,24 @@ def paired(mine: Number, theirs: Number, of: Callable[[float], float] = float) -
     return Estimate(of(mine.value) - of(theirs.value), half_width(replicates))
 
 
-def rank_correlation(xs: Sequence[Number], ys: Sequence[Number]) -> Estimate | None:
-    """Spearman's rank correlation of two numbers over runs, with its interval over images.
+class RankCorrelation(NamedTuple):
+    """Spearman's rank correlation of two numbers over runs."""
 
-    Runs with the same two numbers, such as RUN and RUN@gmm, count once. None for fewer than `LEAST_RUNS` runs, if one
-    of the numbers is the same for all, and without replicates of all.
+    value: float
+
+    half_width: float | None
+    """Half of its 95 % interval over images; None without replicates of all, as of generated images."""
+
+
+def rank_correlation(xs: Sequence[Number], ys: Sequence[Number]) -> RankCorrelation | None:
+    """See `RankCorrelation`.
+
+    Runs with the same two numbers, such as RUN and RUN@gmm, count once. None for fewer than `LEAST_RUNS` runs, and if
+    one of the numbers is the same for all.
     """
     xs, ys = zip(*{(x.value, y.value): (x, y) for x, y in zip(xs, ys, strict=True)}.values(), strict=True)
     few = min(len({number.value for number in numbers}) for numbers in (xs, ys)) < 2
-    if few or len(xs) < LEAST_RUNS or any(len(number.replicates) != GROUPS for number in (*xs, *ys)):
+    if few or len(xs) < LEAST_RUNS:
         return None
     from scipy.stats import spearmanr
 
@@ -80,7 +89,9 @@ def rank_correlation(xs: Sequence[Number], ys: Sequence[Number]) -> Estimate | N
     def without(group: int) -> float:
         return correlation(lambda number: number.replicates[group])
 
-    return Estimate(correlation(lambda number: number.value), half_width([without(g) for g in range(GROUPS)]))
+    known = all(len(number.replicates) == GROUPS for number in (*xs, *ys))
+    interval = half_width([without(group) for group in range(GROUPS)]) if known else None
+    return RankCorrelation(correlation(lambda number: number.value), interval)
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -129,7 +129,7 @@ def test_a_prior_has_the_reconstructions_of_its_stage_1_and_its_own_rate(tmp_pat
     def cost(seconds: float, parameters: int) -> dict[str, Any]:
         return {"status": "finished", "seconds": seconds, "parameters": {"all": parameters}}
 
-    numbers = {"psnr": 25.0, "distortion": -20.0, "loss": 1.0}
+    numbers = {"psnr": 25.0, "distortion": -20.0, "loss": 1.0, "latent_noise": 0.25}
     stage1 = make_run(tmp_path, "stage1", numbers, "VQVAE", run=cost(100.0, 1000), checkpoints={"best": {}})
     of = {"stage1": {"path": f"{stage1}/checkpoints/best.ckpt", "sha256": SHA}}
     codes = {"class_path": "lit_vae.data.Codes", "init_args": {"root": "codes", "collapse_threshold": 0.1}}
@@ -139,7 +139,7 @@ def test_a_prior_has_the_reconstructions_of_its_stage_1_and_its_own_rate(tmp_pat
     prior = read(path)
     assert values(prior) == {
         "psnr": 25.0, "distortion": -20.0, "loss": 30.0, "rate": 30.0, "elbo": -10.0, "seconds": 120.0,
-        "parameters": 1500.0,
+        "parameters": 1500.0, "latent_noise": 0.25,
     }  # fmt: skip
     assert prior.numbers["seconds"].words == "0:00:20 + 0:01:40"
     assert prior.numbers["parameters"].words == "500 + 1,000"

@@ -20,6 +20,7 @@ from lit_vae.intervals import Estimate
 from lit_vae.tools.compare import sheets
 from lit_vae.tools.compare.charts import curves, scatters, spectra
 from lit_vae.tools.compare.differences import compare_numbers
+from lit_vae.tools.compare.numbers import RankCorrelation
 from lit_vae.tools.compare.page import page
 from lit_vae.tools.compare.pictures import NUM_SAMPLES, Pictures, group_by_images, groups_of
 from lit_vae.tools.compare.seeds import OverSeeds
@@ -87,9 +88,12 @@ def made(labels: tuple[str, ...] = ("mse", "gan", "other")) -> Comparison:
 def test_a_chart_says_how_the_runs_are_ordered() -> None:
     comparison = made()
     assert "Spearman" not in page(comparison)
-    ordered = replace(comparison.scatters[0], order=Estimate(-0.9, 0.05))
+    ordered = replace(comparison.scatters[0], order=RankCorrelation(-0.9, 0.05))
     assert "Spearman \u22120.900 ±0.050 over 2 runs" in page(replace(comparison, scatters=[ordered]))
-    certain = replace(ordered, order=Estimate(0.3, 0.0))  # no interval of width 0: another set of images may differ
+    unknown = replace(ordered, order=RankCorrelation(0.3, None))
+    said = "Spearman 0.3000 over 2 runs, its error over images is not known"
+    assert said in page(replace(comparison, scatters=[unknown]))
+    certain = replace(ordered, order=RankCorrelation(0.3, 0.0))  # no interval of width 0: other images may differ
     said = "Spearman 0.3000 over 2 runs, the same without any twentieth of the images"
     assert said in page(replace(comparison, scatters=[certain]))
 
