@@ -24,6 +24,7 @@ from callbacks.ode_likelihood import ODELikelihood
 from callbacks.panel import Panel
 from callbacks.perceptual_distance import PerceptualDistance
 from callbacks.periodic import Measurement, Periodic, ReconstructionMeasurement
+from callbacks.rate_distortion import RateDistortion
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_quality import SampleQuality
 from callbacks.samples import ClassSheet, Samples
@@ -61,6 +62,7 @@ __all__ = [
     "Panel",
     "PerceptualDistance",
     "Periodic",
+    "RateDistortion",
     "ReconstructionFrechet",
     "ReconstructionMeasurement",
     "Reconstructions",

@@ -1,7 +1,6 @@
 """Pictures of samples of models without latents: autoregressive and diffusion models, and priors of codes."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,13 +10,12 @@ from torch import Generator, Tensor
 from callbacks.drawing import arrange, sheet
 from callbacks.panel import Images, Panel
 from callbacks.periodic import data_spec
-from lit_vae.encoded import EncodedSpec
+from callbacks.stage1 import decoder_of
 from lit_vae.models.abilities import SamplesCodes, SecondStage
 from lit_vae.models.base import Autoencoder, ImageModel
 from lit_vae.models.denoising import DenoisingModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
-from lit_vae.run.loading import load_stage1
 from lit_vae.sampling import CodeSampling
 
 
@@ -56,10 +54,8 @@ class Draws(Panel):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load stage 1 of codes or latents before anything is written."""
         super().setup(trainer, pl_module, stage)
-        spec: Any = data_spec(trainer)
-        if stage in ("fit", "validate") and isinstance(spec, EncodedSpec):
-            with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
-                self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
+        if stage in ("fit", "validate"):
+            self.decoder = decoder_of(data_spec(trainer))
 
     def check_model(self, model: Model) -> None:
         """Only models of pixels or codes."""

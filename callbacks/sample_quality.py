@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Generator, Tensor
 
@@ -14,7 +14,7 @@ from callbacks.draws import draw_images
 from callbacks.panel import Split
 from callbacks.periodic import Periodic, data_spec, untouched
 from callbacks.references import Reference, ReferenceImages, ReferenceStatistics, reference_set
-from lit_vae.encoded import EncodedSpec
+from callbacks.stage1 import decoder_of, images_behind
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec, Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
@@ -23,7 +23,6 @@ from lit_vae.models.base import ImageModel
 from lit_vae.models.module import Model
 from lit_vae.ranges import AtLeastTwo, PositiveInt, Seed, checked
 from lit_vae.ranks import rank, world_size
-from lit_vae.run.loading import images_of, load_stage1
 from lit_vae.run.needs import Need, needs_of
 
 AT_ONCE, PIXELS_AT_ONCE = 100, 100 * 64 * 64
@@ -80,7 +79,7 @@ class SampleQuality(Periodic):
     def needs(self, data: Any) -> Iterable[Need]:
         """Files of the features, the real images, and the features of the real images."""
         yield from self.features.needs()
-        images = _real_images(data)
+        images = images_behind(data)
         if images is not data:
             yield from needs_of(images)
         if not hasattr(images, "fingerprint"):  # `setup` refuses them
@@ -96,10 +95,8 @@ class SampleQuality(Periodic):
         if stage == "predict":
             return
         spec: Any = data_spec(trainer)
-        if isinstance(spec, EncodedSpec):
-            with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
-                self.decoder = load_stage1(spec.checkpoint, spec.checkpoint_sha256, torch.device("cpu"))
-        self.images = _real_images(getattr(trainer, "datamodule", None))
+        self.decoder = decoder_of(spec)
+        self.images = images_behind(getattr(trainer, "datamodule", None))
         if not hasattr(self.images, "fingerprint"):
             raise self._refuse(
                 f"it needs images of a lit_vae.data module; trainer.datamodule is {type(self.images).__name__}.",
@@ -203,14 +200,6 @@ def measure_samples(
             numbers[features.called(kind)] = value
             protocols[features.called(kind)] = {**protocol, **_own_protocol(distance, real.features)}
     return numbers, protocols
-
-
-def _real_images(data: Any) -> ReferenceImages:
-    """The data module itself, or for codes the data module of stage 1."""
-    spec = getattr(data, "spec", None)
-    if isinstance(spec, EncodedSpec):
-        return cast(ReferenceImages, images_of(spec.checkpoint, LightningDataModule))
-    return data
 
 
 def _own_protocol(distance: SetDistance, real: FeatureSet) -> dict[str, Any]:

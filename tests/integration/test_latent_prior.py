@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lightning: Lightning) -> Pa
     config["model"]["init_args"]["sampling"]["init_args"]["steps"] = 3
     root = fake_latents(config["model"]["init_args"], folder, lightning)
     config["data"]["init_args"] |= {"root": str(root), "batch_size": 12}
-    config["trainer"] = {"max_epochs": 2, "log_every_n_steps": 1, "callbacks": []}
+    rates = {"class_path": "callbacks.RateDistortion", "init_args": {"decibels": [1, 2, 90], "num_levels": 5}}
+    config["trainer"] = {"max_epochs": 2, "log_every_n_steps": 1, "callbacks": [rates]}
     (folder / "prior.yaml").write_text(yaml.safe_dump(config))
     lightning("fit", "--config", folder / "prior.yaml", "--run_dir", folder / "prior")
     lightning("test", "--config", folder / "prior" / "config.yaml", "--ckpt_path", "last")
@@ -58,6 +59,13 @@ def test_the_rate_is_what_a_latent_costs_under_the_prior(folder: Path) -> None:
     scaled = numbers["test/prior"] + numbers["test/last"] + numbers["test/diffusion"]
     log_std = torch.tensor(Latents(str(folder / "latents")).spec.std).log()
     assert numbers["test/latent_nll"] == pytest.approx(scaled + 16 * float(log_std.sum()), rel=1e-4)
+
+
+def test_a_psnr_that_is_not_reached_has_no_rate(folder: Path) -> None:
+    numbers = json.loads((folder / "prior" / "test_metrics.json").read_text())["metrics"]
+    found = [name for name in numbers if "rate_at" in name]
+    assert found == ["test/rate_at_1db", "test/rate_at_2db"]
+    assert 0.0 <= numbers[found[0]] <= numbers[found[1]]
 
 
 def test_draws_are_decoded_by_the_stage_1_that_made_the_latents(folder: Path) -> None:

@@ -110,7 +110,25 @@ def scatters(numbers: ComparedNumbers) -> list[Chart]:
     of_latents = [(title, latent, name) for latent, title in _OF_LATENTS.items() for name in generated]
     found = [chart for pair in pairs if (chart := _scatter(numbers, *pair)) is not None]
     latent = [chart for pair in of_latents if (chart := _scatter(numbers, *pair, least=3)) is not None]
-    return [*found, *(chart for chart in latent if chart.differs)]
+    equal = _equal_distortion(numbers)
+    return [*([equal] if equal else []), *found, *(chart for chart in latent if chart.differs)]
+
+
+def _equal_distortion(numbers: ComparedNumbers) -> Chart | None:
+    """What an image costs in a progressive code, over the PSNR that is reached; see `callbacks.RateDistortion`."""
+    columns = {
+        float(match[1]): column
+        for column in numbers.columns
+        if (match := re.fullmatch(r"rate_at_(\d+)db", column.name)) is not None
+    }
+    points: dict[int, list[tuple[float, float]]] = {}
+    for decibels in sorted(columns):
+        column = columns[decibels]
+        for i in column.comparable:
+            points.setdefault(i, []).append((decibels, column.cells[i].number.value))  # type: ignore[union-attr]
+    if len(points) < 2:
+        return None
+    return Chart("Rate at equal distortion", "PSNR, dB", "rate, nats per image", points)
 
 
 def spectra(groups: Sequence[Group], pictures: Sequence[Pictures]) -> list[Chart]:

@@ -62,6 +62,7 @@ _TABLE = (
     Metric("elbo", "likelihood", _high, "lower bound of log p(x), nats per image", decides=True),
     Metric("bits_per_dim*", "likelihood", _low, "bits per value of an image", decides=True),
     Metric("nll*", "likelihood", _low, "-log p(x), nats per image"),
+    Metric("rate_at_*db", "likelihood", _low, "progressive code of an image up to this PSNR, nats per image"),
     Metric("rate*", "likelihood", None, "information in the latent, nats per image", decides=True),
     Metric("distortion", "likelihood", None, "-log p(x | z), nats per image"),
     Metric("active_units", "latents", None, "dimensions of the latent that images move"),

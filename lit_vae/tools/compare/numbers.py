@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,7 +226,7 @@ def of_both_stages(own: Mapping[str, Number], stage1: Mapping[str, Number]) -> d
     merged |= {name: number for name, number in stage1.items() if name == "distortion"}
     for name, number in own.items():
         if number.split:
-            merged[name] = Number(number.value, number.split, of_images, number.protocol)
+            merged[name] = replace(number, data=of_images)
         elif name in stage1:
             words = f"{format_number(name, number.value)} + {format_number(name, stage1[name].value)}"
             merged[name] = Number(number.value + stage1[name].value, words=words)

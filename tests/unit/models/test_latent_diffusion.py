@@ -2,46 +2,25 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from best_denoiser import ADAM, SHAPE, STD, Best, prior
+from torch import Generator
 
 from lit_vae.codes import CodeSpec
 from lit_vae.diffusion import Bound, ClassifierFree, GaussianDiffusion, LinearLogSNR, Original, Sampling
-from lit_vae.diffusion.log_snr import alpha, per_image, sigma
 from lit_vae.images import ImageSpec
 from lit_vae.latents import LatentBatch, LatentSpec
 from lit_vae.models import LatentDiffusion
 from lit_vae.noise import FIXED, Draws
 from lit_vae.sampling import CodeSampling
 
-ADAM = partial(torch.optim.Adam, lr=1e-3)
-SHAPE = [2, 3, 3]
-STD = 0.7
 SPEC = LatentSpec(
     checkpoint="stage1.ckpt", checkpoint_sha256="0" * 64, model="lit_vae.models.KLAutoencoder", image_shape=(1, 12, 12),
     num_classes=0, bits_per_dim=None, shape=(2, 3, 3), mean=(1.0, -2.0), std=(0.5, 3.0), entropy={"val": -4.0},
 )  # fmt: skip
-
-
-class Best(nn.Module):
-    """``E[x | z]`` for independent normal latents of standard deviation `STD`."""
-
-    def __init__(self, shape: Any, cond_dim: int) -> None:
-        super().__init__()
-        self.var = nn.Parameter(torch.tensor(STD**2))
-
-    def forward(self, z: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
-        a, s = per_image(alpha(lam), z), per_image(sigma(lam), z)
-        return a * self.var * z / (a**2 * self.var + s**2)
-
-
-def prior(**given: Any) -> LatentDiffusion:
-    process = GaussianDiffusion(LinearLogSNR(8.0, -8.0), Original(), Bound())
-    return LatentDiffusion(SHAPE, Best, process, ADAM, **given).eval()
 
 
 @torch.no_grad()
