@@ -45,7 +45,8 @@ def print_numbers(title: str, columns: Mapping[str, Mapping[str, float | None]])
 
     console = Console()
     console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
-    shown = Table("metric")
+    shown = Table()
+    shown.add_column("metric", no_wrap=True)  # headings of many columns wrap instead
     for heading in columns:
         shown.add_column(heading, justify="right")
     for name in next(iter(columns.values())):
