@@ -64,6 +64,8 @@ class PriorRecord(_Measured):
     """``priors/<kind>.json``."""
 
     samples: dict[str, Any] = Field(default_factory=dict)
+    bound_nats: Metrics = Field(default_factory=dict)
+    bound_replicates: dict[str, list[float]] = Field(default_factory=dict)
 
 
 class Drawn(Form):

@@ -205,10 +205,7 @@ def _how_measured(records: Records, numbers: Mapping[str, Number], variant: Vari
 
 
 _NOTES: dict[str, str] = {
-    **{
-        kind: f"samples are of the {noun} fitted to its latents; bounds of the likelihood are of its own prior"
-        for kind, noun in NOUNS.items()
-    },
+    **{kind: f"samples, rate and elbo are of the {noun} fitted to its latents" for kind, noun in NOUNS.items()},
     "drawn": "its images are draws from p(x|z), with the noise that the likelihood believes in, and not means",
 }
 

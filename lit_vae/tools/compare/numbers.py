@@ -142,7 +142,7 @@ def read_numbers(records: Records, curves: Curves, variant: str = "") -> dict[st
         return {**_without(numbers, RECONSTRUCTION, SAMPLES), **draws, **_cost(records)}
     if variant in PRIOR_KINDS:  # these numbers are of the model's own prior, not of the fitted one
         distortion = {name: number for name, number in numbers.items() if name == "distortion"}
-        numbers = {**_without(numbers, SAMPLES, LIKELIHOOD), **distortion}
+        numbers = {**_without(numbers, SAMPLES, LIKELIHOOD), **distortion, **_of_bound(records, variant)}
     return {**numbers, **_of_samples(records, variant), **_cost(records)}
 
 
@@ -166,6 +166,18 @@ def _of_samples(records: Records, variant: str) -> dict[str, Number]:
         name: Number(value, "test", images, protocols.get(name, {}))
         for name, value in drawn.items()
         if value is not None
+    }
+
+
+def _of_bound(records: Records, kind: str) -> dict[str, Number]:
+    """Rate and bound of the test images with a fitted prior."""
+    record = records.prior(kind)
+    bound, replicates = record.get("bound_nats", {}), record.get("bound_replicates", {})
+    data = {**_images(records, records.test or record), "num_images": records.test.get("num_images")}
+    return {
+        name: Number(bound[name], "test", data, replicates=tuple(replicates.get(name, ())))
+        for name in ("rate", "elbo")
+        if name in bound
     }
 
 

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from lit_vae.tools.priors.fitted import Fitted
 
 
-def bound(model: "Autoencoder", data: "ImageDataModule", fitted: "Fitted", seed: int) -> dict[str, float]:
-    """Nats per test image, at one draw ``z ~ q(z|x)`` of each; empty for a model without posteriors.
+def bound(
+    model: "Autoencoder", data: "ImageDataModule", fitted: "Fitted", seed: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Nats per test image, at one draw ``z ~ q(z|x)`` of each; and the same without each group of images.
+
+    Both are empty for a model without posteriors.
 
     ``rate``: the mean of ``log q(z|x) - log p(z)`` for the fitted prior, an upper bound of it where only a bound of
     log p(z) is known; ``rate_of_model``: the same, at the same draws, for the model's own; ``gain``: their difference.
@@ -27,7 +31,7 @@ def bound(model: "Autoencoder", data: "ImageDataModule", fitted: "Fitted", seed:
     from lit_vae.noise import FIXED, Draws
 
     if not isinstance(model, HasPosterior):
-        return {}
+        return {}, {}
     parts: list[Any] = []
     done = 0
     for x, y in example_images(OneSplit(data, "test"), len(data.source("test")), model):
@@ -44,9 +48,7 @@ def bound(model: "Autoencoder", data: "ImageDataModule", fitted: "Fitted", seed:
         found["elbo"] = -rate - distortion
     means = SplitMean((len(found),))
     means.update(torch.stack([*found.values()], 1), done, torch.arange(done))
-    columns = zip(found, means.estimates().T.tolist(), strict=True)
-    estimates = {name: (value, half_width(replicates)) for name, (value, *replicates) in columns}
-    return {
-        **{name: value for name, (value, _) in estimates.items()},
-        **{f"{name}_half_width_95": width for name, (_, width) in estimates.items()},
-    }
+    rows = {name: column.tolist() for name, column in zip(found, means.estimates().T, strict=True)}
+    worth = {name: value for name, (value, *_) in rows.items()}
+    worth |= {f"{name}_half_width_95": half_width(replicates) for name, (_, *replicates) in rows.items()}
+    return worth, {name: replicates for name, (_, *replicates) in rows.items()}

@@ -91,7 +91,7 @@ def fit_prior(
         z, y = latents(seed)
         test_latents = Latents(model, data, "test")(seed)
         metrics, protocol = sample_quality(model, data, prior, fitted, seed)
-        worth = bound(model, data, fitted, seed)
+        worth, replicates = bound(model, data, fitted, seed)
     record = {
         "checkpoint": found.checkpoint.name,
         "checkpoint_sha256": found.identity,
@@ -110,6 +110,7 @@ def fit_prior(
             },
         },
         "bound_nats": worth,
+        "bound_replicates": replicates,
         "samples": protocol,
         "metrics": metrics,
     }

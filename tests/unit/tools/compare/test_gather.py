@@ -84,15 +84,21 @@ def test_samples_of_the_mixture_have_its_numbers_and_none_of_the_model_s_prior(t
     path = make_run(tmp_path, "run", numbers)
     samples = {"n": 180, "seconds": 3.0}
     measured = {"test/fd_pca64": 30.0, "test/fd_pca64_gmm": 2.0}
-    write(Path(path) / "priors" / "gmm.json", {"checkpoint": "best.ckpt", "samples": samples, "metrics": measured})
+    bound = {"bound_nats": {"rate": 4.0, "gain": 1.0, "elbo": -2.0}, "bound_replicates": {"elbo": [-2.0] * 20}}
+    record = {"checkpoint": "best.ckpt", "samples": samples, "metrics": measured, **bound}
+    write(Path(path) / "priors" / "gmm.json", record)
     of_model = {"metrics": {"test/kid": 0.5}, "protocols": {"test/kid": {"subsets": 10}}}
     write(Path(path) / "evaluation.json", {"model": of_model, "gmm": {"metrics": {"test/kid": 0.25}}})
     own, mixture = read(path), read(f"{path}@gmm")
     assert values(own) == {**numbers, "fd_pca64": 30.0, "fd_pca64_gmm": 2.0, "kid": 0.5}
     assert own.numbers["kid"].protocol == {"subsets": 10}
     assert own.numbers["fd_pca64"].protocol == samples
-    assert values(mixture) == {"psnr": 20.0, "distortion": 1.0, "fd_pca64": 2.0, "kid": 0.25}
-    assert any("samples are of the mixture" in note for note in mixture.notes)
+    assert values(mixture) == {
+        "psnr": 20.0, "distortion": 1.0, "rate": 4.0, "elbo": -2.0, "fd_pca64": 2.0, "kid": 0.25,
+    }  # fmt: skip
+    assert mixture.numbers["elbo"].half_width == 0.0
+    assert mixture.numbers["rate"].half_width is None
+    assert any("samples, rate and elbo are of the mixture" in note for note in mixture.notes)
 
 
 def test_draws_have_their_own_reconstruction_numbers_and_the_model_s_likelihood(tmp_path: Path) -> None:
