@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from lit_vae.diffusion import Bound, ClassifierFree, GaussianDiffusion, LinearLo
 from lit_vae.images import ImageSpec
 from lit_vae.latents import LatentBatch, LatentSpec
 from lit_vae.models import LatentDiffusion
+from lit_vae.networks import DiT
 from lit_vae.noise import FIXED, Draws
 from lit_vae.sampling import CodeSampling
 
@@ -93,3 +95,33 @@ def test_data_that_do_not_fit_are_told(spec: Any, given: dict[str, Any], problem
 def test_a_temperature_is_refused() -> None:
     with pytest.raises(ValueError, match=r"LatentDiffusion: temperature \(=0\.5\) must be 1"):
         prior().sample_through(None, torch.zeros(2), CodeSampling(temperature=0.5))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_under_bf16_levels_losses_and_states_stay_wide() -> None:
+    """bfloat16 has 8 bits: a level of 9.97 would be 10, and a sum of steps would lose the small ones."""
+    torch.set_default_dtype(torch.float32)  # as in a training
+    torch.manual_seed(0)
+    process = GaussianDiffusion(LinearLogSNR(8.0, -8.0), Original(), Bound())
+    network = partial(DiT, patch=1, width=16, layers=1, heads=2)
+    model = LatentDiffusion(SHAPE, network, process, ADAM, sampling=Sampling(steps=4), num_classes=3).eval()
+    for weight in model.parameters():  # DiT starts as zero
+        weight.add_(0.05 * torch.randn_like(weight))
+    batch = LatentBatch(torch.randn(4, *SHAPE), torch.tensor([0, 1, 2, -1]))
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    model.network.register_forward_pre_hook(lambda _, given: seen.append((given[0].dtype, given[1].dtype)))
+    states: list[torch.dtype] = []
+    model.sampling.watch = lambda k, lams, x_hat: states.append(x_hat.dtype)
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = model.step(batch, None, Draws(0, FIXED, torch.arange(4))).terms
+            drawn = model.draw(torch.arange(3), generator=Generator().manual_seed(0))
+        found.append((terms["latent_nll"], drawn))
+        assert {value.dtype for value in terms.values()} == {torch.float32}
+        assert drawn.dtype == torch.float32
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert set(states) == {torch.float64}
+    for full, half in zip(*found, strict=True):
+        assert not torch.equal(full, half)  # the network itself is in bfloat16
+        torch.testing.assert_close(half, full, rtol=0.02, atol=0.02)
