@@ -1,34 +1,27 @@
 """The way of a diffusion model from noise to image."""
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Generator, Tensor
 
 from callbacks.drawing import MINUS, sheet
 from callbacks.panel import Images, Panel
-from lit_vae.models.base import ImageModel
+from callbacks.periodic import data_spec
+from callbacks.stage1 import decoder_of
 from lit_vae.models.denoising import DenoisingModel
+from lit_vae.models.module import Model
 from lit_vae.ranges import PositiveInt, Seed, SmallCount, checked
 
 LAM = "\N{GREEK SMALL LETTER LAMDA}"
 
 
-class DiffusionPanel(Panel):
-    """A picture of a diffusion model of pixels."""
-
-    accepts = DenoisingModel
-
-    def check_model(self, model: DenoisingModel) -> None:
-        """Not of latents: there is nothing to see of them."""
-        if not isinstance(model, ImageModel):
-            raise self._refuse(f"{type(model).__name__} is no model of pixels.", "Remove it from trainer.callbacks.")
-
-
-class Denoising(DiffusionPanel):
+class Denoising(Panel):
     """Images on their way from noise, with the same noise throughout training: panel ``denoising``.
 
     A row is an image, drawn by the model's ``sampling``. It shows the image that the network expects, guided or not,
-    at nodes of the grid: first one for all, the mean of the data or of a class; last the sample itself.
+    at nodes of the grid: first one for all, the mean of the data or of a class; last the sample itself. Of a model of
+    latents it shows what stage 1 makes of the latents that are expected.
 
     Args:
         num_images: number of rows; classes in turn.
@@ -38,7 +31,9 @@ class Denoising(DiffusionPanel):
     """
 
     name = "denoising"
+    accepts = DenoisingModel
     needs_images = False
+    decoder: Model | None = None
 
     @checked
     def __init__(
@@ -47,9 +42,14 @@ class Denoising(DiffusionPanel):
         super().__init__(every_n_epochs)
         self.num_images, self.columns, self.seed = num_images, columns, seed
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load stage 1 of latents."""
+        super().setup(trainer, pl_module, stage)
+        if stage in ("fit", "validate"):
+            self.decoder = decoder_of(data_spec(trainer))
+
     def check_model(self, model: DenoisingModel) -> None:
-        """Also says how it draws."""
-        super().check_model(model)
+        """Say how it draws."""
         self.caption = (
             f"The image that the network expects, from noise to the sample, at log-SNRs {LAM}; one row per image,"
             f" {model.sampling}"
@@ -75,4 +75,6 @@ class Denoising(DiffusionPanel):
         finally:
             model.sampling.watch = None
         lams, expected = zip(*told, strict=True)
-        return torch.stack(lams), torch.stack(expected)
+        if self.decoder is not None:
+            self.decoder.to(model.device)
+        return torch.stack(lams), torch.stack([model.as_images(x_hat, y, self.decoder) for x_hat in expected])

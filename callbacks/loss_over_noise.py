@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.denoising import LAM, DiffusionPanel
+from callbacks.denoising import LAM
 from callbacks.drawing import new_figure, rasterize
-from callbacks.panel import Images, example_images
+from callbacks.panel import Images, Panel, example_images
 from lit_vae.diffusion import NoiseLevels
 from lit_vae.images import Batch
 from lit_vae.models.denoising import DenoisingModel
@@ -37,8 +37,8 @@ class LossByLevel(NamedTuple):
         return torch.trapezoid(self.losses, self.lams, dim=0)
 
 
-class LossOverNoise(DiffusionPanel):
-    """The loss of validation images over the log-SNR: panel ``loss_over_noise``.
+class LossOverNoise(Panel):
+    """The loss of validation images, or of their latents, over the log-SNR: panel ``loss_over_noise``.
 
     The area below the curve is the diffusion term of the bound, whatever the model was trained on (Kingma et al.,
     "Variational Diffusion Models", 2021, eq. 18). Where the curve is high, images cost nats; a schedule or objective
@@ -51,6 +51,7 @@ class LossOverNoise(DiffusionPanel):
     """
 
     name = "loss_over_noise"
+    accepts = DenoisingModel
     caption = f"Loss of validation images over the log-SNR {LAM}; the area below the curve is the diffusion term"
 
     @checked

@@ -82,7 +82,8 @@ class Panel(Periodic):
 
 def to_model(batch: Batch, model: Model) -> Batch:
     """The batch on the model's device, images in its dtype."""
-    return Batch(batch.x.to(device=model.device, dtype=next(model.parameters()).dtype), batch.y.to(model.device))
+    x, y = batch  # or latents
+    return Batch(x.to(device=model.device, dtype=next(model.parameters()).dtype), y.to(model.device))
 
 
 def example_images(images: Images, n: int, model: Model) -> Iterable[Batch]:

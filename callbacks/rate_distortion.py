@@ -1,6 +1,7 @@
 """Rate and distortion of images that a diffusion model sends progressively."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,6 @@ from lit_vae.images import Batch
 from lit_vae.latents import LatentSpec
 from lit_vae.metrics import SplitMean
 from lit_vae.metrics.image_quality import mse_per_image, psnr_per_image
-from lit_vae.models.base import Autoencoder, ImageModel
 from lit_vae.models.denoising import DenoisingModel
 from lit_vae.noise import FIXED, Draws
 from lit_vae.ranges import AtLeastThree, PositiveInt, checked
@@ -93,7 +93,8 @@ class RateDistortion(Measurement):
         self.decoder = decoder_of(spec)
         self.images: Images = images_behind(getattr(trainer, "datamodule", None))
         assert isinstance(pl_module, DenoisingModel)  # by `Periodic.setup`
-        self.source = _pixels() if isinstance(pl_module, ImageModel) else _latents(self.decoder, spec)
+        encode = _pixels if self.decoder is None else partial(_latents, self.decoder, spec)
+        self.source = Source(encode, lambda x, y: pl_module.as_images(x, y, self.decoder).clamp(-1.0, 1.0))
 
     def start(self, trainer: Trainer, model: DenoisingModel) -> None:
         """Remember whose images are sent at the end."""
@@ -150,18 +151,14 @@ def progressive(model: DenoisingModel, source: Source, batch: Batch, lams: Tenso
     return torch.stack([torch.cat([prior, prior + rates], 1), torch.stack(psnrs, 1)], 1)
 
 
-def _pixels() -> Source:
-    return Source(lambda x, y, draws: x, lambda x, y: x.clamp(-1.0, 1.0))
+def _pixels(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+    return x
 
 
-def _latents(stage1: Any, spec: LatentSpec) -> Source:
-    assert isinstance(stage1, Autoencoder)
-
-    def encode(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-        q = posterior_of(stage1, Batch(x, y))
-        return spec.scaled(stage1.embed(x, y) if q is None else q.rsample(1, draws)[0])
-
-    return Source(encode, lambda z, y: stage1.decode(spec.unscaled(z), y).mean.clamp(-1.0, 1.0))
+def _latents(stage1: Any, spec: LatentSpec, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+    """A draw from each posterior, or the latent itself, as the network sees it."""
+    q = posterior_of(stage1, Batch(x, y))
+    return spec.scaled(stage1.embed(x, y) if q is None else q.rsample(1, draws)[0])
 
 
 def _rate_at(curves: Tensor, decibels: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,10 @@ class DenoisingModel(Model):
             generator,
         )
         return drawn.to(self.dtype)
+
+    def as_images(self, x: Tensor, y: Tensor, stage1: Any) -> Tensor:
+        """The images of x ``(B, *shape)``: x itself; of latents what their stage 1 decodes."""
+        return x
 
     def sampling_problems(self) -> list[str]:
         """Guidance without classes, or by a network that never saw an image without its class."""

@@ -102,7 +102,14 @@ class LatentDiffusion(DenoisingModel, SecondStage):
 
     def sample_latents(self, y: Tensor, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         """One latent for each label, as stage 1 decodes it: ``(n,) -> (n, c, h, w)``."""
-        return self.draw(y, temperature, generator) * self.latent_std + self.latent_mean
+        return self._unscaled(self.draw(y, temperature, generator))
+
+    def as_images(self, x: Tensor, y: Tensor, stage1: Autoencoder) -> Tensor:
+        """Decoder means at latents as the network sees them, clamped to [-1, 1]."""
+        return stage1.decode(self._unscaled(x).to(stage1.dtype), y).mean.clamp(-1.0, 1.0)
+
+    def _unscaled(self, z: Tensor) -> Tensor:
+        return z * self.latent_std + self.latent_mean
 
     @torch.no_grad()
     def sample_through(
@@ -114,8 +121,7 @@ class LatentDiffusion(DenoisingModel, SecondStage):
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Decoder means at drawn latents, clamped; see `SecondStage`."""
-        z = self.sample_latents(y, generator, sampling.temperature).to(stage1.dtype)
-        return stage1.decode(z, y).mean.clamp(-1.0, 1.0)
+        return self.as_images(self.draw(y, sampling.temperature, generator), y, stage1)
 
     def problems(self, spec: Any) -> list[str]:
         """Images or codes instead of latents, another shape, labels that do not fit, guidance without classes."""

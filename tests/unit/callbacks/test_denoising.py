@@ -123,6 +123,50 @@ def test_other_models_are_refused(panel: Any, new_model: Any, new_trainer: Any, 
     name = type(panel).__name__
     with pytest.raises(ValueError, match=f"{name}: it needs a lit_vae.models.denoising.DenoisingModel, .* is a VAE"):
         new_trainer(panel).fit(new_model("VAE"), datamodule=data)
-    process = GaussianDiffusion(LinearLogSNR(), Original(), Bound())
-    with pytest.raises(ValueError, match=f"{name}: LatentDiffusion is no model of pixels. Remove it"):
-        panel.check_model(LatentDiffusion(SHAPE, Best, process, ADAM))
+
+
+@torch.no_grad()
+def test_latents_on_their_way_are_decoded() -> None:
+    process = GaussianDiffusion(LinearLogSNR(5.0, -12.0), Original(), Bound())
+    model = LatentDiffusion([2, 4, 4], Unit, process, ADAM).eval()
+    model.latent_std.fill_(0.5)
+    model.latent_mean.fill_(0.25)
+    panel, y = Denoising(num_images=3, columns=4), model.labels_for(3, None)
+    panel.decoder = Doubled()  # type: ignore[assignment]
+    lams, images = panel.expected(model, y)
+    assert images.shape == (len(lams), 3, 1, 4, 4)
+    sampled = model.sample_through(panel.decoder, y, generator=Generator().manual_seed(0))  # type: ignore[arg-type]
+    assert torch.allclose(images[-1], sampled)
+    assert float((images[0] - 0.5).abs().max()) < 0.05  # twice the mean latent
+    assert np.array(panel.draw(model).info["cells"]).shape[:2] == (3, 4)
+
+
+@torch.no_grad()
+def test_latents_have_a_loss_over_noise_too() -> None:
+    """Unit normal latents with the best network: each dimension has ``1/2 ln(1 + SNR)`` nats at the end."""
+    model = LatentDiffusion([2, 4, 4], Unit, GaussianDiffusion(LinearLogSNR(5.0, -9.0), Original(), Bound()), ADAM)
+    z = torch.randn(2000, 2, 4, 4, generator=Generator().manual_seed(0))
+    nats = loss_by_level(model.eval(), [Batch(z, torch.full((2000,), -1))], 33).diffusion
+    assert float(nats.mean()) == pytest.approx(
+        16.0 * math.log((1 + math.exp(5.0)) / (1 + math.exp(-9.0))), abs=4 * float(nats.std()) / math.sqrt(2000) + 0.05
+    )
+
+
+class Unit(nn.Module):
+    """``E[x | z]`` of unit normal x."""
+
+    def __init__(self, shape: Any, cond_dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor, lam: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.scale * per_image(alpha(lam), z) * z
+
+
+class Doubled(nn.Module):
+    """A stage 1 that decodes twice the first channel."""
+
+    dtype = torch.float32
+
+    def decode(self, z: Tensor, y: Tensor) -> Any:
+        return SimpleNamespace(mean=2.0 * z[:, :1])
