@@ -4,7 +4,14 @@ from lit_vae.diffusion.gaussian import GaussianDiffusion
 from lit_vae.diffusion.grids import Grid, Karras, UniformLogSNR, UniformTime, with_nodes
 from lit_vae.diffusion.guidance import ClassifierFree, ClassifierGuidance
 from lit_vae.diffusion.likelihood import ProbabilityFlow
-from lit_vae.diffusion.noise_schedules import Cosine, LearnedMonotone, LinearLogSNR, LinearPath, NoiseSchedule
+from lit_vae.diffusion.noise_schedules import (
+    Betas,
+    Cosine,
+    LearnedMonotone,
+    LinearLogSNR,
+    LinearPath,
+    NoiseSchedule,
+)
 from lit_vae.diffusion.objectives import (
     Bound,
     BoundInSteps,
@@ -29,6 +36,7 @@ from lit_vae.diffusion.sampling import Sampling, Watch
 __all__ = [
     "DDIM",
     "SAMPLERS",
+    "Betas",
     "Bound",
     "BoundInSteps",
     "ClassifierFree",

@@ -6,7 +6,7 @@ et al., "Variational Diffusion Models", 2021, sec. 5.1).
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from lit_vae.ranges import PositiveFloat, SmallCount, Within, checked
 
 LogSNR = Annotated[float, Within(ge=-20.0, le=20.0)]
 """Beyond these ends float32 does not separate a state from pure noise, or from the image."""
+
+
+Root = TypeVar("Root", float, Tensor)
 
 
 class Moment(NamedTuple):
@@ -147,6 +150,59 @@ class LinearPath(_PartOfPath):
     def place(self, lam: float) -> float:
         """See the base class."""
         return 1.0 / (1.0 + math.exp(0.5 * (lam + self.offset)))
+
+
+class Betas(_PartOfPath):
+    """``alpha^2 = exp(-B)``, where B is the integral of a rate ``beta(u)``: the schedules of DDPM and latent diffusion.
+
+    Their betas of 1000 steps are this rate over 1000; the whole path has infinitely many steps (Song et al.,
+    "Score-Based Generative Modeling", 2021, eq. 11). DDPM (Ho et al. 2020) has betas of 1e-4 to 0.02, the default here.
+    Latent diffusion (Rombach et al. 2022) has 0.0015 to 0.0195: ``beta_min: 1.5, beta_max: 19.5, power: 2``. The path
+    reaches ``u = 1`` near ``lam = -10`` and goes on.
+
+    Args:
+        lam_max: at t = 0. The first of those steps: 9.21 of DDPM, 6.5 of latent diffusion.
+        lam_min: at t = 1. The last one: -10.12 of DDPM, -8.86 of latent diffusion.
+        beta_min: rate at u = 0.
+        beta_max: rate at u = 1.
+        power: 1: the rate is linear in u; 2: its square root is.
+    """
+
+    @checked
+    def __init__(
+        self,
+        lam_max: LogSNR = 9.21,
+        lam_min: LogSNR = -10.12,
+        beta_min: PositiveFloat = 0.1,
+        beta_max: PositiveFloat = 20.0,
+        power: Literal[1, 2] = 1,
+    ) -> None:
+        if beta_min > beta_max:
+            raise ValueError(
+                f"Betas: beta_min (={beta_min:g}) must be at most beta_max (={beta_max:g}): the rate of the noise"
+                " grows. Swap them."
+            )
+        self.root = beta_min ** (1.0 / power)
+        self.rise = beta_max ** (1.0 / power) - self.root
+        self.power = power
+        super().__init__(lam_max, lam_min)
+
+    def path(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``-ln(e^B - 1)``."""
+        root = self.root + self.rise * u
+        integral = u * self._mean(root)
+        return -torch.log(torch.expm1(integral)), root**self.power / -torch.expm1(-integral)
+
+    def place(self, lam: float) -> float:
+        """See the base class."""
+        integral, order = math.log1p(math.exp(-lam)), self.power + 1
+        root = (order * self.rise * integral + self.root**order) ** (1.0 / order)
+        return integral / self._mean(root)
+
+    def _mean(self, root: Root) -> Root:
+        """Mean rate from 0 to the place where the rate is ``root ** power``, without a difference of near numbers."""
+        terms = [root**k * self.root ** (self.power - k) for k in range(self.power + 1)]
+        return sum(terms[1:], terms[0]) / len(terms)
 
 
 class LearnedMonotone(NoiseSchedule):

@@ -50,6 +50,11 @@ HEAVY = {  # seconds a step on a processor
     "kl_autoencoder/kl_f4.yaml",
     "kl_autoencoder/kl_f8.yaml",
     "kl_autoencoder/sd_vae_ft_mse.yaml",
+    "latent_diffusion/dit_s2_imagenet256.yaml",
+    "latent_diffusion/dit_xl2_imagenet256.yaml",
+    "latent_diffusion/ldm4_imagenet256.yaml",
+    "latent_diffusion/lightningdit_like.yaml",
+    "latent_diffusion/sit_xl2_imagenet256.yaml",
     "pixelcnn/cifar10.yaml",
     "pixelcnn/mnist.yaml",
     "pixelcnn/mnist_binary_large.yaml",
@@ -81,7 +86,7 @@ WIDE = {  # seconds a test on a processor
     "vqvae/image_folder.yaml",
     "vqvae2/celeba.yaml",
 }
-NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "attention_every": 1}
+NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "heads": 4, "attention_every": 1}
 NARROW |= {"widths": 16, "encoder_blocks": 1, "num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
 """The most of each setting of a network or a panel that is made small."""
 SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}

@@ -1,7 +1,7 @@
 """``lit-vae import``: a run made of an autoencoder from another library, to measure, draw, export or train."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lit_vae.run.files import CONFIG_FILE, replacing
 from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
@@ -16,6 +16,7 @@ def import_autoencoder(
     out: str | None = None,
     data: str = "images",
     size: int = 256,
+    labels: Literal["folders"] | None = None,
     lpips: bool = False,
     rfid: bool = False,
 ) -> None:
@@ -29,6 +30,7 @@ def import_autoencoder(
         out: Run directory to write; it must not hold a run. Default: runs/ and the name of the folder or file.
         data: Folder of images to measure the run on. It is not read yet.
         size: Height and width of the images.
+        labels: folders: the folder of an image is its class, for a second stage with classes. Default: no labels.
         lpips: Also measure LPIPS, beside MSE, PSNR, SSIM and sharpness. Needs lit-vae prepare vgg16.
         rfid: Also measure the FID of the reconstructions to their originals. Needs lit-vae prepare inception.
     """
@@ -45,7 +47,8 @@ def import_autoencoder(
     if (run / CONFIG_FILE).exists() or (run / CHECKPOINTS).exists():
         raise ValueError(f"--out {run} already holds a run. Give another directory; nothing was written.")
     imported = read_autoencoder(path)
-    config = _config(imported.architecture, data, size, lpips, rfid)
+    images = {"root": data, "size": size, "channels": imported.architecture.image_channels, "labels": labels}
+    config = _config(imported.architecture, {**images, "batch_size": 8}, lpips, rfid)
     model_class = VQVAE if imported.architecture.num_embeddings else KLAutoencoder
     model = instantiate_module(model_class, _hyperparameters(config["model"]))
     load_into(model, imported)
@@ -69,8 +72,9 @@ def _hyperparameters(component: dict[str, Any]) -> dict[str, Any]:
     return {CLASS_PATH: component["class_path"], **component["init_args"]}
 
 
-def _config(architecture: "Architecture", data: str, size: int, lpips: bool, rfid: bool) -> dict[str, Any]:
+def _config(architecture: "Architecture", images: dict[str, Any], lpips: bool, rfid: bool) -> dict[str, Any]:
     """The complete configuration; see `import_autoencoder` for what it assumes."""
+    size = images["size"]
     latent_shape = list(architecture.latent_shape(size, size))
     if architecture.num_embeddings:
         sizes = {"num_embeddings": architecture.num_embeddings, "embedding_dim": architecture.latent_channels}
@@ -100,7 +104,6 @@ def _config(architecture: "Architecture", data: str, size: int, lpips: bool, rfi
     if rfid:
         features = {"features": {"class_path": "lit_vae.features.Inception"}}
         measured.append({"class_path": "callbacks.ReconstructionFrechet", "init_args": features})
-    images = {"root": data, "size": size, "channels": architecture.image_channels, "batch_size": 8}
     return {
         "seed_everything": 0,
         "trainer": {"callbacks": measured},

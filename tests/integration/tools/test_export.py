@@ -1,6 +1,7 @@
 """``lit-vae import`` and ``lit-vae export``: from a file of weights to a run that is measured, and out again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,8 +156,12 @@ def test_codes_come_in_and_go_out(tools: Tools, pictures: Path, tmp_path: Path, 
     torch.manual_seed(0)
     model = diffusers.VQModel(**SIZES, num_vq_embeddings=7, scaling_factor=1.0).eval()
     model.save_pretrained("vq")
-    assert tools("import", "vq", "--data", pictures, "--size", SIZE) == "runs/vq\n"
-    loaded: Any = load_model(find_run("runs/vq", "last"), CPU)
+    for name in ("cat", "dog"):
+        shutil.copytree(pictures, Path("pets") / name)
+    assert tools("import", "vq", "--data", "pets", "--size", SIZE, "--labels", "folders") == "runs/vq\n"
+    found = find_run("runs/vq", "last")
+    loaded: Any = load_model(found, CPU)
+    assert load_data(found, loaded, None, []).spec.class_names == ("cat", "dog")
     x, y = images(), torch.full((2,), -1)
     torch.testing.assert_close(loaded.decode(loaded.embed(x, y), y).mean, model(x).sample, rtol=0.0, atol=1e-5)
     tools("export", "runs/vq", "--checkpoint", "last", "--scaling_factor", 1, "--out", "again")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_vae.diffusion import (
+    Betas,
     Bound,
     BoundInSteps,
     Cosine,
@@ -68,6 +69,8 @@ def diffusion_in_nats(diffusion: GaussianDiffusion, u: Tensor, weights: Tensor) 
 SCHEDULES = [
     LinearLogSNR(*ENDS),
     Cosine(*ENDS),
+    Betas(*ENDS),
+    Betas(*ENDS, beta_min=2.0, beta_max=2.0, power=2),
     LinearPath(*ENDS),
     LinearPath(*ENDS, shift=3.0),
     LearnedMonotone(*ENDS).double(),
@@ -91,7 +94,37 @@ def test_only_the_ends_of_a_schedule_change_the_bound(schedule: NoiseSchedule) -
     diffusion = GaussianDiffusion(schedule, Original(), Bound())
     truth = 0.5 * math.log((1.0 + VAR * math.exp(ENDS[0])) / (1.0 + VAR * math.exp(ENDS[1])))
     learned = isinstance(schedule, LearnedMonotone)  # its ends are float32 numbers, and its shape is less smooth
-    assert diffusion_in_nats(diffusion, *gauss_legendre(600)) == pytest.approx(truth, abs=1e-6 if learned else 1e-10)
+    cube_root, weights = gauss_legendre(300)  # of u: near the data, lam may fall fast
+    total = diffusion_in_nats(diffusion, cube_root**3, 3.0 * cube_root**2 * weights)
+    assert total == pytest.approx(truth, abs=1e-6 if learned else 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("published", "ends", "schedule"),
+    [
+        (lambda share: 0.1 + 19.9 * share, (9.21, -10.12), Betas()),
+        (lambda share: (1.5**0.5 + (19.5**0.5 - 1.5**0.5) * share) ** 2, (6.5, -8.86), Betas(6.5, -8.86, 1.5, 19.5, 2)),
+    ],
+    ids=["DDPM", "latent diffusion"],
+)
+def test_betas_are_the_limit_of_published_steps(
+    published: Callable[[Tensor], Tensor], ends: tuple[float, float], schedule: Betas
+) -> None:
+    apart = []
+    for steps in (1000, 10_000):
+        betas = published(torch.linspace(0.0, 1.0, steps, dtype=torch.float64)) / steps
+        lams = -torch.log(torch.expm1(-torch.log1p(-betas).cumsum(0)))
+        later = torch.arange(steps // 10, steps, dtype=torch.float64) / steps
+        apart.append(float((schedule.path(later)[0] - lams[steps // 10 - 1 : -1]).abs().max()))
+        if steps == 1000:
+            assert lams[[0, -1]].tolist() == pytest.approx(ends, abs=0.006)
+    assert apart[0] < 0.07
+    assert apart[1] == pytest.approx(apart[0] / 10.0, rel=0.05)
+
+
+def test_betas_that_fall_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Betas: beta_min \(=3\) must be at most beta_max \(=2\).* Swap them."):
+        Betas(beta_min=3.0, beta_max=2.0)
 
 
 @torch.no_grad()
