@@ -91,9 +91,17 @@ def load_autoencoder(verb: str, run: Run, device: "torch.device") -> "Autoencode
     Raises:
         ValueError: the checkpoint cannot be loaded, or its model has no latents.
     """
+    return as_autoencoder(verb, run, load_model(run, device))
+
+
+def as_autoencoder(verb: str, run: Run, model: "Model") -> "Autoencoder":
+    """The model of a checkpoint, if it has latents.
+
+    Raises:
+        ValueError: it has none.
+    """
     from lit_vae.models.base import Autoencoder
 
-    model = load_model(run, device)
     if not isinstance(model, Autoencoder):
         raise ValueError(
             f"lit-vae {verb}: {run.checkpoint} is a {type(model).__name__}, which has no latents. Give a run of an"

@@ -17,6 +17,7 @@ from lit_vae.cli import main as lightning_main
 from lit_vae.data import Latents
 from lit_vae.run.loading import load_model, load_stage1
 from lit_vae.tools.compare import compare
+from lit_vae.tools.exchange import export
 from lit_vae.tools.pictures import sample
 
 Lightning = Callable[..., None]
@@ -89,6 +90,18 @@ def test_it_is_sampled_and_compared_with_its_stage_1(folder: Path, tmp_path: Pat
         json.loads((folder / "prior" / "test_metrics.json").read_text())["metrics"]["test/rate"]
     )
     assert "elbo" not in of_prior  # that of stage 1 is of the prior that it was trained with
+
+
+def test_it_is_not_exported_and_the_error_says_what_to_do(folder: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        export(str(folder / "prior"), checkpoint="last")
+    assert str(error.value) == (
+        f"lit-vae export: {folder}/prior/checkpoints/last.ckpt is a LatentDiffusion, whose network is told the log-SNR."
+        " Networks of diffusers are told one of 1000 steps, by waves of other frequencies: no weights there compute the"
+        " same (docs/diffusion.md). Draw from it with lit-vae sample. For the autoencoder that decodes its draws:"
+        f" lit-vae export {folder}/stage1/checkpoints/last.ckpt."
+    )
+    assert not (folder / "prior" / "diffusers").exists()
 
 
 def test_a_stage_1_that_is_gone_or_another_one_is_one_clear_error(folder: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from lit_vae.run.files import TEST_METRICS_FILE
 from lit_vae.tools.measure.latent_moments import latent_report
 from lit_vae.tools.output import four_decimals, markdown_escape
 from lit_vae.tools.records import read_record
-from lit_vae.tools.runs import Checkpoint, Run, check_arguments, choose_device, find_run, load_autoencoder
+from lit_vae.tools.runs import Checkpoint, Run, as_autoencoder, check_arguments, choose_device, find_run, load_model
 
 if TYPE_CHECKING:
     from lit_vae.models.base import Autoencoder
+    from lit_vae.models.module import Model
 
 
 def export(
@@ -25,7 +26,8 @@ def export(
     """Write the model of a run as a folder that diffusers loads: AutoencoderKL, or VQModel of a VQ-VAE.
 
     The folder holds the weights (safetensors), config.json and README.md, a model card with the numbers of
-    RUN/test_metrics.json. The networks must be lit_vae.networks.LDMEncoder and LDMDecoder.
+    RUN/test_metrics.json. The networks must be lit_vae.networks.LDMEncoder and LDMDecoder. A diffusion model is not
+    exported: no network of diffusers reads its clock.
 
     Args:
         run: Run directory or .ckpt file.
@@ -41,7 +43,9 @@ def export(
 
     check_arguments("export", {"scaling_factor": (scaling_factor, 1e-6)})
     found = find_run(run, checkpoint)
-    model = load_autoencoder("export", found, choose_device("cpu"))
+    loaded = load_model(found, choose_device("cpu"))
+    _check_clock(found, loaded)
+    model = as_autoencoder("export", found, loaded)
     latents = latent_report(found)
     published = AtomicCheckpointIO().load_checkpoint(found.checkpoint).get("published_scaling") or {}
     if shift_factor is None:
@@ -59,6 +63,22 @@ def export(
     export_diffusers(model, folder, scaling_factor, shift_factor, _card(found, model, folder.name, latents))
     print(folder)
     print(f"scaling_factor {scaling_factor:g}, shift_factor {shift_factor or 0.0:g}")
+
+
+def _check_clock(run: Run, model: "Model") -> None:
+    """Raise a ValueError for a diffusion model, whose network could be copied but for what it is told of the noise."""
+    from lit_vae.models.abilities import SecondStage
+    from lit_vae.models.denoising import DenoisingModel
+
+    if not isinstance(model, DenoisingModel):
+        return
+    stage1 = model.stage1 if isinstance(model, SecondStage) else None
+    raise ValueError(
+        f"lit-vae export: {run.checkpoint} is a {type(model).__name__}, whose network is told the log-SNR. Networks of"
+        " diffusers are told one of 1000 steps, by waves of other frequencies: no weights there compute the same"
+        " (docs/diffusion.md). Draw from it with lit-vae sample."
+        + (f" For the autoencoder that decodes its draws: lit-vae export {stage1['path']}." if stage1 else "")
+    )
 
 
 def _card(run: Run, model: "Autoencoder", name: str, latents: Mapping[str, Any] | None) -> str:

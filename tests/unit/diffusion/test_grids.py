@@ -43,6 +43,14 @@ def test_formulas():
     torch.testing.assert_close(torch.exp(-edm_grid(18) / 2), power**7, rtol=1e-12, atol=0)
 
 
+def test_a_shift_acts_once_and_no_step_is_a_stub():
+    """``t' = k t / (1 + (k - 1) t)`` at equal steps of t, the last one, too."""
+    lams = UniformTime()(LinearPath(shift=3.0), 11)
+    shifted = torch.sigmoid(-lams / 2)  # share of noise on the path
+    t = shifted / (3.0 - 2.0 * shifted)
+    torch.testing.assert_close(-t.diff(), (t[0] - t[-1]).expand(10) / 10, rtol=1e-9, atol=0)
+
+
 def test_the_limit_of_a_large_rho_is_equal_steps_of_log_snr():
     apart = [(Karras(rho=rho)(EDM, 20) - UniformLogSNR()(EDM, 20)).abs().max().item() for rho in (100.0, 1000.0)]
     assert apart[1] == pytest.approx(apart[0] / 10, rel=0.02)

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.denoisers import CLASSES, QUICK, Case, new, peer
+from lit_vae.diffusion import Betas, LinearLogSNR, LinearPath, NoiseSchedule
 from lit_vae.networks import UNet
+from lit_vae.networks.clock import FEATURES, clock_features
 from lit_vae.networks.dit import positions
 
 pytest.importorskip("diffusers")
@@ -36,6 +38,22 @@ def test_outputs_and_gradients_are_theirs(case):
         by_norm.append((of_z, torch.stack([g.square().sum() for g in of_parameters]).sum()))
     for value, reference in zip(*by_norm, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [LinearLogSNR(), Betas(), LinearPath()], ids=lambda s: type(s).__name__)
+def test_no_first_layer_of_theirs_can_read_our_clock(schedule: NoiseSchedule):
+    """Why there is no export: on their 1000 steps, our waves are not affine in theirs."""
+    from diffusers.models.embeddings import Timesteps
+
+    t = torch.arange(1000)
+    waves = Timesteps(FEATURES, flip_sin_to_cos=True, downscale_freq_shift=1)(t).double()
+    theirs = torch.cat([waves, torch.ones(1000, 1)], 1)
+
+    def distance(ours):
+        return (theirs @ torch.linalg.lstsq(theirs, ours, driver="gelsd").solution - ours).abs().max()
+
+    assert distance(waves @ torch.randn(FEATURES, 3)) < 1e-6
+    assert distance(clock_features(schedule(t / 999.0))) > 1.0
 
 
 def test_positions_are_those_of_the_paper():
