@@ -14,7 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from benchmarks.timing import now
 from lit_vae.data.base import ImageDataModule
-from lit_vae.data.loader import TensorLoader, Tensors, TrainOrder
+from lit_vae.data.loader import TensorLoader, Tensors
+from lit_vae.data.orders import TrainOrder
 from lit_vae.images import Batch
 from lit_vae.models.module import Model
 from lit_vae.models.vae import VAE

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from benchmarks.timing import Row, interleave, now, ratio, spread
-from lit_vae.data.loader import TensorLoader, Tensors, TrainOrder
+from lit_vae.data.loader import TensorLoader, Tensors
+from lit_vae.data.orders import TrainOrder
 from lit_vae.data.preprocess import pixel_preprocess
 
 BATCH_SIZE = 64

@@ -109,15 +109,6 @@ class Measurement(Periodic, ABC):
     def report(self, trainer: Trainer, split: str) -> None:
         """Draw pictures of the numbers just computed; by default none."""
 
-    def _start(self, trainer: Trainer, model: LightningModule) -> None:
-        self._positions = RankPositions()
-        self.start(trainer, model)
-
-    def _update(self, model: LightningModule, batch: Any) -> None:
-        x, y = batch
-        self.index = self._positions.indices(len(x), x.device)
-        self.update(model, Batch(x, y))
-
     def _finish(self, trainer: Trainer, model: LightningModule, split: str) -> None:
         rows = {name: value.reshape(-1) for name, value in self.compute().items()}
         self.replicates = {name: row[1:].tolist() for name, row in rows.items()}
@@ -129,20 +120,14 @@ class Measurement(Periodic, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `start`."""
         if self.due(trainer):
-            self._start(trainer, pl_module)
+            self.on_test_epoch_start(trainer, pl_module)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """See `update`."""
         if self.due(trainer):
-            self._update(pl_module, batch)
+            self.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log ``val/<name>``."""
@@ -151,19 +136,16 @@ class Measurement(Periodic, ABC):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `start`."""
-        self._start(trainer, pl_module)
+        self._positions = RankPositions()
+        self.start(trainer, pl_module)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """See `update`."""
-        self._update(pl_module, batch)
+        x, y = batch
+        self.index = self._positions.indices(len(x), x.device)
+        self.update(pl_module, Batch(x, y))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log ``test/<name>``."""

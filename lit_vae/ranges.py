@@ -45,7 +45,6 @@ Steps = Annotated[int, Within(ge=2, le=10_000)]
 Workers = Annotated[int, Within(ge=0, le=1024)]
 Seed = Annotated[int, Within(ge=0, le=2**63 - 1)]
 
-AnyFloat = Annotated[float, Within(ge=-LARGEST, le=LARGEST)]
 PositiveFloat = Annotated[float, Within(gt=0.0, le=LARGEST)]
 NotNegativeFloat = Annotated[float, Within(ge=0.0, le=LARGEST)]
 UnitInterval = Annotated[float, Within(ge=0.0, le=1.0)]

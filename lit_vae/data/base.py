@@ -15,8 +15,6 @@ from lit_vae.data.splits import Part, Split, SplitDataModule
 from lit_vae.images import Batch, ImageSpec, levels
 from lit_vae.noise import FIXED, Draws
 
-__all__ = ["ImageDataModule", "Part", "Split", "hold_out"]
-
 PROBED = 64
 """How many images `ImageDataModule.fingerprint` reads."""
 

@@ -7,13 +7,13 @@ from typing import Annotated
 import torch
 from torchvision import datasets
 
-from lit_vae.data.base import Part, Split
 from lit_vae.data.checks import Problem
 from lit_vae.data.decode import Decoder
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source
 from lit_vae.data.pictures import Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Within, Workers, checked
 from lit_vae.run.needs import Measured, of_names

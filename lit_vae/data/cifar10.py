@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from lit_vae.data.base import Part, Split, hold_out
+from lit_vae.data.base import hold_out
 from lit_vae.data.checks import check_held_out
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import PositiveInt, Seed, checked
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_vae.codes import CodeBatch, CodeSpec
+from lit_vae.codes import CodeBatch
 from lit_vae.data.code_files import CodeFiles, CodeManifest, open_split, read_manifest
 from lit_vae.data.encoded_module import EncodedDataModule
 from lit_vae.data.loader import Loader, Source
@@ -52,15 +52,6 @@ class Codes(EncodedDataModule[CodeBatch, CodeBatch]):
     def manifest(self) -> CodeManifest:
         """The description in the folder."""
         return read_manifest(self.root)
-
-    @property
-    def spec(self) -> CodeSpec:
-        """What the codes are, from the manifest alone.
-
-        Raises:
-            FileNotFoundError, ValueError: the description is missing or damaged.
-        """
-        return self.manifest.spec
 
     def open_split(self, split: str) -> CodeFiles:
         """See `EncodedDataModule`."""

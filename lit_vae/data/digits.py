@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from lit_vae.data.base import ImageDataModule, Part, Split
+from lit_vae.data.base import ImageDataModule
 from lit_vae.data.checks import Problem, check_held_out, pixel_problems
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import Binarization, pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import PositiveInt, Seed, checked
 

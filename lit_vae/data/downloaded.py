@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_vae.data.base import ImageDataModule
-from lit_vae.data.fetch import fetch, missing
+from lit_vae.data.fetch import fetch
 from lit_vae.run.needs import Measured, Need, of_contents
 from lit_vae.run.staging import staged
 
@@ -67,7 +67,10 @@ class DownloadedDataModule(ImageDataModule):
             FileNotFoundError: it cannot or must not be downloaded.
         """
         if not self.download and not self.complete():
-            raise missing(self._component, self.root, self.remedy)
+            raise FileNotFoundError(
+                f"{self._component}: root (={str(self.root)!r}) does not contain the data set, and download (=False)"
+                f" forbids downloads. {self.remedy} Or set data.init_args.download to true."
+            )
         fetch(self.root, self._component, self.complete, self.fetch_into, self.remedy)
 
     def setup(self, stage: str | None = None) -> None:
@@ -113,6 +116,5 @@ class DataSet(Need):
 
     def provide(self) -> None:
         """See `Need`. Damaged files are not overwritten: they may be the user's own."""
-        if self.data.complete():
-            return
-        self.data.prepare_data()
+        if not self.data.complete():
+            self.data.prepare_data()

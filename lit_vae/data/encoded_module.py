@@ -36,6 +36,11 @@ class EncodedDataModule(SplitDataModule[StoredT, BatchT]):
             FileNotFoundError, ValueError: it is missing or damaged.
         """
 
+    @property
+    def spec(self) -> Any:
+        """What the folder holds, a `CodeSpec` or `LatentSpec`, from the manifest alone; raises as `manifest`."""
+        return self.manifest.spec
+
     @abstractmethod
     def open_split(self, split: str) -> Source[StoredT]:
         """Open the files of a split.
@@ -48,7 +53,7 @@ class EncodedDataModule(SplitDataModule[StoredT, BatchT]):
         """The folder, and the checkpoint that it names, which decodes."""
         yield EncodedFolder(self)
         try:
-            spec = self.manifest.spec
+            spec = self.spec
         except (FileNotFoundError, ValueError):  # reported as a problem of the folder
             return
         remedy = "Restore it, or encode again with another checkpoint and train a new prior."

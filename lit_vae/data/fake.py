@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from lit_vae.data.base import ImageDataModule, Part, Split
+from lit_vae.data.base import ImageDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec, Values
 from lit_vae.noise import FIXED, uniform
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked

@@ -48,14 +48,6 @@ def fetch(root: Path, name: str, complete: Callable[[], bool], download: Callabl
             _move_into(Path(temporary), root)
 
 
-def missing(name: str, root: Path, remedy: str) -> FileNotFoundError:
-    """Return the error for a missing data set that must not be downloaded."""
-    return FileNotFoundError(
-        f"{name}: root (={str(root)!r}) does not contain the data set, and download (=False) forbids downloads. "
-        f"{remedy} Or set data.init_args.download to true."
-    )
-
-
 def _move_into(source: Path, target: Path) -> None:
     """Move everything in a folder into another folder of the same file system; merge existing folders."""
     for item in sorted(source.iterdir()):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_vae.data.base import Part, Split, hold_out
+from lit_vae.data.base import hold_out
 from lit_vae.data.checks import Problem, check_held_out
 from lit_vae.data.decode import Decoder, colour_problem
 from lit_vae.data.folders import Folder, LeftOut, Walk, class_order, in_no_split, no_folder, split_folders, subfolders
@@ -18,6 +18,7 @@ from lit_vae.data.loader import Source
 from lit_vae.data.opened import Refused
 from lit_vae.data.pictures import Crop, Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
 from lit_vae.run.needs import Need

@@ -71,15 +71,6 @@ class Latents(EncodedDataModule[Posteriors, LatentBatch]):
         """The description in the folder."""
         return read_manifest(self.root)
 
-    @property
-    def spec(self) -> LatentSpec:
-        """What the latents are, from the manifest alone.
-
-        Raises:
-            FileNotFoundError, ValueError: the description is missing or damaged.
-        """
-        return self.manifest.spec
-
     def open_split(self, split: str) -> LatentFiles:
         """See `EncodedDataModule`."""
         return open_split(self.root, self.manifest, split, self.seed)

@@ -15,26 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_vae.data.orders import EvalOrder, Order, TrainOrder
+from lit_vae.data.orders import Order, TrainOrder
 from lit_vae.data.preprocess import Preprocess
 from lit_vae.images import Batch
 from lit_vae.noise import FIXED, Draws
-
-__all__ = [
-    "BatchT",
-    "EvalOrder",
-    "Loader",
-    "Order",
-    "Raw",
-    "Reader",
-    "Source",
-    "StoredT",
-    "TensorLoader",
-    "Tensors",
-    "TrainOrder",
-    "WorkerLoader",
-    "as_read",
-]
 
 StoredT = TypeVar("StoredT")  # a stored batch, such as `Raw`
 StoredT_co = TypeVar("StoredT_co", covariant=True)

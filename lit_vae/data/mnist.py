@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_image
 from torchvision import datasets
 
-from lit_vae.data.base import Part, Split, hold_out
+from lit_vae.data.base import hold_out
 from lit_vae.data.checks import Problem, check_held_out, pixel_problems
 from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import pixel_preprocess
+from lit_vae.data.splits import Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
 from lit_vae.run.needs import sha256

@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
-from lit_vae.data.base import ImageDataModule, Split
+from lit_vae.data.base import ImageDataModule
 from lit_vae.data.checks import Problem
 from lit_vae.data.decode import Decoder
-from lit_vae.data.loader import Order, Raw, Reader, Source, TensorLoader, Tensors, WorkerLoader, as_read
+from lit_vae.data.loader import Raw, Reader, Source, TensorLoader, Tensors, WorkerLoader, as_read
 from lit_vae.data.opened import Unreadable, allow_large_images
+from lit_vae.data.orders import Order
 from lit_vae.data.preprocess import Preprocess
+from lit_vae.data.splits import Split
 from lit_vae.noise import CROP, FIXED, uniform
 from lit_vae.run.threads import cores
 

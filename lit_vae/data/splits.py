@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_vae import ranks
 from lit_vae.data.checks import Problem
 from lit_vae.data.loader import BatchT, Loader, Source, StoredT
 from lit_vae.data.orders import EvalOrder, FixedOrder, Order, TrainOrder, example_order
@@ -176,8 +177,8 @@ class SplitDataModule(LightningDataModule, ABC, Generic[StoredT, BatchT]):
 
     def _place(self) -> tuple[int, int]:
         """Return the rank of this process, and the number of processes."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if ranks.is_distributed():
+            return ranks.rank(), ranks.world_size()
         if self.trainer is not None:
             return self.trainer.global_rank, self.trainer.world_size
         return 0, 1

@@ -25,6 +25,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_vae.distributions import LOG_2PI, DiagonalGaussian, LatentDistribution
 from lit_vae.noise import Draws
+from lit_vae.ranks import world_size
 
 ACTIVE_THRESHOLD = 1e-2
 CHUNK_ELEMENTS = 2**23
@@ -144,18 +145,15 @@ class PosteriorStatistics(Metric):
         if max_images < 2:
             raise ValueError(f"PosteriorStatistics: max_images (={max_images}) must be at least 2.")
         self.max_images = max_images
-        self.add_state("means", default=[], dist_reduce_fx="cat")
-        self.add_state("log_vars", default=[], dist_reduce_fx="cat")
-        self.add_state("rates", default=[], dist_reduce_fx="cat")
+        for name in ("means", "log_vars", "rates"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, posterior: DiagonalGaussian, prior: LatentDistribution, draws: Draws | None = None) -> None:
         """Add ``q(z | x)`` and ``p(z)`` or ``p(z | y)`` of a batch, both ``(B, *latent)``.
 
         ``draws``: noise of the rate where the prior is no Gaussian.
         """
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        world_size = torch.distributed.get_world_size() if distributed else 1
-        room = math.ceil(self.max_images / world_size) - sum(len(means) for means in self.means)
+        room = math.ceil(self.max_images / world_size()) - sum(len(means) for means in self.means)
         if room <= 0:
             return
         if isinstance(prior, DiagonalGaussian):

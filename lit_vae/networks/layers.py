@@ -94,7 +94,6 @@ class Block(nn.Module, ABC):
 
     cond_dim: int
     shortcut: nn.Module
-    """The identity, or a 1x1 convolution if the numbers of channels differ."""
 
     @property
     @abstractmethod
@@ -112,7 +111,7 @@ class Block(nn.Module, ABC):
 
 
 def shortcut(in_channels: int, out_channels: int) -> nn.Module:
-    """The shortcut of a `Block`."""
+    """The identity, or a 1x1 convolution if the numbers of channels differ."""
     return nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
 

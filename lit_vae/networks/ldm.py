@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_vae.images import Shape
 from lit_vae.networks.conv import check_geometry
-from lit_vae.networks.layers import GroupNorm, Upsample, call
+from lit_vae.networks.layers import GroupNorm, Upsample, call, shortcut
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
@@ -27,7 +27,7 @@ class ResnetBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = GroupNorm(norm_groups, out_channels, eps=1e-6)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.shortcut = shortcut(in_channels, out_channels)
 
     def forward(self, h: Tensor) -> Tensor:
         """See the class."""

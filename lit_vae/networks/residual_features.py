@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_vae.networks.layers import group_norm
+from lit_vae.networks.layers import group_norm, shortcut
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
@@ -56,7 +56,7 @@ class _Block(nn.Module):
         self.norm1 = group_norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = group_norm(out_channels)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.shortcut = shortcut(in_channels, out_channels)
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, in_channels, H, W) -> (B, out_channels, H, W)``."""

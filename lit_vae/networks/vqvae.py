@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_vae.images import Shape
-from lit_vae.networks.layers import FiLM
+from lit_vae.networks.layers import FiLM, check_condition
 from lit_vae.ranges import PositiveInt, SmallCount, checked
 
 
@@ -82,9 +82,7 @@ class ResidualStack(nn.Module):
 
     def forward(self, h: Tensor, cond: Tensor | None = None) -> Tensor:
         """See the class."""
-        if (cond is not None) != (self.cond_dim > 0):
-            given = "no condition" if cond is None else f"a condition of {cond.shape[1]} numbers"
-            raise ValueError(f"ResidualStack: built with cond_dim (={self.cond_dim}), but {given} came.")
+        check_condition(self, cond)
         for block in self.blocks:
             h = block(h, cond)
         return F.relu(h)

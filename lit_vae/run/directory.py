@@ -182,6 +182,8 @@ class RunDirectory(Callback):
         """See `begun`."""
         RunDirectory.begun = True
 
+    on_predict_start = on_sanity_check_start
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``config.yaml``. An error before this point has written nothing. See `begun`."""
         RunDirectory.begun = True
@@ -199,18 +201,8 @@ class RunDirectory(Callback):
         RunDirectory.begun = True
         self._tested = 0
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See `begun`."""
-        RunDirectory.begun = True
-
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Count the images of this rank."""
         self._tested += len(batch[1])

@@ -51,10 +51,6 @@ class FiniteNumbers(Callback):
         self._mark = None
         self._check(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check before a picture of such weights fails with another error."""
-        self._check(trainer, pl_module)
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the loss of a validation during training."""
         loss = trainer.callback_metrics.get("val/loss")
@@ -63,20 +59,14 @@ class FiniteNumbers(Callback):
         if not bool(torch.isfinite(loss)):
             raise self._stopped(trainer, f"val/loss (={loss.item()}) is not finite")
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before a picture of such weights fails with another error."""
         self._check(trainer, pl_module)
 
+    on_train_epoch_end = on_test_start = on_predict_start = on_validation_start
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Check, so that the checkpoint before is kept."""
-        self._check(trainer, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the weights that are tested."""
-        self._check(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the weights that predict."""
         self._check(trainer, pl_module)
 
     def _check(self, trainer: Trainer, model: LightningModule) -> None:

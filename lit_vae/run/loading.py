@@ -1,6 +1,5 @@
 """Build the model, or the data module, of a checkpoint."""
 
-import hashlib
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from lit_vae.models.module import Model
 from lit_vae.run.errors import without_noise
 from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
+from lit_vae.run.needs import sha256
 from lit_vae.run.trust import check_classes, class_named, only_trusted
 
 _MAX_LINES = 8  # of what jsonargparse says of an argument
@@ -18,8 +18,7 @@ _MAX_LINES = 8  # of what jsonargparse says of an argument
 
 def identity(checkpoint: Path) -> str:
     """SHA-256 of a checkpoint; a prior fitted to one checkpoint is refused with another."""
-    with checkpoint.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256([checkpoint])
 
 
 def load_model(checkpoint: Path, device: torch.device) -> Model:

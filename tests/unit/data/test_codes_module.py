@@ -17,8 +17,7 @@ from test_resume import SaveEverywhere
 from lit_vae.codes import CodeBatch
 from lit_vae.data.code_files import CodeWriter
 from lit_vae.data.codes_module import Codes
-from lit_vae.data.loader import EvalOrder, TrainOrder
-from lit_vae.data.orders import example_order
+from lit_vae.data.orders import EvalOrder, TrainOrder, example_order
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from data_helpers import levels
 
 import lit_vae.data
 from lit_vae.data import FakeImages, ImageDataModule
-from lit_vae.data.base import Split, hold_out
+from lit_vae.data.base import hold_out
 from lit_vae.data.orders import example_order
-from lit_vae.data.splits import SplitDataModule
+from lit_vae.data.splits import Split, SplitDataModule
 from lit_vae.images import Values
 
 

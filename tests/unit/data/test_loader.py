@@ -6,7 +6,8 @@ from data_helpers import digest
 from lightning.fabric.utilities.types import _Stateful
 from torch.utils.data import DataLoader
 
-from lit_vae.data.loader import EvalOrder, TensorLoader, Tensors, TrainOrder, WorkerLoader
+from lit_vae.data.loader import TensorLoader, Tensors, WorkerLoader
+from lit_vae.data.orders import EvalOrder, TrainOrder
 from lit_vae.data.preprocess import Dequantize, DynamicBinarization, Preprocess, RandomFlip
 from lit_vae.images import Batch
 
