@@ -38,15 +38,15 @@ def picture_path(run: "Run", out: str | None, name: str) -> Path:
     return path
 
 
-def print_numbers(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Print columns of the same numbers, by heading."""
+def print_numbers(title: str, columns: Mapping[str, Mapping[str, float | None]], of: str = "metric") -> None:
+    """Print columns of the same numbers, by heading; ``of`` is what a row is of."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     console.print(title, markup=False, highlight=False)  # a table would wrap it at its own width
     shown = Table()
-    shown.add_column("metric", no_wrap=True)  # headings of many columns wrap instead
+    shown.add_column(of, no_wrap=True)  # headings of many columns wrap instead
     for heading in columns:
         shown.add_column(heading, justify="right")
     for name in next(iter(columns.values())):

@@ -74,7 +74,8 @@ def choose_device(device: str | None) -> "torch.device":
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
-        raise ValueError(f"--device {device}: {_first_line(error)}. Give cpu, cuda or cuda:N.") from error
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"--device {device}: {why}. Give cpu, cuda or cuda:N.") from error
     return chosen
 
 
@@ -111,13 +112,9 @@ def as_autoencoder(verb: str, run: Run, model: "Model") -> "Autoencoder":
 
 
 def load_data(run: Run, model: "Model", data_root: str | None, splits: Sequence[Split]) -> "ImageDataModule":
-    """The data module that a checkpoint was trained on. Nothing is downloaded.
+    """The data module that a checkpoint was trained on, for the splits that will be read. Nothing is downloaded.
 
-    Args:
-        run: the checkpoint.
-        model: its model.
-        data_root: folder of the data, instead of the one used in training.
-        splits: the splits that will be read.
+    ``data_root`` is the folder of the data, instead of the one used in training.
 
     Raises:
         ValueError: the data is missing, or does not fit the model.
@@ -168,34 +165,21 @@ def check_arguments(verb: str, least: Mapping[str, tuple[float | list[float] | N
     Raises:
         ValueError: some are too small, too large or not finite; it names all of them.
     """
-    given = [
-        (name, value, low)
-        for name, (values, low) in least.items()
-        for value in (values if isinstance(values, list) else [values])
-        if value is not None
-    ]
-    wrong = [
-        f"lit-vae {verb}: --{name} (={value:g}) must be at least {low:g}."
-        for name, value, low in given
-        if not (low <= value < math.inf)
-    ]
-    wrong += [
-        f"lit-vae {verb}: --{name} (={value}) must be less than 2^63."
-        for name, value, _ in given
-        if _MOST <= value < math.inf
-    ]
+    wrong = []
+    for name, (values, low) in least.items():
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and not low <= value < math.inf:
+                wrong.append(f"lit-vae {verb}: --{name} (={value:g}) must be at least {low:g}.")
+            elif value is not None and value >= _MOST:
+                wrong.append(f"lit-vae {verb}: --{name} (={value}) must be less than 2^63.")
     if wrong:
         raise ValueError("\n".join(wrong))
 
 
 def check_memory(verb: str, asked: str, count: int, shape: Sequence[int]) -> None:
-    """Check that arrays fit into memory, before they are made.
+    """Check that ``count`` float32 arrays of a shape fit into memory together, before they are made.
 
-    Args:
-        verb: of the command line.
-        asked: the options as the user typed them.
-        count: number of float32 arrays that are held at once.
-        shape: shape of each.
+    ``asked`` are the options as the user typed them.
 
     Raises:
         ValueError: they need more than `MOST_BYTES`.
@@ -206,10 +190,6 @@ def check_memory(verb: str, asked: str, count: int, shape: Sequence[int]) -> Non
             f"lit-vae {verb}: {asked} needs {needed:,} bytes for {count:,} x {list(shape)} numbers, and at most"
             f" {MOST_BYTES:,} are used. Give less."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
 
 
 def find_label(model: "Model", label: str | None) -> int | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_vae.run.files import write_json
-from lit_vae.tools.output import progress_bar
+from lit_vae.tools.output import print_numbers, progress_bar
 from lit_vae.tools.records import read_record
 from lit_vae.tools.runs import Checkpoint, Run, Split, choose_device, find_run, load_autoencoder, load_data
 
@@ -37,6 +37,7 @@ def latents(
         device: cpu, cuda or cuda:N. Default: the GPU if there is one.
     """
     from callbacks.latent_report import in_one_line
+    from lit_vae.run.checkpoints import AtomicCheckpointIO
 
     path = None if out is None else Path(out)
     if path is not None and (path.suffix != ".json" or path.is_dir()):
@@ -49,10 +50,12 @@ def latents(
             f"lit-vae latents: all latents of {found.checkpoint} are the same number, {float(moments.shift):g}, and no"
             " factor scales them. Train the model further, or another."
         )
-    report = {**moments.report(), "split": split, "step": _step(found)}
+    step = AtomicCheckpointIO().load_checkpoint(found.checkpoint)["global_step"]
+    report = {**moments.report(), "split": split, "step": int(step)}
     record = {**report, "checkpoint": found.checkpoint.name, "checkpoint_sha256": found.identity}
     write_json(path, record)
-    _print(report)
+    columns = {name: {str(channel): value for channel, value in enumerate(report[name])} for name in ("mean", "std")}
+    print_numbers(f"latents  {found.directory}", columns, of="channel")
     print(in_one_line(report))
     print(path)
 
@@ -85,21 +88,3 @@ def _measure(run: Run, split: Split, data_root: str | None, device: str | None) 
         if not total:
             raise ValueError(f"lit-vae latents: --split {split} has no images. Give another split.")
         return metric.compute()
-
-
-def _step(run: Run) -> int:
-    from lit_vae.run.checkpoints import AtomicCheckpointIO
-
-    return int(AtomicCheckpointIO().load_checkpoint(run.checkpoint)["global_step"])
-
-
-def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table()
-    for heading in ("channel", "mean", "std"):
-        shown.add_column(heading, justify="right")
-    for channel, (mean, std) in enumerate(zip(report["mean"], report["std"], strict=True)):
-        shown.add_row(str(channel), f"{mean:.4f}", f"{std:.4f}")
-    Console().print(shown)

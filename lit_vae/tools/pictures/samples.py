@@ -82,10 +82,14 @@ def sample(
     from callbacks.samples import temperature_problem
     from lit_vae.models.abilities import SamplesCodes, SecondStage
     from lit_vae.models.base import Autoencoder, ImageModel
+    from lit_vae.sampling import CodeSampling
 
     scale = list(temperature) if isinstance(temperature, tuple) else temperature
     check_arguments("sample", {"n": (n, 1), "temperature": (scale, 0), "seed": (seed, 0)})
-    sampling = _code_sampling(1.0 if isinstance(scale, list) else scale, top_k, top_p)
+    try:
+        sampling = CodeSampling(1.0 if isinstance(scale, list) else scale, top_k, top_p)
+    except ValueError as error:
+        raise ValueError(f"lit-vae sample: {error}") from error
     found = find_run(run, checkpoint)
     path = picture_path(found, out, "sample" if prior == "model" else f"sample_{prior}")
     model = load_model(found, choose_device(device))
@@ -162,20 +166,6 @@ def _sample_without_latents(
         else:
             picture = sheet(arrange(panel.images(model, torch.full((n,), label, device=device))))
     save_picture(picture, path, caption)
-
-
-def _code_sampling(temperature: float, top_k: int | None, top_p: float) -> "CodeSampling":
-    """The options of sampling codes.
-
-    Raises:
-        ValueError: an option is out of range.
-    """
-    from lit_vae.sampling import CodeSampling
-
-    try:
-        return CodeSampling(temperature, top_k, top_p)
-    except ValueError as error:
-        raise ValueError(f"lit-vae sample: {error}") from error
 
 
 def _with_prior(caption: str, model: "Autoencoder", prior: str, temperature: object) -> str:
