@@ -107,15 +107,8 @@ def draw_images(
     """One image for each label ``y (n,)`` from a model of any family: ``(n, C, H, W)`` in [-1, 1].
 
     Autoencoders give decoder means at draws from the prior, models of pixels exact draws, and models of codes or
-    latents the decoder means of stage 1. The noise is drawn on the CPU and depends on the seed only.
-
-    Args:
-        model: the model.
-        y: labels.
-        seed: seed of the noise.
-        decoder: stage 1 of a model of codes or latents.
-        sampling: how codes are drawn.
-        progress: called with ``(done, total)`` positions while codes are drawn.
+    latents the means of ``decoder``, their stage 1. The noise is drawn on the CPU and depends on the seed only.
+    ``progress`` is called with ``(done, total)`` positions while codes are drawn.
     """
     generator = Generator().manual_seed(seed)
     if decoder is None:

@@ -127,15 +127,7 @@ class RateDistortion(Measurement):
 
 
 def progressive(model: DenoisingModel, source: Source, batch: Batch, lams: Tensor, draws: Draws) -> Tensor:
-    """Rates in nats, and PSNRs in dB, of each image up to each level: ``(B, 2, K)`` float64.
-
-    Args:
-        model: the code.
-        source: what is sent.
-        batch: B images.
-        lams: levels, rising, ``(K,)``.
-        draws: noise of the images.
-    """
+    """Rates in nats and PSNRs in dB of each image, up to each of the rising levels ``(K,)``: ``(B, 2, K)`` float64."""
     x, y = batch
     z_0 = source.encode(x, y, draws.level(0))
     network, prediction = model.network_for(y), model.diffusion.prediction

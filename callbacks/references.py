@@ -59,14 +59,8 @@ def reference_set(
     """The features of a split, from the cache or computed over all ranks. All ranks must call it together.
 
     The name of a cache file contains a hash of all that the features depend on: images, network, weights and `VERSION`.
-    So a file serves all runs and never becomes outdated.
-
-    Args:
-        data: the data module.
-        split: its split; the moments are of all images, without augmentation.
-        features: features of an image.
-        kept: number of images, spread evenly over the split, whose features are returned beside the moments.
-        device: device for the computation and the result.
+    So a file serves all runs and never becomes outdated. The moments are of all images, without augmentation; ``kept``
+    images, spread evenly over the split, have their features returned beside them.
     """
     total = len(data.source(split))
     kept = min(kept, total)

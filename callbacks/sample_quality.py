@@ -170,18 +170,11 @@ def measure_samples(
     distances: Sequence[SetDistance],
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Distances between samples and real images, and their protocols, by name.
+    """Distances between samples and real images, and their protocols, by name. All ranks must call it together.
 
-    All ranks must call it together.
-
-    Args:
-        draw: ``(labels (n,), seed) -> images (n, C, H, W)`` in [-1, 1].
-        y: a label for each sample, ``(N,)``, on the device to use.
-        real: from `real_set`, for the same features, distances and labels.
-        spec: of the real images.
-        features: features of an image.
-        distances: distances to measure.
-        seed: seed of the samples.
+    ``draw``: ``(labels (n,), seed) -> images (n, C, H, W)`` in [-1, 1]. ``y`` has a label for each sample, ``(N,)``, on
+    the device to use. ``real`` is from `real_set`, for the same features, distances and labels, and ``spec`` is that of
+    its images.
     """
     started = time.monotonic()
     keep = any(distance.needs_features for distance in distances)

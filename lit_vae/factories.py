@@ -16,9 +16,6 @@ class Factory:
 
     A factory made by the command line refers to the command line, trainer and data. A deep copy of a model (for
     averaged weights) would copy all of these, or fail.
-
-    Args:
-        make: the callable.
     """
 
     def __init__(self, make: Callable[..., Any]) -> None:

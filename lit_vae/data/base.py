@@ -24,18 +24,9 @@ _DEVICE_SHARE = 0.25  # of the GPU's free memory that one split may take
 class ImageDataModule(SplitDataModule[Raw, Batch]):
     """Batches of images ``x`` in [-1, 1] and labels ``y`` (see :class:`lit_vae.images.Batch`), in three splits.
 
-    Shuffling and sharding are those of :class:`~lit_vae.data.splits.SplitDataModule`. Only training images are
-    augmented; the noise of validation and test images is the same each time.
-
-    Args:
-        batch_size: images in a batch of one process.
-        seed: of the split, the shuffling and all noise.
-        preprocess: from eight-bit levels to ``x``.
-        random_flip: mirror training images at random.
-        problems: that the concrete class found in its arguments.
-
-    Raises:
-        ValueError: naming all problems.
+    Shuffling, sharding and errors are those of :class:`~lit_vae.data.splits.SplitDataModule`. ``preprocess`` makes
+    ``x`` from eight-bit levels. Only training images are mirrored (``random_flip``); the noise of validation and test
+    images is the same each time.
     """
 
     def __init__(

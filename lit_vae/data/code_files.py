@@ -77,12 +77,7 @@ class CodeWriter(EncodedWriter):
         with CodeWriter("codes", spec) as writer:
             writer.write("train", 60_000, batches)
 
-    Args:
-        root: the folder; must not exist.
-        spec: of the codes; its ``distortion`` is measured here.
-
-    Raises:
-        ValueError: the folder exists.
+    The ``distortion`` of the spec is measured here.
     """
 
     def __init__(self, root: str | Path, spec: CodeSpec) -> None:

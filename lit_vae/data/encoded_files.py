@@ -24,12 +24,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Manifest(Generic[SpecT, SummaryT]):
-    """The description of a folder.
-
-    Args:
-        spec: what a prior needs to know.
-        splits: what is known of each split, by name.
-    """
+    """The description of a folder: what a prior needs to know, and what is known of each split, by name."""
 
     spec: SpecT
     splits: dict[str, SummaryT]
@@ -37,9 +32,6 @@ class Manifest(Generic[SpecT, SummaryT]):
 
 class EncodedWriter:
     """Writes a folder under the name ``<root>.partial``, and renames it when it is complete.
-
-    Args:
-        root: the folder; must not exist.
 
     Raises:
         ValueError: the folder exists.
@@ -66,13 +58,9 @@ class EncodedWriter:
 def read_description(
     component: str, root: str | Path, name: str, parse: Callable[[dict[str, Any]], ResultT]
 ) -> ResultT:
-    """Read the description of a folder.
+    """Read the description of a folder: ``parse`` of the content of the file ``name`` in it.
 
-    Args:
-        component: the data module, for errors.
-        root: the folder.
-        name: of the file in it.
-        parse: from its content to the result; raises if a key is missing or wrong.
+    ``parse`` raises if a key is missing or wrong. Errors name the component, a data module.
 
     Raises:
         FileNotFoundError: there is none.

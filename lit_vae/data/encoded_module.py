@@ -12,13 +12,7 @@ from lit_vae.run.staging import staged
 
 
 class EncodedDataModule(SplitDataModule[StoredT, BatchT]):
-    """Batches of what a trained model made of images. They stay on disk; a batch reads only its rows.
-
-    Args:
-        root: the folder.
-        batch_size: images in a batch of one process.
-        seed: of everything random.
-    """
+    """Batches of what a trained model made of images. They stay on disk; a batch reads only its rows."""
 
     what: ClassVar[str]
     """What the folder holds: codes or latents."""

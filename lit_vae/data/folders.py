@@ -141,12 +141,7 @@ def split_folders(root: Path) -> dict[Split, Path]:
 
 
 class Folder(Need):
-    """A folder of images that the user provides.
-
-    Args:
-        root: the folder.
-        what: a name for messages.
-    """
+    """A folder of images that the user provides; ``what`` names it in messages."""
 
     def __init__(self, root: Path, what: str) -> None:
         self.root, self.what = root, what

@@ -41,12 +41,9 @@ _SENTENCES = {
 
 @dataclass
 class Report:
-    """The result of checking files.
+    """The result of checking files: those that are read and those that are skipped.
 
-    Args:
-        whole: images that are read.
-        left_out: files that are skipped.
-        notes: unusual images that are read, by kind, each with a detail.
+    ``notes`` has the unusual images among the former, by kind, each with a detail.
     """
 
     whole: list[Path] = field(default_factory=list)

@@ -41,13 +41,9 @@ _DIGITS: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a split is laid out in files.
+    """How a split is laid out in files of ``shard_size`` images, of which the last has the rest.
 
-    Args:
-        num_images: number of images.
-        shard_size: images in a file; the last has the rest.
-        mirrors: whether the mirror images are encoded, too.
-        images: fingerprint of the images.
+    With ``mirrors``, the mirror images are encoded, too. ``images`` is the fingerprint of the images.
     """
 
     num_images: int
@@ -58,12 +54,10 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSummary(Layout):
-    """What is known of a split: its layout and statistics, also of the mirror images.
+    """What is known of a split: its layout, and statistics that count the mirror images.
 
-    Args:
-        mean: of each channel over all posterior draws.
-        std: of each channel, likewise.
-        entropy: mean entropy of the posteriors in nats per image; None if the model has none.
+    ``mean`` and ``std`` are those of each channel over all posterior draws. ``entropy`` is the mean of the posteriors
+    in nats per image; None if the model has none.
     """
 
     mean: tuple[float, ...]

@@ -15,15 +15,7 @@ from lit_vae.ranges import PositiveInt, Seed, checked
 
 
 class LatentLoader(Loader[Posteriors, LatentBatch]):
-    """Batches of latents, drawn from their posteriors on ``device``.
-
-    Args:
-        source: the posteriors.
-        order: of the images.
-        spec: of the latents.
-        seed: of the draws.
-        device: where batches are made.
-    """
+    """Batches of latents, drawn from their posteriors on ``device``."""
 
     def __init__(
         self,

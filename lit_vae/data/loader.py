@@ -111,15 +111,7 @@ class Loader(ABC, Generic[StoredT, BatchT]):
 
 
 class TensorLoader(Loader[Raw, Batch]):
-    """Batches of images.
-
-    Args:
-        source: the images.
-        order: of the images.
-        transform: makes the float batch, on ``device``.
-        seed: of the noise.
-        device: where batches are made; the source may be there, too.
-    """
+    """Batches of images, which ``transform`` makes on ``device``. The source may be there, too."""
 
     def __init__(
         self, source: Source[Raw], order: Order, transform: Preprocess, seed: int, device: torch.device | str = "cpu"

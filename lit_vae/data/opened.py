@@ -23,12 +23,7 @@ _TAG_BITS, _TAG_PHOTOMETRIC = 258, 262
 
 
 class Unreadable(ValueError):
-    """A file that is skipped.
-
-    Args:
-        kind: a short reason that groups skipped files, such as ``corrupt``.
-        reason: the details.
-    """
+    """A file that is skipped, with the reason. ``kind`` is a short one that groups such files, such as ``corrupt``."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -41,13 +36,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Opened:
-    """An image file that Pillow has opened.
-
-    Args:
-        path: of the file.
-        image: Pillow's image.
-        raw: Pillow's name for the layout of pixels in the file, such as ``RGB;16B``.
-    """
+    """An image file that Pillow has opened. ``raw`` is Pillow's name for the layout of pixels, such as ``RGB;16B``."""
 
     path: Path
     image: Any

@@ -117,11 +117,7 @@ class TrainOrder:
 
 
 class FixedOrder:
-    """The same batches in each pass.
-
-    Args:
-        batches: indices of each, of this process.
-    """
+    """The same batches in each pass, given by the indices of their images."""
 
     epoch = FIXED
     served = 0

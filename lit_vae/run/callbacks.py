@@ -47,13 +47,7 @@ def monitor_problems(callbacks: Sequence[Callback], model: Model, data: Any, eve
     """Messages about monitored numbers that this run does not log, and about numbers that two callbacks log.
 
     A ``train/`` number that no validation logs is checked at the first logged step (`MonitoredInTraining`). If a model
-    or a callback of the user might log a missing number, this is a warning.
-
-    Args:
-        callbacks: all callbacks of a run.
-        model: of the run.
-        data: the data module.
-        every_n_epochs: ``trainer.check_val_every_n_epoch``.
+    or a callback of the user might log a missing number, this is a warning. A validation is every ``every_n_epochs``.
     """
     sources: dict[str, Callback | None] = dict.fromkeys(model.evaluation_names(getattr(data, "spec", None)))
     found = []

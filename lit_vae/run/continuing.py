@@ -77,13 +77,7 @@ def start(settings: dict[str, Any], version: str) -> Continuation:
 
 
 def continuation(checkpoint: Path, run_dir: Path, settings: dict[str, Any], complete: Complete) -> Continuation:
-    """Compare a configuration with that of a checkpoint.
-
-    Args:
-        checkpoint: to resume from.
-        run_dir: of the resumed run; the checkpoint may belong to another run.
-        settings: the complete configuration.
-        complete: see `Complete`.
+    """Compare a configuration with that of a checkpoint, which may belong to another run than ``run_dir``.
 
     Raises:
         ValueError: a setting has changed that must stay as in the checkpoint.

@@ -99,10 +99,7 @@ def _run_name() -> str:
 def refuse_occupied(run_dir: Path, checkpoint: str | None, ckpt_path: str | None) -> None:
     """Refuse to train in the directory of a run, unless to resume it, or if it has neither checkpoints nor numbers.
 
-    Args:
-        run_dir: the directory.
-        checkpoint: to resume from.
-        ckpt_path: as the user gave it.
+    ``ckpt_path`` is what the user gave, ``checkpoint`` the file that it means.
 
     Raises:
         ValueError: the run in the directory would be lost, or mixed with another.
@@ -124,12 +121,7 @@ def refuse_occupied(run_dir: Path, checkpoint: str | None, ckpt_path: str | None
 
 
 class RunDirectory(Callback):
-    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; lists the pictures at the end.
-
-    Args:
-        continuation: the complete configuration, and what has changed since the checkpoint.
-        resumed: whether the run resumes from a checkpoint.
-    """
+    """Writes ``config.yaml`` when a run starts and ``test_metrics.json`` after a test; lists pictures at the end."""
 
     begun = False
     """Whether training or an evaluation has begun in this process. A later error is not a mistake of the user."""

@@ -83,9 +83,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def message_for_user(error: Exception, begun: bool) -> str | None:
     """A message for an error that the user can correct. None for a bug of the program, which needs its traceback.
 
-    Args:
-        error: that ended the command.
-        begun: whether training or an evaluation had begun. A later error is not a mistake in the configuration.
+    Once training or an evaluation has ``begun``, an error is not a mistake in the configuration.
     """
     if isinstance(error, Preempted):
         return f"{type(error).__name__.lower()}: {error}"

@@ -66,11 +66,8 @@ def set_threads(trainer: Trainer, operations: float) -> str:
     """Set torch's threads for this process and those that it starts, unless the user has; return a line for the log.
 
     On a CPU a small network gets one thread, any other one thread for each core of this rank. Every start of a run gets
-    the same number, since the number of threads changes the last digit of a sum.
-
-    Args:
-        trainer: says which devices there are, and how many processes on this machine.
-        operations: floating-point operations of a batch's forward pass; 0: unknown.
+    the same number, since the number of threads changes the last digit of a sum. ``operations`` are those of a batch's
+    forward pass; 0: unknown.
     """
     if not is_default():
         return summary(torch.get_num_threads(), "OMP_NUM_THREADS")

@@ -30,9 +30,7 @@ DEFAULT = ({"class_path": "lit_vae.run.loggers.MetricsCSV"}, {"class_path": "lit
 def place_loggers(trainer: Any, run_dir: Path) -> None:
     """Give the run directory to every logger of a configuration that takes one; add `MetricsCSV` if it is left out.
 
-    Args:
-        trainer: the section of the configuration; its ``logger`` is set.
-        run_dir: of the run.
+    ``trainer`` is the section of the configuration; its ``logger`` is set.
     """
     if trainer.logger in (None, True):
         trainer.logger = [dict(logger) for logger in DEFAULT]

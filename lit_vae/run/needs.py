@@ -62,24 +62,15 @@ class Need(ABC):
 
 
 def needs_of(component: Any, *given: Any) -> Iterable[Need]:
-    """The needs of a component; none if it has no method ``needs``.
-
-    Args:
-        component: a data module, a module of a model, or a callback.
-        given: for a callback, the data module.
-    """
+    """The needs of a component; none if it has no method ``needs``. A callback is given the data module."""
     needs = getattr(component, "needs", None)
     return needs(*given) if callable(needs) else ()
 
 
 class NeededFile(Need):
-    """A file or folder that another command makes.
+    """A file or folder that another command makes. ``remedy`` says how, as a sentence.
 
-    Args:
-        what: a short name.
-        path: of the file or folder.
-        remedy: how to make it, as a sentence.
-        sha256: of the file; None: not checked.
+    Without ``sha256`` its content is not checked.
     """
 
     def __init__(self, what: str, path: str | Path, remedy: str, sha256: str | None = None) -> None:

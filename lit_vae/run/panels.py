@@ -44,17 +44,11 @@ def key_of_parts(panel: str) -> str:
 def log_panel(trainer: Trainer, name: str, image: Image.Image, caption: str = "", step: int | None = None) -> None:
     """Write ``<run_dir>/media/<name>/step_<n>.png`` and send it to W&B and TensorBoard as ``media/<name>``.
 
-    W&B also gets the `PARTS` of the picture, one by one, as ``images/<name>``.
+    W&B also gets the `PARTS` of the picture, one by one, as ``images/<name>``. The step n is by default
+    ``trainer.global_step``, which is 0 outside of training.
 
     Only rank 0 writes; other ranks need not call it, and a ``fast_dev_run`` writes nothing. The file is written
     completely or not at all, with the caption in its metadata.
-
-    Args:
-        trainer: its ``default_root_dir`` is the run directory.
-        name: the panel.
-        image: grey or RGB.
-        caption: one sentence about the picture.
-        step: n; default: ``trainer.global_step``, which is 0 outside of training.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return

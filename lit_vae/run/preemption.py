@@ -47,14 +47,11 @@ def _set(handlers: dict[signal.Signals, Any]) -> None:
 
 
 class StopRequest:
-    """Whether this run has been asked to stop.
+    """Whether this run has been asked to stop, by a signal or by a file ``STOP`` in its directory.
 
     A signal only sets a flag. Whatever a handler did, it would do in the middle of a step that other ranks may have
-    ended or not begun; a collective call from there waits for ever.
-
-    Args:
-        run_dir: where a file ``STOP`` asks, too. It is looked for once a second, by the first rank: file systems of
-            clusters are slow to say that nothing is there.
+    ended or not begun; a collective call from there waits for ever. The file is looked for once a second, by the first
+    rank: file systems of clusters are slow to say that nothing is there.
     """
 
     def __init__(self, run_dir: Path) -> None:

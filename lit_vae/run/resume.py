@@ -17,11 +17,9 @@ MAX_RESTARTS = 3
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint that a command loads.
+    """The checkpoint that a command loads; None: training starts from the beginning.
 
-    Args:
-        path: of the checkpoint; None: training starts from the beginning.
-        broken: a newer checkpoint that is damaged; `path` is used instead.
+    ``broken`` is a newer checkpoint that is damaged.
     """
 
     path: str | None = None

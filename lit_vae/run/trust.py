@@ -30,11 +30,7 @@ def forget_classes() -> None:
 
 
 def trust_classes_of(config: Any) -> None:
-    """Trust the classes that the user's own configuration names, until the command ends.
-
-    Args:
-        config: nested plain values.
-    """
+    """Trust the classes that the user's own configuration names, until the command ends."""
     if _restricted:  # the configuration is that of a stranger
         return
     for _, name in class_paths(config):
@@ -70,12 +66,7 @@ def is_trusted(name: str) -> bool:
 
 
 def class_named(class_path: Any, file: Path, key: str) -> type:
-    """The class of that name.
-
-    Args:
-        class_path: ``package.module.Class``.
-        file: that names it.
-        key: its place in the file.
+    """The class ``package.module.Class`` that a file names at a key.
 
     Raises:
         ValueError: it, or the package that defines it, is not trusted; it does not exist; or it is not a class.

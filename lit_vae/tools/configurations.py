@@ -54,14 +54,9 @@ class ComponentBuilder(ConfigReader):
 
 @dataclass(frozen=True)
 class Components:
-    """What configuration files build.
+    """What configuration files build: the model with random weights, the data module before it has read anything.
 
-    Args:
-        files: the files; later ones override earlier ones.
-        content: the complete configuration, as in ``config.yaml`` of a run.
-        model: the model, with random weights.
-        data: the data module, before it has read anything.
-        callbacks: the callbacks of the configuration.
+    `content` is the complete configuration, as in ``config.yaml`` of a run.
     """
 
     files: Sequence[Path]
@@ -72,11 +67,7 @@ class Components:
 
 
 def complete_config(files: Sequence[Path], args: Sequence[str] = ()) -> dict[str, Any]:
-    """The complete configuration of these files, as in ``config.yaml`` of a run.
-
-    Args:
-        files: configuration files; later ones override earlier ones.
-        args: more arguments of the command line.
+    """The complete configuration of these files, as in ``config.yaml`` of a run; later files override earlier ones.
 
     Raises:
         ValueError: ``lightning fit`` refuses them; it has the message of ``lightning fit``.

@@ -14,13 +14,9 @@ READS_SITE = 'set -a; if [ -f "${LIT_VAE_SITE:-}" ]; then . "$LIT_VAE_SITE"; fi;
 
 
 def submit_study(names: Sequence[str], arguments: Sequence[str], logs: Path, page: bool) -> None:
-    """Submit a job for each configuration and, after all of them, one for the page; print their ids and logs.
+    """Submit a job for each named configuration and, with ``page``, one for the page after all of them.
 
-    Args:
-        names: names of the configurations; may be empty.
-        arguments: arguments of ``lit-vae study``.
-        logs: folder for the output of the jobs.
-        page: whether to submit a job for the page.
+    Prints their ids and logs. ``arguments`` are those of ``lit-vae study``.
 
     Raises:
         ValueError: there is no SLURM here, or it refuses the job.
@@ -48,15 +44,12 @@ def need_sbatch(verb: str, instead: str) -> None:
 
 
 def sbatch(verb: str, arguments: Sequence[str], site: Path | None = None) -> str:
-    """Submit a job and return its id.
+    """Submit a job and return its id: options of sbatch, the script, and its arguments.
 
-    Args:
-        verb: name of the verb, for errors.
-        arguments: options of sbatch, the script, and the script's arguments.
-        site: file of variables for sbatch and the job.
+    ``site`` is a file of variables for sbatch and the job.
 
     Raises:
-        ValueError: SLURM refuses the job.
+        ValueError: SLURM refuses the job; it names the verb.
     """
     command = ["bash", "-c", READS_SITE, "sbatch", "--parsable", *arguments]
     environment = {**os.environ, "LIT_VAE_PYTHON": sys.executable}

@@ -95,13 +95,7 @@ def submit(
 
 @dataclass(frozen=True)
 class Shape:
-    """Nodes, GPUs and processes of a job.
-
-    Args:
-        nodes: number of nodes.
-        gpus: GPUs of each node.
-        ranks: processes of each node.
-    """
+    """Number of nodes of a job, and GPUs and processes of each node."""
 
     nodes: int
     gpus: int

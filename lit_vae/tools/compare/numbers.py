@@ -130,10 +130,7 @@ def _number(text: Any) -> float | None:
 def read_numbers(records: Records, curves: Curves, variant: str = "") -> dict[str, Number]:
     """The numbers of the test, or of the last validations if the run was not tested; and what training cost.
 
-    Args:
-        records: of the run.
-        curves: of the run.
-        variant: gmm, drawn and so on, see `lit_vae.tools.compare.gather.Entry`.
+    For the variants, such as gmm and drawn, see `lit_vae.tools.compare.gather.Entry`.
     """
     measured = dict(_of_test(records) if records.test else _of_validation(records, curves))
     numbers = {name: number for name, number in measured.items() if not name.endswith(_DRAWN)}

@@ -17,16 +17,7 @@ NOT_COMPARABLE = "*"
 
 @dataclass(frozen=True)
 class Row:
-    """One run.
-
-    Args:
-        name: name of the run.
-        model: name of the model class.
-        protocol: the images that all numbers are of.
-        metrics: numbers by name.
-        protocols: by number, how it was measured.
-        note: what the reader must know.
-    """
+    """One run. `protocol` is of the images that all numbers are of, `protocols` says how each number was measured."""
 
     name: str
     model: str

@@ -15,13 +15,9 @@ LENGTH = ("max_steps", "min_steps")
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Trainings of one configuration.
+    """Trainings of one configuration: labels of the first and of the others, and by metric the mean over them.
 
-    Args:
-        label: of the first of them.
-        others: labels of the others.
-        means: by metric, the mean over the trainings.
-        against_first: by metric, the mean of the differences to the first configuration, seed by seed.
+    `against_first` is the mean of the differences to the first configuration, seed by seed.
     """
 
     label: str

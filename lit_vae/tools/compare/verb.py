@@ -90,18 +90,9 @@ class Request:
 class Comparison:
     """All that the page shows.
 
-    Args:
-        name: of the comparison.
-        request: what was asked for.
-        entries: the runs.
-        pictures: of each run.
-        groups: runs that were shown the same images.
-        numbers: of all runs, and which of them compare.
-        scatters: charts of one number over another.
-        spectra: charts of the detail in the reconstructions, over the spatial frequency.
-        curves: charts of validation numbers over steps.
-        configs: keys whose values differ, and the value of each run.
-        over_seeds: means over trainings of one configuration; empty if each has one seed.
+    `configs` has the keys whose values differ, with the value of each run. `over_seeds` is empty if each configuration
+    was trained with one seed. The charts are of one number over another (`scatters`), of the detail in reconstructions
+    over the spatial frequency (`spectra`), and of validation numbers over steps (`curves`).
     """
 
     name: str

@@ -37,13 +37,9 @@ def scales_in(given: str | None) -> list[float]:
 
 
 def show_curve(title: str, measured: "Mapping[Sampling, Metrics]", names: Sequence[str], path: Path) -> None:
-    """Print a column of numbers for each sampling, and write the picture `draw_curve` of them.
+    """Print a column of numbers for each scale of guidance, and write the picture `draw_curve` of them.
 
-    Args:
-        title: of the numbers.
-        measured: numbers of samplings that differ in their scale of guidance only.
-        names: of the Fréchet distance, precision and recall.
-        path: of the picture.
+    ``names`` are those of the Fréchet distance, precision and recall.
     """
     first = next(iter(measured))
     how = f"{first.steps} steps of {first.sampler}"
@@ -55,11 +51,7 @@ def show_curve(title: str, measured: "Mapping[Sampling, Metrics]", names: Sequen
 def draw_curve(curve: "Mapping[float, Metrics]", distance: str, precision: str, recall: str) -> "Image.Image":
     """Fréchet distance over guidance and, if they were measured, precision over recall with the scale at each point.
 
-    Args:
-        curve: numbers by scale of guidance; None where the model has diverged.
-        distance: name of the Fréchet distance.
-        precision: name of the precision.
-        recall: name of the recall.
+    ``curve`` has the numbers by scale; None where the model has diverged.
     """
     from callbacks.drawing import new_figure, rasterize
 

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 def write_codes(root: Path, model: "DiscreteAutoencoder", data: "ImageDataModule", common: dict[str, Any]) -> None:
     """Write the codes of all splits into a new folder, and print how they are used.
 
-    Args:
-        root: the folder.
-        model: that encodes.
-        data: the images.
-        common: arguments of `EncodedSpec`.
+    ``common`` are arguments of `EncodedSpec`.
     """
     from callbacks.periodic import untouched
     from lit_vae.codes import CodeSpec

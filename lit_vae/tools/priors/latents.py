@@ -24,11 +24,7 @@ class Latents:
     seen noise. Ghosh et al. fit to ``E(x)``, the same thing for their deterministic encoders; Chadebec et al.,
     "Pythae", 2022, draw.
 
-    Args:
-        model: that encodes.
-        data: the images.
-        split: which of them.
-        num_images: number of images, spread over the split; None: all.
+    ``num_images`` are spread over the split; None: all.
     """
 
     model: "Autoencoder"

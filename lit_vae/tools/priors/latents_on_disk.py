@@ -32,17 +32,9 @@ def write_latents(
 ) -> None:
     """Write the posteriors of all splits into a new folder, and print their statistics.
 
-    The latent of a model without a posterior is written with the smallest log-variance that a posterior can have.
-
-    Args:
-        root: the folder.
-        model: that encodes.
-        data: the images.
-        common: arguments of `EncodedSpec`.
-        mirrors: also write those of the mirrored training images.
-        shard_size: images in a file.
-        rank: number of this process; it writes the files ``rank, rank + world_size, ...``.
-        world_size: number of processes; the last completes the folder.
+    The latent of a model without a posterior is written with the smallest log-variance that a posterior can have. With
+    ``mirrors``, those of the mirrored training images are written, too. Of several processes, this one writes the files
+    ``rank, rank + world_size, ...``; the last to end completes the folder. ``common`` are arguments of `EncodedSpec`.
     """
     from filelock import FileLock
 

@@ -21,12 +21,9 @@ Draw = Callable[[int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class FittedNetwork(ABC):
-    """``p(z | y)``: a density of standardised latents, flattened to ``d``; in float64.
+    """``p(z | y)``: a density of latents, flattened to ``d``, in float64.
 
-    Args:
-        network: of ``u = (z - mean) / std``; it has ``num_classes``.
-        mean: ``(d,)``.
-        std: ``(d,)``.
+    The network is one of ``u = (z - mean) / std``, with ``mean (d,)`` and ``std (d,)``; it has ``num_classes``.
     """
 
     network: Any
@@ -98,13 +95,7 @@ class FittedNetwork(ABC):
 
     @classmethod
     def fit(cls, draw: Draw, num_classes: int, steps: int, seed: int) -> Self:
-        """Minimise `loss`.
-
-        Args:
-            draw: draws of the posteriors.
-            num_classes: number of labels that the density depends on; 0: none.
-            steps: optimizer steps.
-            seed: of initial weights and order.
+        """Minimise `loss` at draws of the posteriors. With ``num_classes``, the density depends on the label.
 
         Raises:
             ValueError: the latent is too large.

@@ -16,11 +16,7 @@ LEARNING_RATE = 1e-2
 def fit_vamp(latents: Latents, components: int, steps: int, seed: int) -> Mixture:
     """Maximum likelihood of the pseudo-inputs, which start as training images; the model stays as it is.
 
-    Args:
-        latents: draws of the posteriors, which must be Gaussians.
-        components: number of pseudo-inputs.
-        steps: optimizer steps.
-        seed: of the order.
+    ``components`` is the number of pseudo-inputs; the seed is that of the order of latents.
 
     Raises:
         ValueError: the posterior is no Gaussian, or there are too few images.

@@ -46,9 +46,7 @@ class Estimate:
     def after(self, seconds: float, line: str) -> str | None:
         """The estimate in words, once, as soon as the first training has run for `AFTER` seconds.
 
-        Args:
-            seconds: since the training was started.
-            line: the last line of its log.
+        ``line`` is the last one of its log.
         """
         progress = _PROGRESS.search(line)
         if self._said or seconds < AFTER or progress is None:

@@ -33,13 +33,9 @@ FOLLOWERS: dict[Step, tuple[Step, ...]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a run directory.
+    """What lies in a run directory: whether it has ``config.yaml`` and ``checkpoints/last.ckpt``.
 
-    Args:
-        config: whether it has ``config.yaml``.
-        last: whether it has ``checkpoints/last.ckpt``.
-        status: the status in ``run.json``; None without that file.
-        tested: whether ``test_metrics.json`` is of the checkpoint that the study compares.
+    `status` is that in ``run.json``, None without the file; `tested`: its test is of the checkpoint that is compared.
     """
 
     config: bool = False

@@ -44,13 +44,9 @@ def run_logged(
     """Run a program with its output appended to a log. Returns its exit code and its output.
 
     The program has a process group of its own, so that Ctrl-C reaches it once, through this process. It writes into the
-    file itself, so that it goes on if this process is killed. A terminal shows its last line.
-
-    Args:
-        command: the program and its arguments.
-        log: file to append to.
-        held: a lock that the program will hold too, see `lit_vae.run.lock.locked`.
-        watch: called each second, with the seconds since the start and the last line.
+    file itself, so that it goes on if this process is killed. A terminal shows its last line. The program also holds
+    the lock ``held`` (see `lit_vae.run.lock.locked`). ``watch`` is called each second, with the seconds since the start
+    and the last line.
     """
     began = time.monotonic()
     with log.open("a") as file:

@@ -22,12 +22,7 @@ class SecondStageExperiment(Experiment):
 
     @classmethod
     def after(cls, first: Experiment, overlays: Sequence[Path] = ()) -> "SecondStageExperiment":
-        """The second stage of a run, at ``<run>_prior``, with the seed of the run.
-
-        Args:
-            first: the first stage.
-            overlays: of the second stage: those of the study, and the seed.
-        """
+        """The second stage of a run, at ``<run>_prior``, with the overlays of the study and of the run's seed."""
         config, run = first.config.with_name(SECOND_STAGE), first.run.with_name(f"{first.name}_prior")
         return cls(config, tuple(overlays), run, first.checkpoint, first)
 
