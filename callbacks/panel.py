@@ -29,9 +29,6 @@ class Images(Protocol):
     def example_dataloader(self, n: int, split: Split = "val") -> Iterable[Batch]:
         """The same images in batches, on every rank."""
 
-    def ordered_dataloader(self, split: Split, share: bool = False) -> Iterable[Batch]:
-        """All images of a split in order, on every rank; with ``share`` only this rank's part."""
-
 
 class Panel(Periodic):
     """One picture at the end of a validation: ``media/<name>/step_<n>.png``, and ``media/<name>`` in the loggers.

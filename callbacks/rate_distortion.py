@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.panel import Images, Split, posterior_of
+from callbacks.panel import Split, posterior_of
 from callbacks.periodic import Measurement, data_spec, untouched
+from callbacks.references import ReferenceImages
 from callbacks.stage1 import decoder_of, images_behind
 from lit_vae.diffusion.log_snr import alpha, per_image, sigma
 from lit_vae.images import Batch
@@ -91,7 +92,7 @@ class RateDistortion(Measurement):
             return
         spec: Any = data_spec(trainer)
         self.decoder = decoder_of(spec)
-        self.images: Images = images_behind(getattr(trainer, "datamodule", None))
+        self.images: ReferenceImages = images_behind(getattr(trainer, "datamodule", None))
         assert isinstance(pl_module, DenoisingModel)  # by `Periodic.setup`
         encode = _pixels if self.decoder is None else partial(_latents, self.decoder, spec)
         self.source = Source(encode, lambda x, y: pl_module.as_images(x, y, self.decoder).clamp(-1.0, 1.0))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from callbacks.panel import Images, Split
+from callbacks.panel import Split
 from lit_vae.features import ImageFeatures
-from lit_vae.images import ImageSpec
+from lit_vae.images import Batch, ImageSpec
 from lit_vae.metrics import FeatureSet, FeatureStatistics
 from lit_vae.ranks import RankPositions, all_agree, rank
 from lit_vae.run.files import replacing
@@ -25,7 +25,7 @@ VERSION = 1
 UNREADY = "the images, or the weights of the features, are not there."
 
 
-class ReferenceImages(Images, Protocol):
+class ReferenceImages(Protocol):
     """The part of a data module that references need."""
 
     @property
@@ -37,6 +37,9 @@ class ReferenceImages(Images, Protocol):
 
     def source(self, split: Split) -> Sized:
         """The stored images of a split."""
+
+    def ordered_dataloader(self, split: Split, share: bool = False) -> Iterable[Batch]:
+        """All images of a split in order, on every rank; with ``share`` only this rank's part."""
 
 
 class Reference(NamedTuple):

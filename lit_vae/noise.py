@@ -4,17 +4,8 @@ There is no generator state to save. An image gets the same numbers at the same 
 batch size and with another number of processes or workers. The function is SplitMix64, one stream per image (Steele,
 Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 
-Its cost in units of ``torch.rand`` and ``torch.randn`` (one thread of a busy CPU with two cores, range of two
-measurements):
-
-    images x numbers   uniform      normal
-        128 x 16       9 to 15      14 to 15
-        128 x 64       5            8 to 13
-        128 x 1024     1            3 to 7
-        128 x 3072     0.8 to 2.3   4 to 5
-        128 x 49152    3 to 5       8
-
-Small batches are limited by the fixed cost (0.1 to 0.2 ms per call), large ones by memory.
+On a CPU a small batch costs 5 to 15 times as much as with ``torch.rand`` or ``torch.randn``, because of a fixed cost of
+0.1 to 0.2 ms per call, and a large one 1 to 5 times (uniform) or 3 to 8 times (normal).
 
 A new time gives new noise. The time is the epoch for data augmentation, and the batch for posterior samples.
 """

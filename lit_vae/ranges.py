@@ -7,9 +7,9 @@ Every number of a configuration must be finite, annotated or not.
 
 import contextlib
 import functools
-import importlib
 import inspect
 import operator
+import pkgutil
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -141,7 +141,8 @@ def _numbers(value: Any, hint: Any, component: str, argument: str, key: str, oth
     if isinstance(value, Mapping):
         kind, arguments, below = _class_in(hint), value, key
         if "class_path" in value:
-            kind, below = _class_at(value["class_path"]), f"{key}.init_args"
+            # the parser has already imported it
+            kind, below = pkgutil.resolve_name(value["class_path"]), f"{key}.init_args"
             arguments = {**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}
         hints = _hints_of(kind, others)
         component = getattr(kind, "__name__", component)
@@ -188,15 +189,6 @@ def _names_no_class(part: Mapping[str, Any]) -> bool:
 def _is_null_by_default(kind: Any, argument: str) -> bool:
     parameter = inspect.signature(kind).parameters.get(argument)
     return parameter is not None and parameter.default is None
-
-
-def _class_at(path: str) -> Any:
-    """The object at a ``class_path``, which the parser has already imported."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError:  # nested in a class
-        return getattr(_class_at(module), name)
 
 
 def _hints_of(kind: Any, others: Ranges) -> dict[str, Any]:

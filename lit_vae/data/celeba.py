@@ -13,7 +13,7 @@ from lit_vae.data.downloaded import DownloadedDataModule
 from lit_vae.data.loader import Source
 from lit_vae.data.pictures import Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
-from lit_vae.data.splits import Part, Split
+from lit_vae.data.splits import SPLITS, Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Within, Workers, checked
 from lit_vae.run.needs import Measured, of_names
@@ -124,10 +124,9 @@ class CelebA(PictureDataModule, DownloadedDataModule):
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Read the splits of a part."""
-        splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
         partition = self._partition()
         attribute = self._attribute()
-        return self.store({split: self._pictures(split, partition[split], attribute) for split in splits})
+        return self.store({split: self._pictures(split, partition[split], attribute) for split in SPLITS[part]})
 
     @property
     def _folder(self) -> Path:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from lit_vae.data.encoded_files import Manifest
 from lit_vae.data.loader import BatchT, Source, StoredT
-from lit_vae.data.splits import Part, Split, SplitDataModule
+from lit_vae.data.splits import SPLITS, Part, Split, SplitDataModule
 from lit_vae.run.needs import Need, NeededFile
 from lit_vae.run.staging import staged
 
@@ -63,8 +63,7 @@ class EncodedDataModule(SplitDataModule[StoredT, BatchT]):
 
     def load(self, part: Part) -> dict[Split, Source[StoredT]]:
         """Open the splits of a part."""
-        splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
-        return {split: self.open_split(split) for split in splits}
+        return {split: self.open_split(split) for split in SPLITS[part]}
 
 
 class EncodedFolder(NeededFile):

@@ -8,7 +8,7 @@ from torch import Tensor
 from lit_vae.data.base import ImageDataModule
 from lit_vae.data.loader import Source, Tensors
 from lit_vae.data.preprocess import BINARIZATIONS, pixel_preprocess
-from lit_vae.data.splits import Part, Split
+from lit_vae.data.splits import SPLITS, Part, Split
 from lit_vae.images import ImageSpec, Values
 from lit_vae.noise import FIXED, uniform
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, checked
@@ -63,8 +63,7 @@ class FakeImages(ImageDataModule):
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Draw the splits of a part. A split does not depend on the sizes of the others."""
-        splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
-        return {split: self._draw(split) for split in splits}
+        return {split: self._draw(split) for split in SPLITS[part]}
 
     def _draw(self, split: Split) -> Tensors:
         first = (1 << 32) * list(self.sizes).index(split)

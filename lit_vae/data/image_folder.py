@@ -18,7 +18,7 @@ from lit_vae.data.loader import Source
 from lit_vae.data.opened import Refused
 from lit_vae.data.pictures import Crop, Geometry, PictureDataModule, Pictures
 from lit_vae.data.preprocess import pixel_preprocess
-from lit_vae.data.splits import Part, Split
+from lit_vae.data.splits import SPLITS, Part, Split
 from lit_vae.images import ImageSpec
 from lit_vae.ranges import NotNegativeInt, PositiveInt, Seed, Workers, checked
 from lit_vae.run.needs import Need
@@ -166,8 +166,7 @@ class ImageFolder(PictureDataModule):
 
     def load(self, part: Part) -> dict[Split, Source]:
         """Read the splits of a part."""
-        splits: tuple[Split, ...] = ("train", "val") if part == "fit" else ("test",)
-        return self.store({split: self._pictures(split, self._found[split]) for split in splits})
+        return self.store({split: self._pictures(split, self._found[split]) for split in SPLITS[part]})
 
     def _pictures(self, split: Split, paths: list[Path]) -> Pictures:
         first_id = _ID_STRIDE * ("train", "val", "test").index(split)

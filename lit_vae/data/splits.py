@@ -17,7 +17,7 @@ from lit_vae.run.needs import Need
 
 Split = Literal["train", "val", "test"]
 Part = Literal["fit", "test"]
-"""``fit`` is train and val."""
+SPLITS: dict[Part, tuple[Split, ...]] = {"fit": ("train", "val"), "test": ("test",)}
 
 _PART_OF_STAGE: dict[str | None, tuple[Part, ...]] = {
     None: ("fit", "test"),

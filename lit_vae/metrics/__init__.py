@@ -1,6 +1,6 @@
 """Metrics over whole data sets, as torchmetrics: exact for any batch size and any number of ranks."""
 
-from lit_vae.metrics.code_usage import CodeStatistics, CodeUsage, code_statistics
+from lit_vae.metrics.code_usage import CodeUsage
 from lit_vae.metrics.feature_sets import FeatureSet, FeatureStatistics
 from lit_vae.metrics.frechet import frechet_distance, product_root_trace
 from lit_vae.metrics.image_quality import (
@@ -26,7 +26,6 @@ from lit_vae.metrics.spectrum import above_half_nyquist, cosine_basis, energy_by
 from lit_vae.metrics.split_mean import SplitMean
 
 __all__ = [
-    "CodeStatistics",
     "CodeUsage",
     "DensityCoverage",
     "FeatureSet",
@@ -46,7 +45,6 @@ __all__ = [
     "SplitMean",
     "above_half_nyquist",
     "active_units",
-    "code_statistics",
     "cosine_basis",
     "energy_by_frequency",
     "frechet_distance",

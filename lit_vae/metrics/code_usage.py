@@ -5,17 +5,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_vae.codes import CodeStatistics, code_statistics, count_codes
-
-__all__ = ["CodeStatistics", "CodeUsage", "code_statistics"]
+from lit_vae.ranges import PositiveInt, checked
 
 
 class CodeUsage(Metric):
     """Counts the codes of one level, and computes `CodeStatistics`.
 
     The counts are integers, so batches, order and number of ranks do not change the result.
-
-    Args:
-        num_embeddings: number K of codes.
 
     >>> usage = CodeUsage(4)
     >>> usage.update(torch.tensor([[0, 1], [1, 0]]))
@@ -26,13 +22,9 @@ class CodeUsage(Metric):
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, num_embeddings: int) -> None:
+    @checked
+    def __init__(self, num_embeddings: PositiveInt) -> None:
         super().__init__()
-        if num_embeddings < 1:
-            raise ValueError(
-                f"CodeUsage: num_embeddings (={num_embeddings}) must be a positive integer. "
-                "Give the number of codes of the model."
-            )
         self.num_embeddings = num_embeddings
         self.add_state("counts", default=torch.zeros(num_embeddings, dtype=torch.int64), dist_reduce_fx="sum")
 

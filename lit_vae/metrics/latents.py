@@ -25,6 +25,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_vae.distributions import LOG_2PI, DiagonalGaussian, LatentDistribution
 from lit_vae.noise import Draws
+from lit_vae.ranges import AtLeastTwo, checked
 from lit_vae.ranks import world_size
 
 ACTIVE_THRESHOLD = 1e-2
@@ -140,10 +141,9 @@ class PosteriorStatistics(Metric):
     log_vars: list[Tensor]
     rates: list[Tensor]
 
-    def __init__(self, max_images: int = 10_000) -> None:
+    @checked
+    def __init__(self, max_images: AtLeastTwo = 10_000) -> None:
         super().__init__()
-        if max_images < 2:
-            raise ValueError(f"PosteriorStatistics: max_images (={max_images}) must be at least 2.")
         self.max_images = max_images
         for name in ("means", "log_vars", "rates"):
             self.add_state(name, default=[], dist_reduce_fx="cat")

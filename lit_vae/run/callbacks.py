@@ -26,11 +26,13 @@ class Monitor(NamedTuple):
 
 def duplicates(callbacks: Sequence[Callback]) -> list[str]:
     """Messages about callbacks that are listed more than once, although a checkpoint holds the state of only one."""
-    counts = Counter(
-        (type(callback), callback.state_key)
-        for callback in callbacks
-        if _has_state(callback) or (_is_ours(callback) and not hasattr(callback, "numbers") and not _draws(callback))
-    )
+    counts: Counter[tuple[type, str]] = Counter()
+    for callback in callbacks:
+        has_state = type(callback).state_dict is not Callback.state_dict
+        is_ours = type(callback).__module__.startswith("callbacks.")
+        measures_or_draws = hasattr(callback, "numbers") or hasattr(callback, "draw")
+        if has_state or (is_ours and not measures_or_draws):
+            counts[type(callback), callback.state_key] += 1
     found = []
     for (kind, key), count in counts.items():
         if count > 1:
@@ -150,18 +152,6 @@ def _may_come(name: str, callbacks: Iterable[Callback]) -> bool:
     """Whether only training can show if a name is logged."""
     of_rates = name.startswith("lr-") and any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
     return of_rates or name.startswith("train/")
-
-
-def _has_state(callback: Callback) -> bool:
-    return type(callback).state_dict is not Callback.state_dict
-
-
-def _draws(callback: Callback) -> bool:
-    return hasattr(callback, "draw")
-
-
-def _is_ours(callback: Callback) -> bool:
-    return type(callback).__module__.startswith("callbacks.")
 
 
 def _is_known(part: Any) -> bool:

@@ -8,8 +8,8 @@ import importlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 SUPPORTED = {"lightning": "lightning>=2.6.6,<2.7", "jsonargparse": "jsonargparse[signatures]>=4.52"}
@@ -80,7 +80,7 @@ def _imported(module: str, name: str) -> Any:
 
 def _attribute(trainer: Any, path: str) -> Any:
     try:
-        return reduce(getattr, path.split("."), trainer)
+        return attrgetter(path)(trainer)
     except AttributeError as error:
         raise _unsupported("lightning", f"Trainer.{path}") from error
 

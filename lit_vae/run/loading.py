@@ -9,6 +9,7 @@ import torch
 
 from lit_vae.models.module import Model
 from lit_vae.run.errors import without_noise
+from lit_vae.run.finite import not_finite
 from lit_vae.run.lightning_internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_vae.run.needs import sha256
 from lit_vae.run.trust import check_classes, class_named, only_trusted
@@ -32,18 +33,12 @@ def load_model(checkpoint: Path, device: torch.device) -> Model:
     """
     found = class_in(checkpoint, "hyper_parameters", Model, "model")
     model: Model = build(checkpoint, found, {}, map_location=device).eval()
-    wrong = [name for name, value in model.state_dict().items() if value.is_floating_point() and not finite(value)]
-    if wrong:
+    if wrong := not_finite(model.state_dict().items()):
         raise ValueError(
             f"{checkpoint}: {len(wrong)} weights are not finite, first {wrong[0]}: the run has diverged, or the file is"
             " damaged. Give another checkpoint, such as best.ckpt of the run."
         )
     return model
-
-
-def finite(value: torch.Tensor) -> bool:
-    """Whether all numbers of a tensor are finite."""
-    return bool(value.isfinite().all())
 
 
 def load_stage1(path: str, sha256: str, device: torch.device) -> Model:

@@ -4,9 +4,9 @@ The command line sets ``run_dir``; a configuration leaves it out.
 """
 
 import csv
-import importlib
 import inspect
 import os
+import pkgutil
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
@@ -45,8 +45,7 @@ def place_loggers(trainer: Any, run_dir: Path) -> None:
 
 
 def _class_of(logger: Any) -> type:
-    module, _, name = logger["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return pkgutil.resolve_name(logger["class_path"])
 
 
 def _is_off(logger: Any) -> bool:

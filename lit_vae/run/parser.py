@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Mapping
@@ -121,6 +122,5 @@ def _arguments_of_classes(args: list[str]) -> dict[str, set[str]]:
     said = "\n".join([" ".join(args), *(file.read_text(errors="replace") for file in files if file.is_file())])
     for path in re.findall(r"class_path[:=]?\s*([\w.]+)", said):
         with contextlib.suppress(ImportError, AttributeError, ValueError, TypeError):
-            module, name = path.rsplit(".", 1)
-            found[path] = set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+            found[path] = set(inspect.signature(pkgutil.resolve_name(path)).parameters)
     return found

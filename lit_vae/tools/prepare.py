@@ -31,7 +31,8 @@ def prepare(
     for need in _all_needs(what, [Path(overlay) for overlay in config or []], data_root):
         problem, did = _settle(need, check)
         if problem is None:
-            print(_line(need, need.measure(), did), flush=True)
+            size, checksum = need.measure()
+            print(f"{need.what}: {need.where}, {size / 2**20:.1f} MiB, {checksum}: {did}", flush=True)
         else:
             missing.add(need, problem)
     if need is None:
@@ -184,7 +185,3 @@ def _settle(need: Need, check: bool) -> tuple[str | None, str]:
     except (ValueError, OSError) as error:
         return str(error), ""
     return need.problem(), need.provides
-
-
-def _line(need: Need, measured: Measured, did: str) -> str:
-    return f"{need.what}: {need.where}, {measured.size / 2**20:.1f} MiB, {measured.checksum}: {did}"

@@ -154,10 +154,6 @@ class OneSplit:
         """The same images in batches."""
         return self.data.example_dataloader(n, self.split)
 
-    def ordered_dataloader(self, split: Split, share: bool = False) -> Any:
-        """All images in order."""
-        return self.data.ordered_dataloader(self.split, share)
-
 
 def check_arguments(verb: str, least: Mapping[str, tuple[float | list[float] | None, float]]) -> None:
     """Check that options are not below their minimum, ``name: (value or values, minimum)``; None passes.

@@ -6,7 +6,7 @@ from PIL import Image
 
 from callbacks import CodeUsage
 from callbacks.code_usage import usage_figure
-from lit_vae.metrics import code_statistics
+from lit_vae.codes import code_statistics
 from lit_vae.models import AE
 from lit_vae.models.abilities import HasCodes
 

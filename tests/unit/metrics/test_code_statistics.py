@@ -8,7 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from scipy.stats import entropy
 
-from lit_vae.metrics import CodeUsage, code_statistics
+from lit_vae.codes import code_statistics
+from lit_vae.metrics import CodeUsage
 
 K = 50
 N = 40
@@ -69,7 +70,7 @@ def test_codes_out_of_range_are_told(wrong, span):
 
 
 def test_wrong_use_is_told():
-    with pytest.raises(ValueError, match=r"CodeUsage: num_embeddings \(=0\) must be a positive integer\. Give"):
+    with pytest.raises(ValueError, match=r"CodeUsage: num_embeddings \(=0\) must be at least 1"):
         CodeUsage(0)
     metric = CodeUsage(K)
     metric.update(torch.empty(0, 3, 4, dtype=torch.int64))
