@@ -124,10 +124,8 @@ def _values_of(hint: Any) -> list[Any]:
 def problems_in(config: Mapping[str, Any], kinds: Mapping[str, Any], others: Ranges) -> list[ValueProblem]:
     """All numbers of a configuration that are not finite or out of range.
 
-    Args:
-        config: plain values; a component is a mapping with ``class_path`` and ``init_args``.
-        kinds: annotations of top-level entries without a ``class_path``, such as the trainer's class.
-        others: ranges for classes that do not state them.
+    A component is a mapping with ``class_path`` and ``init_args``. ``kinds`` are annotations of top-level entries
+    without one, such as the trainer's class; ``others`` are ranges for classes that do not state them.
     """
     return [
         problem

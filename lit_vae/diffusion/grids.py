@@ -23,10 +23,7 @@ class Grid(ABC):
     ) -> Tensor:
         """The nodes for ``steps`` calls of the network, float64 on the CPU.
 
-        Args:
-            schedule: decreasing ``lam(t)`` for float64 times ``t (n,)`` in [0, 1].
-            steps: number of nodes.
-            device: where the schedule is.
+        The schedule is a decreasing ``lam(t)``, on ``device``, for float64 times ``t (n,)`` in [0, 1].
 
         Raises:
             ValueError: fewer than 2 steps, or more than float32 can separate.

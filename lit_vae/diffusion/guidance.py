@@ -45,12 +45,10 @@ class ClassifierFree:
         return f"guidance {self.scale:g}{where}"
 
     def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
-        """The guided network.
+        """The guided network, from those with the class and without.
 
-        Args:
-            strong: the network with the class.
-            weak: the network without. Or a worse network with the class: autoguidance (Karras et al., "Guiding a
-                Diffusion Model with a Bad Version of Itself", 2024).
+        The weak one may also be a worse network with the class: autoguidance (Karras et al., "Guiding a Diffusion Model
+        with a Bad Version of Itself", 2024).
         """
         if self.scale == 1.0:
             return strong
@@ -80,12 +78,9 @@ class ClassifierGuidance:
         self.scale = scale
 
     def __call__(self, denoise: Denoise, log_prob: Callable[[Tensor, Tensor], Tensor]) -> Denoise:
-        """The guided network.
+        """The guided network, by the ``(z (B, ...), lam ()) -> log p(y | z) (B,)`` of a classifier trained on states z.
 
-        Args:
-            denoise: the network.
-            log_prob: ``(z (B, ...), lam ()) -> log p(y | z) (B,)`` of a classifier that was trained on states z. The
-                gradient is taken at the state, not at the mean of the next.
+        The gradient is taken at the state, not at the mean of the next.
         """
         if self.scale == 0.0:
             return denoise

@@ -37,11 +37,8 @@ class ProbabilityFlow:
     def __call__(self, denoise: Denoise, z: Tensor, lams: Tensor, noise: DrawNoise) -> Tensor:
         """Log-densities ``(B,)`` in nats of the states ``z (B, ...)`` at ``lams[-1]``; 4 (S - 1) calls of the network.
 
-        Args:
-            denoise: the network, which must let gradients through and treat each image on its own.
-            z: ``(B, ...)`` states at ``lams[-1]``.
-            lams: ``(S,)`` increasing log-SNRs, of a `Grid`: `UniformLogSNR` suits this ODE.
-            noise: source of the probes' signs.
+        The network must let gradients through and treat each image on its own. ``lams (S,)`` are increasing log-SNRs of
+        a `Grid`: `UniformLogSNR` suits this ODE. ``noise`` is the source of the probes' signs.
         """
         with torch.no_grad():
             z = z.double()

@@ -28,14 +28,8 @@ DrawNoise = Callable[[Shape], Tensor]
 def toward(z: Tensor, x_hat: Tensor, t: Tensor, s: Tensor, log_kept: Tensor | float = 0.0) -> Tensor:
     """``alpha_s x_hat + kept sigma_s eps_hat``: from log-SNR t to s with a constant x_hat and ``eps_hat`` of z.
 
-    DDIM's step (Song et al. 2021, eq. 12), which is Euler's in a, and exponential Euler's in log-SNR.
-
-    Args:
-        z: state at t.
-        x_hat: expected image.
-        t: log-SNR of z.
-        s: the next log-SNR.
-        log_kept: log of the share ``kept`` of the noise's standard deviation, where new noise replaces the rest.
+    DDIM's step (Song et al. 2021, eq. 12), which is Euler's in a, and exponential Euler's in log-SNR. ``kept`` is the
+    share of the noise's standard deviation that new noise does not replace.
     """
     log_ratio = (t - s) / 2.0 + log_kept  # of kept a_s to a_t
     return torch.exp(log_ratio) * alpha(s) / alpha(t) * z - alpha(s) * torch.expm1(log_ratio) * x_hat
@@ -53,11 +47,8 @@ class Sampler(ABC):
     def __call__(self, denoise: Denoise, z: Tensor, lams: Tensor, noise: DrawNoise) -> Tensor:
         """Images ``(B, ...)``: the expected image at the last node, which is a step of first order to ``sigma = 0``.
 
-        Args:
-            denoise: the network, guided or not.
-            z: ``(B, ...)`` draws from N(0, I).
-            lams: ``(S,)`` increasing log-SNRs, of a `Grid`.
-            noise: source of noise for stochastic samplers; not called by others.
+        ``z (B, ...)`` are draws from N(0, I), ``lams (S,)`` the increasing log-SNRs of a `Grid`. Only stochastic
+        samplers call ``noise``.
         """
         with torch.no_grad():
             return denoise(self.solve(denoise, z.double(), lams, noise), lams[-1])

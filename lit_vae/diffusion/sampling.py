@@ -54,13 +54,8 @@ class Sampling:
     ) -> Tensor:
         """Draw ``shape (n, ...)``, float64. The noise of an image does not depend on the others.
 
-        Args:
-            denoise: the network with the classes of the images, if it has classes.
-            without_class: makes the network without a class, for guidance.
-            schedule: of the model.
-            shape: ``(n, ...)``.
-            device: of the network.
-            generator: draws one number for each image, the seed of its noise; None: torch's generator.
+        ``denoise`` is the network with the classes of the images, if it has classes; ``without_class`` makes the one
+        without, for guidance. ``generator`` draws one number for each image, the seed of its noise; None: torch's.
         """
         where = torch.device("cpu") if generator is None else generator.device
         ids = torch.randint(2**62, shape[:1], generator=generator, device=where).to(device)

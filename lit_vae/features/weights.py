@@ -84,12 +84,7 @@ def fetch(name: str) -> Path:
 
 
 class PublishedWeights(Need):
-    """The need for published weights, in the cache (they can be fetched) or at a path.
-
-    Args:
-        name: one of `PUBLISHED`.
-        path: path of the file; None: in the cache.
-    """
+    """The need for published weights, one of `PUBLISHED`, at a path; None: in the cache, where they can be fetched."""
 
     def __init__(self, name: str, path: Path | None = None) -> None:
         self.name, self.path, self.what = name, path, f"weights of {name}"

@@ -37,11 +37,7 @@ class FeatureStatistics(Metric):
     """Collects the features of a set over batches and ranks.
 
     Sums and products are in float64 and reduced over the ranks first, so the covariance is that of all images, not a
-    mean over ranks.
-
-    Args:
-        num_features: length d of the features.
-        keep: also keep the features, d float64 numbers per image.
+    mean over ranks. With ``keep`` it also keeps the features, d float64 numbers per image.
     """
 
     full_state_update = False

@@ -9,10 +9,8 @@ from lit_vae.intervals import GROUPS
 def sums_by_group(values: Tensor, index: Tensor | None, groups: int = GROUPS) -> Tensor:
     """Sums over the images of each group: ``values (n, *shape), index (n,) -> (groups, *shape)`` float64.
 
-    Args:
-        values: one row for each image, or rows of sums over images.
-        index: positions of the images in the split; None: unknown, so that all is in the first group.
-        groups: number of groups; image i is in group ``i mod groups``.
+    Image i of the split is in group ``i mod groups``. Without ``index``, the positions in the split, all is in the
+    first group.
     """
     whose = torch.zeros(len(values), dtype=torch.int64, device=values.device) if index is None else index % groups
     exact = values.detach().double()
@@ -20,14 +18,9 @@ def sums_by_group(values: Tensor, index: Tensor | None, groups: int = GROUPS) ->
 
 
 def without_each(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums and counts of all images, and of all but each group.
+    """Sums and counts of all images, and of all but each group: ``(G, *shape), (G,) -> (1 + G, *shape), (1 + G,)``.
 
-    Args:
-        sums: of each of G groups, ``(G, *shape)``.
-        counts: numbers of images of each group, ``(G,)``.
-
-    Returns:
-        ``(1 + G, *shape)`` and ``(1 + G,)``; only the first row if there is one group, or one has no images.
+    Only the first row if there is one group, or one has no images.
     """
     total, number = sums.sum(0, keepdim=True), counts.sum(0, keepdim=True)
     if len(counts) == 1 or not (counts > 0).all():

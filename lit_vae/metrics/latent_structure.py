@@ -121,12 +121,9 @@ class LatentStructureMetric(Metric):
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def update(self, latents: DiagonalGaussian | Tensor, y: Tensor, index: Tensor) -> None:
-        """Add the posteriors of a batch, or latents without noise.
+        """Add the posteriors ``(B, *shape)`` of a batch, or latents without noise.
 
-        Args:
-            latents: ``(B, *shape)``.
-            y: labels ``(B,)``; not used without classes.
-            index: positions ``(B,)`` of the images in the split.
+        ``index (B,)`` are positions of the images in the split. The labels ``y (B,)`` are not used without classes.
         """
         mean = (latents if isinstance(latents, Tensor) else latents.mean).detach()
         z = mean.double().flatten(1)

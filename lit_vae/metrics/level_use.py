@@ -10,12 +10,9 @@ from lit_vae.metrics.latents import ACTIVE_THRESHOLD
 
 
 class LevelUse(Metric):
-    """Mean KL and variance of the posterior mean of each dimension, over batches and ranks.
+    """Mean KL and variance of the posterior mean of each dimension of each level, over batches and ranks.
 
     It keeps three numbers for each dimension, so a hierarchy may have as many as it likes.
-
-    Args:
-        sizes: number of dimensions of each level.
     """
 
     full_state_update = False

@@ -64,10 +64,7 @@ class SharpnessMetric(Metric):
     def update(self, x_hat: Tensor, x: Tensor, index: Tensor | None = None) -> None:
         """Add reconstructions and originals ``(B, C, H, W)`` with sides of at least `SMALLEST_SIZE` pixels.
 
-        Args:
-            x_hat: reconstructions.
-            x: originals.
-            index: positions ``(B,)`` of the images in the split, for the ratios without each group of images.
+        The positions ``index (B,)`` of the images in the split give the ratios without each group of images.
         """
         for name, images in (("reconstructed", x_hat), ("original", x)):
             energies = torch.stack([high_frequency_energy(images), laplacian_variance(images)], 1)

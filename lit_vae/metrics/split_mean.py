@@ -39,10 +39,7 @@ class SplitMean(Metric):
     def update(self, values: Tensor, num_images: int, index: Tensor | None = None) -> None:
         """Add ``values (n, *shape)`` whose sum is the sum over ``num_images`` images: one row per image, or sums.
 
-        Args:
-            values: the rows.
-            num_images: the number of images.
-            index: positions ``(n,)`` of the images in the split, for rows per image.
+        ``index (n,)``: positions of the images in the split, for rows per image.
         """
         self.sums += sums_by_group(values, index)
         share = values.new_full((len(values),), num_images / max(len(values), 1), dtype=torch.float64)
@@ -59,12 +56,7 @@ class SplitMean(Metric):
 
 
 class TermMeans(nn.Module):
-    """Means over a split of the terms of an evaluation.
-
-    Args:
-        names: of the terms of an image.
-        of_batch: shapes, by name, of tensors that may be sums over a batch.
-    """
+    """Means over a split of the terms of an evaluation, and of tensors that may be sums over a batch (``of_batch``)."""
 
     def __init__(self, names: Iterable[str], of_batch: Mapping[str, Shape]) -> None:
         super().__init__()

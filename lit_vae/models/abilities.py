@@ -132,14 +132,10 @@ class SecondStage(Model):
         generator: Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images in [-1, 1], one for each label: ``y (n,) -> (n, C, H, W)``.
+        """Images in [-1, 1], one for each label: ``y (n,) -> (n, C, H, W)``, decoded by ``stage1`` on the same device.
 
-        Args:
-            stage1: the model that decodes, on the same device.
-            y: labels.
-            sampling: how codes are drawn; for codes only.
-            generator: of the noise; None: torch's generator.
-            progress: called with ``(done, total)``.
+        ``sampling`` is for codes only. Without ``generator``, the noise is that of torch's generator. ``progress`` is
+        called with ``(done, total)``.
         """
 
     def setup(self, stage: str) -> None:

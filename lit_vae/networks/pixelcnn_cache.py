@@ -17,13 +17,7 @@ from lit_vae.networks.pixelcnn_layers import CausalAttention, GatedLayer, gate
 class _CachedLayer:
     """A `GatedLayer`: the vertical stack row by row, the horizontal one position by position.
 
-    Args:
-        layer: the layer.
-        source: row buffer of the horizontal input, its last W columns.
-        target: row buffer of the horizontal output.
-        grid_width: width W of the grid.
-        cond: ``(B, cond_dim)`` or None.
-        spatial: ``(B, spatial_channels, H, W)`` or None.
+    ``source`` and ``target`` are the row buffers of the horizontal input (its last W columns) and output.
     """
 
     def __init__(

@@ -242,15 +242,7 @@ class HierarchicalEncoder(nn.Module):
         return features[::-1]
 
     def latent(self, level: int, features: Sequence[Tensor], above: Sequence[Tensor]) -> Tensor:
-        """z_e of one level.
-
-        Args:
-            level: index of the level, 0 for the coarsest.
-            features: result of `features`.
-            above: z_q ``(B, d_l, h_l, w_l)`` of the coarser levels.
-
-        Returns:
-            ``(B, *out_shapes[level])``.
+        """z_e of a level, 0 for the coarsest, given `features` and z_q ``(B, d_l, h_l, w_l)`` of the coarser levels.
 
         Raises:
             ValueError: ``above`` has another number of levels.
