@@ -83,9 +83,9 @@ def to_model(batch: Batch, model: Model) -> Batch:
     return Batch(x.to(device=model.device, dtype=next(model.parameters()).dtype), y.to(model.device))
 
 
-def example_images(images: Images, n: int, model: Model) -> Iterable[Batch]:
-    """Batches of ``n`` validation images, or of all if there are fewer, on the model's device."""
-    for batch in images.example_dataloader(n, "val"):
+def example_images(images: Images, n: int, model: Model, split: Split = "val") -> Iterable[Batch]:
+    """Batches of ``n`` images of a split, or of all if there are fewer, on the model's device."""
+    for batch in images.example_dataloader(n, split):
         yield to_model(batch, model)
 
 

@@ -4,7 +4,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
 from lit_vae.distributions import standard_normal
-from lit_vae.images import Batch, Shape
+from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.with_realism import WithRealism
@@ -54,8 +54,7 @@ class AE(WithRealism):
     ) -> None:
         super().__init__(image_shape, tuple(latent_shape), likelihood, optimizer, lr_scheduler, realism)
         self.encoder = encoder(self.image_shape, self.latent_shape, 0)
-        decoder_shape: Shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
-        self.decoder = decoder(self.latent_shape, decoder_shape, 0)
+        self.decoder = decoder(self.latent_shape, (self.decoder_channels, *self.image_shape[1:]), 0)
 
     def embed(self, x: Tensor, y: Tensor) -> Tensor:
         """``encoder(x)``."""

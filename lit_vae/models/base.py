@@ -55,7 +55,7 @@ class ImageModel(Model):
                 f" images {list(spec.shape)} ([channels, height, width]). Change"
                 " model.init_args.image_shape or the data."
             )
-        return found
+        return found + self._label_problems(spec.num_classes)
 
     def _reported(self, terms: dict[str, Any], spec: Any) -> dict[str, Any]:
         """Drop ``elbo`` and ``nll`` if the likelihood is not a probability of the data (soft targets)."""
@@ -88,6 +88,11 @@ class Autoencoder(ImageModel):
     ) -> None:
         super().__init__(image_shape, likelihood, optimizer, lr_scheduler)
         self.latent_shape = latent_shape
+
+    @property
+    def decoder_channels(self) -> int:
+        """Channels of the decoder's output: by default the likelihood's parameters."""
+        return self.likelihood.num_parameters(self.image_shape[0])
 
     @abstractmethod
     def embed(self, x: Tensor, y: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from lit_vae.images import ImageSpec
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import NetworkFactory
 from lit_vae.models.vae import VAE
@@ -47,14 +46,12 @@ class CVAE(VAE):
             image_shape, prior, encoder, decoder, likelihood, objective, optimizer, lr_scheduler, posterior=posterior
         )
 
-    def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: data without labels, or with more labels than ``num_classes``."""
-        found = super().problems(spec)
-        if spec.num_classes == 0:
-            found.append("CVAE: the data have no labels. Take labelled data, or a VAE.")
-        elif spec.num_classes > self.num_classes:
-            found.append(
-                f"CVAE: model.num_classes (={self.num_classes}) is less than the {spec.num_classes} labels of the data."
-                f" Set model.init_args.num_classes: {spec.num_classes}."
-            )
-        return found
+    def _label_problems(self, num_classes: int) -> list[str]:
+        if num_classes == 0:
+            return ["CVAE: the data have no labels. Take labelled data, or a VAE."]
+        if num_classes <= self.num_classes:
+            return []
+        return [
+            f"CVAE: model.num_classes (={self.num_classes}) is less than the {num_classes} labels of the data."
+            f" Set model.init_args.num_classes: {num_classes}."
+        ]

@@ -84,8 +84,7 @@ class DiscreteAutoencoder(WithRealism, HasCodes):
         self.num_embeddings = tuple(quantizer.num_embeddings for quantizer in quantizers)
         self.code_length = sum(math.prod(g) * math.log(k) for g, k in zip(self.grids, self.num_embeddings, strict=True))
         self.quantizers = nn.ModuleList(quantizers)
-        decoder_shape = (likelihood.num_parameters(self.image_shape[0]), *self.image_shape[1:])
-        self.decoder = decoder(latent_shape, decoder_shape, 0)
+        self.decoder = decoder(latent_shape, (self.decoder_channels, *self.image_shape[1:]), 0)
 
     @abstractmethod
     def quantize(self, x: Tensor) -> list[Quantized]:

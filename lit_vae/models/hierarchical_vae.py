@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from lit_vae.distributions import DiagonalGaussian, Distribution, standard_normal
 from lit_vae.hierarchies import HierarchyFactory
-from lit_vae.images import Batch, ImageSpec
+from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.abilities import HasLevels
 from lit_vae.models.vae import VariationalAutoencoder
@@ -113,11 +113,6 @@ class HierarchicalVAE(VariationalAutoencoder, HasLevels):
             return result
         penalty = self.spectral(self.hierarchy)
         return result._replace(scalars={**result.scalars, "spectral": penalty.detach()}, other_loss=penalty)
-
-    def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: labels that do not fit the model's classes."""
-        found = super().problems(spec)
-        return found + (self._label_problems(spec.num_classes) if isinstance(spec, ImageSpec) else [])
 
 
 def _standardised(level: Level) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Generator, Tensor
 
-from lit_vae.images import Batch, ImageSpec
+from lit_vae.images import Batch
 from lit_vae.likelihoods import Likelihood
 from lit_vae.models.base import ImageModel
 from lit_vae.networks.autoregressive import AutoregressiveFactory, generate
@@ -71,11 +71,6 @@ class PixelCNN(ImageModel):
             return self.likelihood(parameters[:, :, None, None]).sample(generator).flatten(1)
 
         return generate(self.network, draw, lambda pixel: pixel, n, cond).clamp(-1.0, 1.0)
-
-    def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: data without labels, or with more labels than ``num_classes``."""
-        found = super().problems(spec)
-        return found + self._label_problems(spec.num_classes)
 
     def check_networks(self) -> list[str]:
         """Run one blank image through the network."""

@@ -52,11 +52,6 @@ class VariationalAutoencoder(WithRealism, HasBound):
         """``p(x | z)`` from the decoder's output ``(..., decoder_channels, H, W)``."""
         return self.likelihood(decoded)
 
-    @property
-    def decoder_channels(self) -> int:
-        """Channels of the decoder's output: by default the likelihood's parameters."""
-        return self.likelihood.num_parameters(self.image_shape[0])
-
     def __init__(
         self,
         image_shape: list[int],

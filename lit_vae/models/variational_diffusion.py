@@ -71,6 +71,5 @@ class VariationalDiffusion(DenoisingModel, ImageModel):
         return self.draw(self.labels_for(n, y), temperature, generator).clamp(-1.0, 1.0)
 
     def problems(self, spec: ImageSpec) -> list[str]:
-        """Also: labels that do not fit, and guidance without classes."""
-        found = super().problems(spec) + self.sampling_problems()
-        return found + (self._label_problems(spec.num_classes) if isinstance(spec, ImageSpec) else [])
+        """Also: guidance without classes."""
+        return super().problems(spec) + self.sampling_problems()

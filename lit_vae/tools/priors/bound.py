@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lit_vae.tools.runs import OneSplit
-
 if TYPE_CHECKING:
     from lit_vae.data import ImageDataModule
     from lit_vae.models.base import Autoencoder
@@ -34,7 +32,7 @@ def bound(
         return {}, {}
     parts: list[Any] = []
     done = 0
-    for x, y in example_images(OneSplit(data, "test"), len(data.source("test")), model):
+    for x, y in example_images(data, len(data.source("test")), model, "test"):
         q = model.encode(x, y)
         index = torch.arange(done, done + len(x), device=x.device)
         z = q.rsample(1, Draws(seed, FIXED, index))

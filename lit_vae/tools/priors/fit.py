@@ -16,7 +16,6 @@ from lit_vae.tools.priors.fitted import Fitted, fitted_draw, save_prior
 from lit_vae.tools.records import NOUNS, PriorKind, prior_file
 from lit_vae.tools.runs import (
     Checkpoint,
-    OneSplit,
     check_arguments,
     choose_device,
     find_run,
@@ -221,7 +220,7 @@ def sample_quality(
         metrics[name] = float(value)
     protocol.pop("seconds")  # the same call writes the same file
     training = FeatureStatistics(features.num_features).to(y.device)
-    for x, _ in example_images(OneSplit(data, "train"), n, model):
+    for x, _ in example_images(data, n, model, "train"):
         training.update(features.of(x, values))
     floor = float(frechet_distance(real.features, training.compute()))
     return metrics, {**protocol, "images": "decoder means", "fd_pca64_of_training_images": floor}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
-from lit_vae.tools.runs import OneSplit, Split
+from lit_vae.tools.runs import Split
 
 if TYPE_CHECKING:
     from lit_vae.data import ImageDataModule
@@ -47,4 +47,4 @@ class Latents:
         model = self.model
         total = len(self.data.source(self.split)) if self.num_images is None else self.num_images
         encode = model.encode if isinstance(model, HasPosterior) else model.embed
-        return [(encode(x, y), y.cpu()) for x, y in example_images(OneSplit(self.data, self.split), total, model)]
+        return [(encode(x, y), y.cpu()) for x, y in example_images(self.data, total, model, self.split)]

@@ -229,8 +229,8 @@ def test_every_problem_is_told_at_once(new_model):
         " cross-entropy, no likelihood), or take a Gaussian.",
         "CVAE: model.image_shape (=[1, 3, 4]) is not the shape of the data's images [3, 32, 32]"
         " ([channels, height, width]). Change model.init_args.image_shape or the data.",
-        "CVAE: model.prior.num_classes (=7) is not model.num_classes (=4). Set both to the number of labels.",
         "CVAE: the data have no labels. Take labelled data, or a VAE.",
+        "CVAE: model.prior.num_classes (=7) is not model.num_classes (=4). Set both to the number of labels.",
     ]
 
 
