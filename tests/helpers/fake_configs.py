@@ -88,7 +88,8 @@ WIDE = {  # seconds a test on a processor
 }
 NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "heads": 4, "attention_every": 1}
 NARROW |= {"widths": 16, "encoder_blocks": 1, "num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
-"""The most of each setting of a network or a panel that is made small."""
+"""The most of each setting of a network, a panel or a sampling that is made small."""
+NARROWED = ("lit_vae.networks.", "lit_vae.hierarchies.", "lit_vae.diffusion.Sampling", "callbacks.")
 SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}
 """What has sides of images or of maps, and from which place of each list on."""
 
@@ -224,13 +225,13 @@ def with_small_networks(config: Any, feature_net: Path) -> Any:
 
 
 def narrowed(tree: Any) -> Any:
-    """Return the configuration, or a part of it, with small networks of the same kinds, few levels, small pictures."""
+    """A configuration, or part of one: small networks of the same kinds, few levels and steps, small pictures."""
     if isinstance(tree, list):
         return [narrowed(part) for part in tree]
     if not isinstance(tree, dict):
         return tree
     kept = {key: narrowed(value) for key, value in tree.items()}
-    if str(tree.get("class_path", "")).startswith(("lit_vae.networks.", "lit_vae.hierarchies.", "callbacks.")):
+    if str(tree.get("class_path", "")).startswith(NARROWED):
         kept["init_args"] = {key: _least(value, NARROW.get(key)) for key, value in kept.get("init_args", {}).items()}
     if (shapes := tree.get("latent_shapes")) is not None:  # two levels on each grid
         kept["latent_shapes"] = [shape for i, shape in enumerate(shapes) if shapes[:i].count(shape) < 2]

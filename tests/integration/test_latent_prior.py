@@ -42,7 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lightning: Lightning) -> Pa
     folder = tmp_path_factory.mktemp("latent_prior")
     config = yaml.safe_load((ROOT / "configs" / "latent_diffusion" / "mnist.yaml").read_text())
     config["model"] = narrowed(config["model"])
-    config["model"]["init_args"]["sampling"]["init_args"]["steps"] = 3
     root = fake_latents(config["model"]["init_args"], folder, lightning)
     config["data"]["init_args"] |= {"root": str(root), "batch_size": 12}
     rates = {"class_path": "callbacks.RateDistortion", "init_args": {"decibels": [1, 2, 90], "num_levels": 5}}
