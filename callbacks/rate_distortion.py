@@ -92,7 +92,13 @@ class RateDistortion(Measurement):
             return
         spec: Any = data_spec(trainer)
         self.decoder = decoder_of(spec)
-        self.images: ReferenceImages = images_behind(getattr(trainer, "datamodule", None))
+        data = getattr(trainer, "datamodule", None)
+        self.images: ReferenceImages = images_behind(data)
+        if not hasattr(self.images, "ordered_dataloader"):
+            raise self._refuse(
+                f"it needs a lit_vae.data module; trainer.datamodule is {type(data).__name__}.",
+                "Train on one, or remove it from trainer.callbacks.",
+            )
         assert isinstance(pl_module, DenoisingModel)  # by `Periodic.setup`
         encode = _pixels if self.decoder is None else partial(_latents, self.decoder, spec)
         self.source = Source(encode, lambda x, y: pl_module.as_images(x, y, self.decoder).clamp(-1.0, 1.0))

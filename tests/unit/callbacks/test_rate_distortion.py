@@ -1,6 +1,7 @@
 """What an image costs in a progressive code, against Shannon's bound for a Gaussian source."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,3 +66,9 @@ def test_numbers_are_named_after_their_psnr() -> None:
     assert set(callback.protocols) == {"rate_at_20db", "rate_at_30db"}
     with pytest.raises(ValueError, match=r"decibels"):
         RateDistortion([0])
+
+
+def test_without_a_data_module_of_ours_it_is_refused() -> None:
+    trainer: Any = SimpleNamespace(datamodule=None)
+    with pytest.raises(ValueError, match=r"RateDistortion: it needs a lit_vae.data module; .* is NoneType\. Train on"):
+        RateDistortion().setup(trainer, prior(), "fit")
