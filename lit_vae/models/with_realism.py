@@ -47,7 +47,7 @@ class WithRealism(Autoencoder):
         """Add the perceptual term and, in training, the adversarial term to the loss."""
         assert self.realism is not None
         assert result.decoded is not None
-        x = batch.x if result.target is None else result.target
+        x = batch[0] if result.target is None else result.target
         x_hat, temperature = _first_mean(result.decoded), self.likelihood.temperature
         last_layer = getattr(self.decoder, "last_layer", None)
         added = self.realism(x, x_hat, result.terms["distortion"], temperature, last_layer, step)

@@ -87,7 +87,16 @@ WIDE = {  # seconds a test on a processor
     "vqvae2/celeba.yaml",
 }
 NARROW = {"width": 32, "residual_width": 8, "head_width": 8, "layers": 1, "blocks": 1, "heads": 4, "attention_every": 1}
-NARROW |= {"widths": 16, "encoder_blocks": 1, "num_images": 8, "multipliers": 2, "pairs": 2, "dims": 2, "steps": 3}
+NARROW |= {
+    "widths": 16,
+    "encoder_blocks": 1,
+    "num_images": 8,
+    "multipliers": 2,
+    "pairs": 2,
+    "dims": 2,
+    "steps": 3,
+    "num_levels": 5,
+}
 """The most of each setting of a network, a panel or a sampling that is made small."""
 NARROWED = ("lit_vae.networks.", "lit_vae.hierarchies.", "lit_vae.diffusion.Sampling", "callbacks.")
 SIDES = {"image_shape": 1, "latent_shape": 1, "grid": 0, "grids": 0, "attention": 0}
