@@ -136,7 +136,7 @@ class RateDistortion(Measurement):
 def progressive(model: DenoisingModel, source: Source, batch: Batch, lams: Tensor, draws: Draws) -> Tensor:
     """Rates in nats and PSNRs in dB of each image, up to each of the rising levels ``(K,)``: ``(B, 2, K)`` float64."""
     x, y = batch
-    z_0 = source.encode(x, y, draws.level(0))
+    z_0 = source.encode(x, y, draws.level(0)).to(model.dtype)
     network, prediction = model.network_for(y), model.diffusion.prediction
     losses, psnrs = [], []
     for number, lam in enumerate(lams.to(z_0)[:, None].expand(-1, len(x)), start=1):
@@ -156,6 +156,7 @@ def _pixels(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
 
 def _latents(stage1: Any, spec: LatentSpec, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     """A draw from each posterior, or the latent itself, as the network sees it."""
+    x = x.to(stage1.dtype)
     q = posterior_of(stage1, Batch(x, y))
     return spec.scaled(stage1.embed(x, y) if q is None else q.rsample(1, draws)[0])
 
