@@ -1,6 +1,5 @@
 """Transformations of images and of their latents: Kouzelis et al., "EQ-VAE", 2025."""
 
-import random
 from typing import NamedTuple
 
 import torch
@@ -42,7 +41,7 @@ class Equivariance:
 
     def draw(self, draws: Draws | None, height: int, width: int) -> Transformation:
         """A transformation for a batch whose latent maps are ``height x width``."""
-        chosen, turn, scale = draws.of_batch(3) if draws is not None else (random.random() for _ in range(3))
+        chosen, turn, scale = draws.of_batch(3) if draws is not None else torch.rand(3).tolist()
         if chosen >= self.share:
             return Transformation(0, (height, width))
         least = self.least(height)
