@@ -11,10 +11,9 @@ from torch import Tensor
 from callbacks.panel import Split, posterior_of
 from callbacks.periodic import Measurement, data_spec, untouched
 from callbacks.references import ReferenceImages
-from callbacks.stage1 import decoder_of, images_behind
+from callbacks.stage1 import decoder_and_images, images_behind
 from lit_vae.diffusion.log_snr import alpha, per_image, sigma
 from lit_vae.images import Batch
-from lit_vae.latents import LatentSpec
 from lit_vae.metrics import SplitMean
 from lit_vae.metrics.image_quality import mse_per_image, psnr_per_image
 from lit_vae.models.denoising import DenoisingModel
@@ -90,17 +89,10 @@ class RateDistortion(Measurement):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        spec: Any = data_spec(trainer)
-        self.decoder = decoder_of(spec)
-        data = getattr(trainer, "datamodule", None)
-        self.images: ReferenceImages = images_behind(data)
-        if not hasattr(self.images, "ordered_dataloader"):
-            raise self._refuse(
-                f"it needs a lit_vae.data module; trainer.datamodule is {type(data).__name__}.",
-                "Train on one, or remove it from trainer.callbacks.",
-            )
+        self.images: ReferenceImages
+        self.decoder, self.images = decoder_and_images(self, trainer)
         assert isinstance(pl_module, DenoisingModel)  # by `Periodic.setup`
-        encode = _pixels if self.decoder is None else partial(_latents, self.decoder, spec)
+        encode = _pixels if self.decoder is None else partial(_latents, self.decoder, data_spec(trainer))
         self.source = Source(encode, lambda x, y: pl_module.as_images(x, y, self.decoder).clamp(-1.0, 1.0))
 
     def start(self, trainer: Trainer, model: DenoisingModel) -> None:
@@ -154,7 +146,7 @@ def _pixels(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     return x
 
 
-def _latents(stage1: Any, spec: LatentSpec, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+def _latents(stage1: Any, spec: Any, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     """A draw from each posterior, or the latent itself, as the network sees it."""
     x = x.to(stage1.dtype)
     q = posterior_of(stage1, Batch(x, y))

@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 
 from callbacks.draws import draw_images
 from callbacks.panel import Split
-from callbacks.periodic import Periodic, data_spec, untouched
+from callbacks.periodic import Periodic, untouched
 from callbacks.references import Reference, ReferenceImages, ReferenceStatistics, reference_set
-from callbacks.stage1 import decoder_of, images_behind
+from callbacks.stage1 import decoder_and_images, images_behind
 from lit_vae.features import ImageFeatures
 from lit_vae.images import ImageSpec, Shape
 from lit_vae.metrics import FeatureSet, FeatureStatistics, Frechet, SetDistance
@@ -94,14 +94,7 @@ class SampleQuality(Periodic):
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
-        spec: Any = data_spec(trainer)
-        self.decoder = decoder_of(spec)
-        self.images = images_behind(getattr(trainer, "datamodule", None))
-        if not hasattr(self.images, "fingerprint"):
-            raise self._refuse(
-                f"it needs images of a lit_vae.data module; trainer.datamodule is {type(self.images).__name__}.",
-                "Train on one, or remove it from trainer.callbacks.",
-            )
+        self.decoder, self.images = decoder_and_images(self, trainer)
         assert self.images is not None
         problems = self.features.problems(self.images.spec.shape)
         problems += [

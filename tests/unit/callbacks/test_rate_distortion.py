@@ -70,5 +70,5 @@ def test_numbers_are_named_after_their_psnr() -> None:
 
 def test_without_a_data_module_of_ours_it_is_refused() -> None:
     trainer: Any = SimpleNamespace(datamodule=None)
-    with pytest.raises(ValueError, match=r"RateDistortion: it needs a lit_vae.data module; .* is NoneType\. Train on"):
+    with pytest.raises(ValueError, match=r"RateDistortion: it needs images of a lit_vae.data .* is NoneType\. Train"):
         RateDistortion().setup(trainer, prior(), "fit")
